@@ -1,0 +1,39 @@
+"""Classifier-free guidance (Ho and Salimans 2022) on the text only.
+
+    (1)  ε = ε(x, ∅) + s · (ε(x, text) - ε(x, ∅))
+
+Control, timestep and domain plan are the same in both terms, so that guidance can't strengthen or weaken them.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def combine(unconditional: jax.Array, conditional: jax.Array, scale: jax.Array | float) -> jax.Array:
+    """Eq. (1). At ``scale`` 1 this is the conditional prediction, at 0 the unconditional one."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def both(unconditional: jax.Array, conditional: jax.Array) -> jax.Array:
+    """[2B, ...]: the order in which ``guided`` expects the two branches along the batch."""
+    return jnp.concatenate([unconditional, conditional])
+
+
+def guided(
+    denoise: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], scale: jax.Array | float
+) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """A denoiser for ``samplers.sample`` that evaluates both terms in one call of twice the batch.
+
+    Args:
+      denoise: (x: float[2B, ...], timestep: int32[], index: int32[]) -> epsilon: float[2B, ...]. Its first B rows must
+        see the empty text and its last B the caption: ``both(empty, caption)``; its control: ``both(control, control)``.
+      scale: s, the guidance scale.
+    """
+
+    def denoise_guided(x: jax.Array, timestep: jax.Array, index: jax.Array) -> jax.Array:
+        unconditional, conditional = jnp.split(denoise(both(x, x), timestep, index), 2)
+        return combine(unconditional, conditional, scale)
+
+    return denoise_guided

@@ -1,0 +1,136 @@
+"""From noise to data: DDIM and DPM-Solver++ 2M as two settings of one update.
+
+Write α = √ᾱ and σ = √(1 - ᾱ) at a step's timestep, α' and σ' where it lands, and with the model's ε
+
+    (1)  x_0 = (x - σ ε) / α
+
+Every sampler here is
+
+    (2)  x' = α' x_0 + √(σ'² - s²) ε + k (x_0 - x_0^previous) + s z,        z ~ N(0, I)
+
+**DDIM** (Song et al. 2020, "Denoising Diffusion Implicit Models", eq. 12 and 16): k = 0 and
+
+    (3)  s = η · σ'/σ · √(1 - ᾱ/ᾱ')
+
+η = 0 is deterministic, η = 1 is ancestral sampling.
+
+**DPM-Solver++ 2M** (Lu et al. 2022, "DPM-Solver++", algorithm 2): s = 0. With λ = log(α/σ), h = λ' - λ, h_previous the last
+step's h and r = h_previous/h, the algorithm's x' = (σ'/σ) x + α' (1 - e^{-h}) (x_0 + (x_0 - x_0^previous)/2r) is eq. (2) with
+
+    (4)  k = α' (1 - e^{-h}) / 2r
+
+because α' e^{-h} = α σ'/σ. The first step and the last one, which lands on clean data (λ' = ∞), are of first order: k = 0,
+as in diffusers' ``DPMSolverMultistepScheduler`` (midpoint, ``lower_order_final``, ``final_sigmas_type="zero"``).
+
+A step lands on the next timestep of the list, the last one on ᾱ = 1 (diffusers' ``set_alpha_to_one=True``). diffusers' DDIM
+lands on t - T//S instead, which is the next timestep for "leading" spacing, and for "trailing" if S divides T.
+The prediction of x_0 is never clipped: a latent has no bounds to be clipped to.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from realiz3d_jax.diffusion.schedule import Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+    """The noise levels of a whole schedule, in float64 on the host: each array is float64[S].
+
+    ``signal``, ``sigma``: α and σ where a step starts; ``next_signal``, ``next_sigma``: where it lands.
+    """
+
+    signal: np.ndarray
+    sigma: np.ndarray
+    next_signal: np.ndarray
+    next_sigma: np.ndarray
+
+
+class Sampler(Protocol):
+    """What distinguishes one sampler from another: the two coefficients of eq. (2), for a whole trajectory."""
+
+    def coefficients(self, trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+        """The noise s: float64[S] and the momentum k: float64[S]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class DDIM:
+    """Eq. (3). ``eta`` in [0, 1]: the share of fresh noise."""
+
+    eta: float = 0.0
+
+    def coefficients(self, trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+        ratio = trajectory.signal / trajectory.next_signal
+        noise = self.eta * trajectory.next_sigma / trajectory.sigma * np.sqrt(1.0 - ratio**2)
+        return noise, np.zeros_like(noise)
+
+
+@dataclasses.dataclass(frozen=True)
+class DPMSolverPP2M:
+    """Eq. (4): second order from one evaluation a step."""
+
+    def coefficients(self, trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+        momentum = np.zeros_like(trajectory.signal)
+        inner = slice(1, -1)
+        log_snr = np.log(trajectory.signal / trajectory.sigma)
+        h = np.diff(log_snr)  # h[n]: the length of step n, for all but the last step
+        momentum[inner] = trajectory.next_signal[inner] * -np.expm1(-h[1:]) * h[1:] / (2.0 * h[:-1])
+        return np.zeros_like(momentum), momentum
+
+
+def trajectory(schedule: Schedule, timesteps: np.ndarray) -> Trajectory:
+    """The noise levels at ``timesteps``: int[S], descending, and after the last one clean data."""
+    alphas_cumprod = np.append(schedule.exact_alphas_cumprod[np.asarray(timesteps)], 1.0)
+    signal, sigma = np.sqrt(alphas_cumprod), np.sqrt(1.0 - alphas_cumprod)
+    return Trajectory(signal[:-1], sigma[:-1], signal[1:], sigma[1:])
+
+
+def sample(
+    sampler: Sampler,
+    schedule: Schedule,
+    timesteps: np.ndarray,
+    denoise: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    noise: jax.Array,
+    key: jax.Array,
+) -> jax.Array:
+    """x_0: float[B, ...] from pure noise, in one ``lax.scan``; jitted by the caller.
+
+    Args:
+      sampler: ``DDIM`` or ``DPMSolverPP2M``.
+      schedule: the forward process that the model was trained with.
+      timesteps: int[S], descending, known when tracing (not a traced array): the coefficients of all steps are computed
+        from them in float64. A list that starts below T - 1 continues a partly noised ``noise`` (SDEdit).
+      denoise: (x: float[B, ...], timestep: int32[], index: int32[] in [0, S)) -> epsilon: float[B, ...].
+      noise: float[B, ...]: x at the first timestep; its dtype is the dtype of all arithmetic here.
+      key: what fresh noise is drawn from, by ``fold_in(key, index)``; unused if the sampler takes none.
+    """
+    levels = trajectory(schedule, timesteps)
+    fresh, momentum = sampler.coefficients(levels)
+    residual = np.sqrt(np.maximum(levels.next_sigma**2 - fresh**2, 0.0))
+    steps = {
+        "timestep": jnp.asarray(timesteps, jnp.int32),
+        "index": jnp.arange(len(timesteps), dtype=jnp.int32),
+        "coefficients": jnp.asarray(
+            np.stack([levels.signal, levels.sigma, levels.next_signal, residual, momentum, fresh], axis=-1), noise.dtype
+        ),
+    }
+    stochastic = bool(np.any(fresh > 0.0))
+
+    def step(carry: tuple[jax.Array, jax.Array], now: dict[str, jax.Array]) -> tuple[tuple[jax.Array, jax.Array], None]:
+        x, previous = carry
+        signal, sigma, next_signal, residual, momentum, fresh = now["coefficients"]
+        epsilon = denoise(x, now["timestep"], now["index"]).astype(x.dtype)
+        x0 = (x - sigma * epsilon) / signal  # (1)
+        x = next_signal * x0 + residual * epsilon + momentum * (x0 - previous)  # (2)
+        if stochastic:
+            x = x + fresh * jax.random.normal(jax.random.fold_in(key, now["index"]), x.shape, x.dtype)
+        return (x, x0), None
+
+    (x, _), _ = jax.lax.scan(step, (noise, jnp.zeros_like(noise)), steps)
+    return x

@@ -1,0 +1,76 @@
+"""The forward process: how noise is mixed into data (Ho et al. 2020, "Denoising Diffusion Probabilistic Models").
+
+With the linear variances β_0 … β_{T-1} and ᾱ_t = Π_{s≤t} (1 - β_s):
+
+    (1)  x_t = √ᾱ_t · x_0 + √(1 - ᾱ_t) · ε,         ε ~ N(0, I)
+    (2)  x_0 = (x_t - √(1 - ᾱ_t) · ε) / √ᾱ_t
+
+The table ᾱ is computed in float64: a running product of 1000 factors in float32 loses the last digits where they matter.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """``num_timesteps`` variances, equally spaced from ``beta_start`` to ``beta_end`` (the defaults are PixArt's)."""
+
+    num_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+
+    @functools.cached_property
+    def exact_alphas_cumprod(self) -> np.ndarray:
+        """ᾱ: float64[T], on the host."""
+        return np.cumprod(1.0 - np.linspace(self.beta_start, self.beta_end, self.num_timesteps, dtype=np.float64))
+
+    @property
+    def alphas_cumprod(self) -> jax.Array:
+        """ᾱ: float32[T]."""
+        return jnp.asarray(self.exact_alphas_cumprod, jnp.float32)
+
+    def add_noise(self, x0: jax.Array, noise: jax.Array, timestep: jax.Array) -> jax.Array:
+        """Eq. (1): ``x0``, ``noise``: float[B, ...]; ``timestep``: int32[B, ...] in [0, T), its axes lead, the rest broadcast."""
+        signal, sigma = self._coefficients(timestep, x0)
+        return signal * x0 + sigma * noise
+
+    def predict_x0(self, x: jax.Array, epsilon: jax.Array, timestep: jax.Array) -> jax.Array:
+        """Eq. (2): float[B, ...] from the noisy ``x`` and the noise ``epsilon`` in it; ``timestep`` as in ``add_noise``."""
+        signal, sigma = self._coefficients(timestep, x)
+        return (x - sigma * epsilon) / signal
+
+    def sampling_timesteps(self, steps: int, spacing: str = "leading") -> np.ndarray:
+        """int32[steps], strictly descending: the timesteps at which a sampler evaluates the model.
+
+        ``spacing`` is Table 2 of Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps Are Flawed", rounded
+        as in diffusers' ``DDIMScheduler`` with ``steps_offset=0``: "leading" ends at 0, "trailing" starts at T - 1,
+        "linspace" does both. ``DPMSolverMultistepScheduler`` drops the last of one more step when leading or linspace:
+        that is ``sampling_timesteps(steps + 1, spacing)[:-1]``.
+
+        Raises:
+          ValueError: ``steps`` is not in [1, T], or the spacing is unknown.
+        """
+        total = self.num_timesteps
+        if not 1 <= steps <= total:
+            raise ValueError(f"steps: found {steps}, expected 1 to {total}")
+        if spacing == "leading":
+            timesteps = np.arange(steps)[::-1] * (total // steps)
+        elif spacing == "trailing":
+            timesteps = np.round(total - np.arange(steps) * (total / steps)) - 1
+        elif spacing == "linspace":
+            timesteps = np.round(np.linspace(0, total - 1, steps))[::-1]
+        else:
+            raise ValueError(f"spacing: found {spacing!r}, expected 'leading', 'trailing' or 'linspace'")
+        return timesteps.astype(np.int32)
+
+    def _coefficients(self, timestep: jax.Array, like: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """√ᾱ and √(1 - ᾱ) at ``timestep``, with trailing axes of length 1 up to the rank of ``like``."""
+        signal = jnp.asarray(np.sqrt(self.exact_alphas_cumprod), jnp.float32)[timestep]
+        sigma = jnp.asarray(np.sqrt(1.0 - self.exact_alphas_cumprod), jnp.float32)[timestep]
+        shape = jnp.shape(timestep) + (1,) * (like.ndim - jnp.ndim(timestep))
+        return signal.reshape(shape), sigma.reshape(shape)
