@@ -28,7 +28,7 @@ def guided(
 
     Args:
       denoise: (x: float[2B, ...], timestep: int32[], index: int32[]) -> epsilon: float[2B, ...]. Its first B rows must
-        see the empty text and its last B the caption: ``both(empty, caption)``; its control: ``both(control, control)``.
+        see the empty text and its last B the caption, ``both(empty, caption)``, under ``both(control, control)``.
       scale: s, the guidance scale.
     """
 

@@ -14,16 +14,20 @@ Every sampler here is
 
 η = 0 is deterministic, η = 1 is ancestral sampling.
 
-**DPM-Solver++ 2M** (Lu et al. 2022, "DPM-Solver++", algorithm 2): s = 0. With λ = log(α/σ), h = λ' - λ, h_previous the last
-step's h and r = h_previous/h, the algorithm's x' = (σ'/σ) x + α' (1 - e^{-h}) (x_0 + (x_0 - x_0^previous)/2r) is eq. (2) with
+**DPM-Solver++ 2M** (Lu et al. 2022, "DPM-Solver++", algorithm 2): s = 0. With λ = log(α/σ), h = λ' - λ, h_previous the
+last step's h and r = h_previous/h, the algorithm's
 
-    (4)  k = α' (1 - e^{-h}) / 2r
+    (4)  x' = (σ'/σ) x + α' (1 - e^{-h}) (x_0 + (x_0 - x_0^previous)/2r)
 
-because α' e^{-h} = α σ'/σ. The first step and the last one, which lands on clean data (λ' = ∞), are of first order: k = 0,
-as in diffusers' ``DPMSolverMultistepScheduler`` (midpoint, ``lower_order_final``, ``final_sigmas_type="zero"``).
+is eq. (2), since α' e^{-h} = α σ'/σ, with
 
-A step lands on the next timestep of the list, the last one on ᾱ = 1 (diffusers' ``set_alpha_to_one=True``). diffusers' DDIM
-lands on t - T//S instead, which is the next timestep for "leading" spacing, and for "trailing" if S divides T.
+    (5)  k = α' (1 - e^{-h}) / 2r
+
+The first step and the last one, which lands on clean data (λ' = ∞), are of first order, k = 0, as in diffusers'
+``DPMSolverMultistepScheduler`` (midpoint, ``lower_order_final``, ``final_sigmas_type="zero"``).
+
+A step lands on the next timestep of the list, the last one on ᾱ = 1 (diffusers' ``set_alpha_to_one=True``). diffusers'
+DDIM lands on t - T//S instead: the next timestep for "leading" spacing, and for "trailing" if S divides T.
 The prediction of x_0 is never clipped: a latent has no bounds to be clipped to.
 """
 
@@ -52,7 +56,11 @@ class Trajectory:
 
 
 class Sampler(Protocol):
-    """What distinguishes one sampler from another: the two coefficients of eq. (2), for a whole trajectory."""
+    """What distinguishes one sampler from another: where it evaluates, and the two free coefficients of eq. (2)."""
+
+    def timesteps(self, schedule: Schedule, steps: int, spacing: str = "leading") -> np.ndarray:
+        """int32[steps], descending: where diffusers' sampler of the same name evaluates the model."""
+        ...
 
     def coefficients(self, trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
         """The noise s: float64[S] and the momentum k: float64[S]."""
@@ -65,6 +73,9 @@ class DDIM:
 
     eta: float = 0.0
 
+    def timesteps(self, schedule: Schedule, steps: int, spacing: str = "leading") -> np.ndarray:
+        return schedule.sampling_timesteps(steps, spacing)
+
     def coefficients(self, trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
         ratio = trajectory.signal / trajectory.next_signal
         noise = self.eta * trajectory.next_sigma / trajectory.sigma * np.sqrt(1.0 - ratio**2)
@@ -73,7 +84,16 @@ class DDIM:
 
 @dataclasses.dataclass(frozen=True)
 class DPMSolverPP2M:
-    """Eq. (4): second order from one evaluation a step."""
+    """Eq. (5): second order from one evaluation a step."""
+
+    def timesteps(self, schedule: Schedule, steps: int, spacing: str = "leading") -> np.ndarray:
+        # One step more, and its last timestep, 0, dropped: log-SNR leaps so far on landing there (λ from 1 to 4.6 at ten
+        # steps) that the multistep extrapolation would throw the sample off.
+        return (
+            schedule.sampling_timesteps(steps, spacing)
+            if spacing == "trailing"
+            else (schedule.sampling_timesteps(steps + 1, spacing)[:-1])
+        )
 
     def coefficients(self, trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
         momentum = np.zeros_like(trajectory.signal)

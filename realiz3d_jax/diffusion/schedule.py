@@ -5,7 +5,8 @@ With the linear variances β_0 … β_{T-1} and ᾱ_t = Π_{s≤t} (1 - β_s):
     (1)  x_t = √ᾱ_t · x_0 + √(1 - ᾱ_t) · ε,         ε ~ N(0, I)
     (2)  x_0 = (x_t - √(1 - ᾱ_t) · ε) / √ᾱ_t
 
-The table ᾱ is computed in float64: a running product of 1000 factors in float32 loses the last digits where they matter.
+The table ᾱ is computed in float64: in float32 a product of 1000 factors
+loses the last digits, where they matter.
 """
 
 import dataclasses
@@ -35,22 +36,24 @@ class Schedule:
         return jnp.asarray(self.exact_alphas_cumprod, jnp.float32)
 
     def add_noise(self, x0: jax.Array, noise: jax.Array, timestep: jax.Array) -> jax.Array:
-        """Eq. (1): ``x0``, ``noise``: float[B, ...]; ``timestep``: int32[B, ...] in [0, T), its axes lead, the rest broadcast."""
+        """Eq. (1): ``x0`` and ``noise`` are float[B, ...]; ``timestep`` int32[B, ...] in [0, T).
+
+        The axes of ``timestep`` are the leading ones of ``x0`` (a length of 1 broadcasts), the rest share a timestep.
+        """
         signal, sigma = self._coefficients(timestep, x0)
         return signal * x0 + sigma * noise
 
     def predict_x0(self, x: jax.Array, epsilon: jax.Array, timestep: jax.Array) -> jax.Array:
-        """Eq. (2): float[B, ...] from the noisy ``x`` and the noise ``epsilon`` in it; ``timestep`` as in ``add_noise``."""
+        """Eq. (2): float[B, ...] from the noisy ``x`` and the ``epsilon`` in it; ``timestep`` as in ``add_noise``."""
         signal, sigma = self._coefficients(timestep, x)
         return (x - sigma * epsilon) / signal
 
     def sampling_timesteps(self, steps: int, spacing: str = "leading") -> np.ndarray:
         """int32[steps], strictly descending: the timesteps at which a sampler evaluates the model.
 
-        ``spacing`` is Table 2 of Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps Are Flawed", rounded
-        as in diffusers' ``DDIMScheduler`` with ``steps_offset=0``: "leading" ends at 0, "trailing" starts at T - 1,
-        "linspace" does both. ``DPMSolverMultistepScheduler`` drops the last of one more step when leading or linspace:
-        that is ``sampling_timesteps(steps + 1, spacing)[:-1]``.
+        ``spacing`` is Table 2 of Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps Are Flawed",
+        rounded as in diffusers' ``DDIMScheduler`` with ``steps_offset=0``: "leading" ends at 0, "trailing" starts at
+        T - 1, "linspace" does both.
 
         Raises:
           ValueError: ``steps`` is not in [1, T], or the spacing is unknown.
