@@ -1,0 +1,177 @@
+"""Training batches: records, shuffled, decoded, put into grids, with a position that is one integer.
+
+Every stream is global shuffle -> decode -> grid of V views -> this host's strided slice -> batch. The position of a stream is
+``next_index``, the batches taken so far: it means the same on every number of hosts.
+
+    photos            single photos with captions of their own, some of them renders, for pre-training
+    synthetic_images  single synthetic views of arbitrary objects
+    real_images       single self-generated photos
+    synthetic_grids   the four synthetic views of one object, with their control
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+
+from realiz3d_jax.data import records
+
+VIEWS = 4
+VIEW_WORDS = ("front", "right side", "back", "left side")
+
+Example = dict[str, Any]
+
+
+class TextEncoder(Protocol):
+    """What turns captions into text states."""
+
+    def encode(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """States float32[n, T, Ct] and mask bool[n, T]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamConfig:
+    """What every stream needs: the data's folder and view size, the captions' encoder and the share of renders."""
+
+    directory: str
+    size: int
+    render_fraction: float
+    encoder: TextEncoder
+
+
+def prompt(caption: str, view: int | None = None, render: bool = False) -> str:
+    """A caption as the base model knows it: ``view`` names the viewpoint, ``render`` the synthetic look."""
+    text = f"flat render of {caption}" if render else caption
+    return text if view is None else f"{text}, {VIEW_WORDS[view]} view"
+
+
+def control_maps(normal: np.ndarray, position: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The control of the texturing task: normal and position, each in [-1, 1], exactly 0 on the background.
+
+    Args:
+      normal, position: uint16[V, H, W, 3], ``value / 65535`` is ``n / 2 + 0.5`` or ``p + 0.5``.
+      mask: uint8[V, H, W], 1 on the object.
+
+    Returns:
+      float32[V, H, W, 6].
+    """
+    maps = np.concatenate([normal, position], axis=-1).astype(np.float32) / 32767.5 - 1.0
+    return maps * mask[..., None].astype(np.float32)
+
+
+def _shuffled_numbers(count: int, seed: int) -> grain.MapDataset:
+    return grain.MapDataset.range(count).seed(seed).shuffle().repeat()
+
+
+def _image_grids(images: grain.MapDataset, encoder: TextEncoder) -> grain.MapDataset:
+    """Grids of V images of their own, each with its caption (G = V), from examples ``image``, ``caption``, ``record``."""
+
+    def encode(example: Example) -> Example:
+        text, mask = _encoded(encoder, example["caption"])
+        return {"image": example["image"], "text": text, "text_mask": mask, "record": np.int64(example["record"])}
+
+    def stack(examples: Sequence[Example]) -> Example:
+        return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+
+    return images.map(encode).batch(VIEWS, batch_fn=stack)
+
+
+def _photos(config: StreamConfig, seed: int) -> grain.MapDataset:
+    source = records.open_split(config.directory, "shapes_photos", "train", config.size)
+
+    def draw(number: int, random: np.random.Generator) -> Example:
+        record, view = source[int(number) // VIEWS], int(number) % VIEWS
+        render = random.random() < config.render_fraction
+        named_view = view if random.random() < 0.75 else None
+        return {
+            "image": record["synthetic" if render else "real"][view],
+            "caption": prompt(record["caption"], named_view, render),
+            "record": number // VIEWS,
+        }
+
+    return _image_grids(_shuffled_numbers(VIEWS * len(source), seed).random_map(draw), config.encoder)
+
+
+def _synthetic_images(config: StreamConfig, seed: int) -> grain.MapDataset:
+    source = records.open_split(config.directory, "shapes_assets", "train", config.size)
+
+    def view(number: int) -> Example:
+        record = source[int(number) // VIEWS]
+        image = record["synthetic"][int(number) % VIEWS]
+        return {"image": image, "caption": record["caption"], "record": number // VIEWS}
+
+    return _image_grids(_shuffled_numbers(VIEWS * len(source), seed).map(view), config.encoder)
+
+
+def _real_images(config: StreamConfig, seed: int) -> grain.MapDataset:
+    source = records.open_split(config.directory, "shapes_generated", "train", config.size)
+    images = _shuffled_numbers(len(source), seed).map(lambda number: {**source[int(number)], "record": number})
+    return _image_grids(images, config.encoder)
+
+
+def _synthetic_grids(config: StreamConfig, seed: int) -> grain.MapDataset:
+    source = records.open_split(config.directory, "shapes_assets", "train", config.size)
+
+    def grid(number: int) -> Example:
+        record = source[int(number)]
+        text, mask = _encoded(config.encoder, record["caption"])
+        return {
+            "image": record["synthetic"],
+            "control": control_maps(record["normal"], record["position"], record["mask"]),
+            "text": text[None],
+            "text_mask": mask[None],
+            "record": np.array([number], np.int64),
+        }
+
+    return _shuffled_numbers(len(source), seed).map(grid)
+
+
+STREAMS: dict[str, Callable[[StreamConfig, int], grain.MapDataset]] = {
+    "photos": _photos,
+    "synthetic_images": _synthetic_images,
+    "real_images": _real_images,
+    "synthetic_grids": _synthetic_grids,
+}
+
+
+class Stream(Protocol):
+    """An endless iterator of batches of numpy arrays that knows its position."""
+
+    def __next__(self) -> dict[str, np.ndarray]: ...
+
+    def get_state(self) -> dict[str, int]: ...
+
+    def set_state(self, state: dict[str, int]) -> None: ...
+
+
+def open_stream(
+    name: str,
+    config: StreamConfig,
+    seed: int,
+    batch_grids: int,
+    *,
+    host: int = 0,
+    hosts: int = 1,
+    threads: int = 2,
+) -> Stream:
+    """The stream called ``name``: this host's part of global batches of ``batch_grids`` grids.
+
+    Each batch holds ``image`` uint8[B, V, H, W, 3], ``text`` float32[B, G, T, Ct], ``text_mask`` bool[B, G, T], ``record``
+    int64[B, G] (which records these are) and, for grids of one object, ``control`` float32[B, V, H, W, 6].
+
+    Raises:
+      UserError: the data is missing or damaged (see ``records.open_split``).
+    """
+    dataset = STREAMS[name](config, seed)
+    dataset = dataset.slice(slice(host, None, hosts)).batch(batch_grids // hosts)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)
+    return iter(dataset.to_iter_dataset(options))
+
+
+@functools.lru_cache(maxsize=65536)
+def _encoded(encoder: TextEncoder, caption: str) -> tuple[np.ndarray, np.ndarray]:
+    text, mask = encoder.encode([caption])
+    return text[0], mask[0]

@@ -1,0 +1,72 @@
+"""Writing so that a reader never sees half a file: everything is made beside its place and renamed into it."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from realiz3d_jax.errors import UserError
+
+
+def writable_directory(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Makes ``path`` a directory that can be written to, and returns it.
+
+    Raises:
+      UserError: the directory can't be made or written to.
+    """
+    path = pathlib.Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot write here ({error.strerror}); expected a directory that can be made and written to. "
+            "Choose another directory or mend its permissions."
+        ) from error
+    return path
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Replaces the file ``path`` by ``content`` in one step."""
+    path = pathlib.Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def write_text(path: str | os.PathLike[str], content: str) -> None:
+    """Replaces the file ``path`` by ``content`` (UTF-8) in one step."""
+    write_bytes(path, content.encode())
+
+
+@contextlib.contextmanager
+def new_directory(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """A directory to fill that takes the place of ``path`` only when the block ends without an exception."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    os.chmod(temporary, 0o755)
+    try:
+        yield temporary
+        if path.exists():
+            old = temporary.with_name(f"{temporary.name}.old")
+            os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

@@ -1,0 +1,140 @@
+"""What a method tells the training loop, the step and the sampler; they know this interface and no method by name.
+
+A method is one file of this folder with a frozen dataclass ``Method`` (its fields are the options that a config may set)
+that satisfies the protocol below. ``load(name, options)`` finds it.
+"""
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.method.domains import Domain
+from realiz3d_jax.method.plans import BlockPlan, inference_plan, uniform_plan
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Iteration:
+    """One kind of training iteration: what is known of it before tracing. Every kind is compiled once.
+
+    Attributes:
+      name: what its metrics are called.
+      stream: the data stream that feeds it, a key of ``data.pipeline.STREAMS``.
+      domain: the domain of its images.
+      joint: the views of a grid attend to one another; else each view is an image of its own.
+      control: the control is given; else it is null.
+      freeze_input: what feeds block 0 (patch, control and camera embeddings) is neither differentiated nor updated.
+      draw_plan: draws the iteration's plan from a key and the number of blocks; None trains every block, in ``domain``.
+    """
+
+    name: str
+    stream: str
+    domain: Domain
+    joint: bool = False
+    control: bool = False
+    freeze_input: bool = False
+    draw_plan: Callable[[jax.Array, int], BlockPlan] | None = None
+
+    def plan(self, key: jax.Array, depth: int) -> BlockPlan:
+        """The plan of one iteration."""
+        return uniform_plan(self.domain, depth) if self.draw_plan is None else self.draw_plan(key, depth)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    Attributes:
+      partitions: the parameter partitions that exist.
+      trainable: those of them that train.
+      iterations: the kinds of iterations that alternate, one or two; the second takes ``second_fraction`` of the steps.
+      second_fraction: by an exact rule from the step number (error diffusion), never by chance.
+      second_warmup: the first steps, all of the second kind.
+    """
+
+    partitions: tuple[str, ...]
+    trainable: tuple[str, ...]
+    iterations: tuple[Iteration, ...]
+    second_fraction: float = 0.0
+    second_warmup: int = 0
+
+    def _seconds_before(self, step: int) -> int:
+        warmup = min(step, self.second_warmup)
+        return warmup + int((step - warmup) * self.second_fraction + 1e-9)
+
+    def iteration(self, step: int) -> Iteration:
+        """The kind of iteration that step number ``step`` (from 0) is."""
+        return self.iterations[self._seconds_before(step + 1) - self._seconds_before(step)]
+
+    def batches_before(self, step: int) -> dict[str, int]:
+        """How many batches each stream has given before ``step``."""
+        seconds = self._seconds_before(step)
+        counts = (step - seconds, seconds)
+        return {kind.stream: used for kind, used in zip(self.iterations, counts, strict=False)}
+
+
+class Method(Protocol):
+    """A way of fine-tuning a base model into a multi-view generator."""
+
+    def stages(self) -> Mapping[str, Stage]:
+        """The stages by name, in their order."""
+
+    def init(self, depth: int, width: int, key: jax.Array) -> Params:
+        """Fresh parameters of the method's own partitions (neither ``backbone`` nor ``control``)."""
+
+    def shifts(self, params: Params) -> jax.Array | None:
+        """What each domain adds to the tokens before each block, float32[2, L, D]; None adds nothing."""
+
+    def inference_plan(
+        self, timesteps: np.ndarray, depth: int, domain: Domain, block_max: float, timestep_max: int
+    ) -> np.ndarray:
+        """The domain of each block at each of S sampling steps, int32[S, L]."""
+
+
+class DomainFree:
+    """The part of a method that knows no domains: every plan is the same, and nothing is added to the tokens."""
+
+    def init(self, depth: int, width: int, key: jax.Array) -> Params:
+        """No partitions of its own."""
+        return {}
+
+    def shifts(self, params: Params) -> None:
+        """Nothing is added."""
+
+    def inference_plan(
+        self, timesteps: np.ndarray, depth: int, domain: Domain, block_max: float, timestep_max: int
+    ) -> np.ndarray:
+        """Whatever is asked for, the same plan."""
+        return inference_plan(timesteps, depth, Domain.SYNTHETIC)
+
+
+def names() -> list[str]:
+    """The methods that exist: the modules of this folder that define a ``Method`` of their own."""
+    package = importlib.import_module("realiz3d_jax.method")
+    modules = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "interface"]
+    return [name for name in modules if hasattr(importlib.import_module(f"realiz3d_jax.method.{name}"), "Method")]
+
+
+def load(name: str, options: Mapping[str, Any]) -> Method:
+    """The method called ``name`` with ``options`` for its fields.
+
+    Raises:
+      UserError: there is no such method, or it has no such option.
+    """
+    if name not in names():
+        raise UserError(f"config.method.name: found {name!r}, expected one of {', '.join(names())}.")
+    method_class = importlib.import_module(f"realiz3d_jax.method.{name}").Method
+    known = {field.name for field in dataclasses.fields(method_class)}
+    for option in options:
+        if option not in known:
+            raise UserError(
+                f"config.method.{option}: the method {name!r} has no such option; it has {', '.join(sorted(known)) or 'none'}."
+            )
+    return method_class(**options)

@@ -1,0 +1,121 @@
+"""The model as the method sees it: backbone, control embedding and the shifts of a plan, put together in one place."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from realiz3d_jax.diffusion import guidance, samplers
+from realiz3d_jax.diffusion.schedule import Schedule
+from realiz3d_jax.method import shifters
+from realiz3d_jax.method.interface import Method, Params
+from realiz3d_jax.models import control as control_embedding
+from realiz3d_jax.models import dit
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A backbone under a method, for one task.
+
+    Attributes:
+      config: the backbone's sizes.
+      method: what is added to the backbone, and where.
+      task: "texture" or "text_to_multiview".
+      schedule: the forward process of training.
+    """
+
+    config: dit.DiTConfig
+    method: Method
+    task: str
+    schedule: Schedule
+
+    def init(self, partitions: tuple[str, ...], key: jax.Array) -> Params:
+        """Fresh parameters of ``partitions``, each from a key of its own."""
+        backbone_key, control_key, method_key = jax.random.split(key, 3)
+        made = self.method.init(self.config.depth, self.config.width, method_key)
+        if "backbone" in partitions:
+            made["backbone"] = dit.init(self.config, backbone_key)
+        if "control" in partitions:
+            made["control"] = control_embedding.init(self.task, self.config, control_key)
+        return {name: made[name] for name in partitions}
+
+    def predict(
+        self,
+        params: Params,
+        latents: jax.Array,
+        timestep: jax.Array,
+        text: jax.Array,
+        text_mask: jax.Array,
+        *,
+        domain: jax.Array,
+        control: jax.Array | None = None,
+        frozen_blocks: jax.Array | None = None,
+        freeze_input: bool = False,
+    ) -> jax.Array:
+        """The predicted noise float32[B, V, h, w, C].
+
+        Args:
+          params: the stage's partitions.
+          latents: float32[B, V, h, w, C].
+          timestep: int32[B, G]; G = 1 is the joint mode, G = V the single-image mode.
+          text, text_mask: float32[B, G, T, Ct] and bool[B, G, T].
+          domain: int32[L], the domain that each block runs in.
+          control: what the task's control embedding takes; None is the null control.
+          frozen_blocks, freeze_input: see ``dit.apply``.
+        """
+        shifts = self.method.shifts(params)
+        tokens = None
+        if control is not None:
+            tokens = control_embedding.apply(self.task, self.config, params["control"], control)
+        output = dit.apply(
+            self.config,
+            params["backbone"],
+            latents,
+            timestep,
+            text,
+            text_mask,
+            block_shift=None if shifts is None else shifters.select(shifts, domain),
+            control_tokens=tokens,
+            frozen_blocks=frozen_blocks,
+            freeze_input=freeze_input,
+        )
+        return output[..., : latents.shape[-1]]
+
+    def sample(
+        self,
+        params: Params,
+        sampler: samplers.Sampler,
+        timesteps: np.ndarray,
+        noise: jax.Array,
+        text: tuple[jax.Array, jax.Array],
+        empty_text: tuple[jax.Array, jax.Array],
+        plan: jax.Array,
+        control: jax.Array | None,
+        guidance_scale: jax.Array,
+        key: jax.Array,
+    ) -> jax.Array:
+        """Latents float32[B, V, h, w, C] from noise of that shape; to be jitted with ``sampler`` and ``timesteps`` static.
+
+        Args:
+          timesteps: int[S], descending.
+          text: states float32[B, G, T, Ct] and mask bool[B, G, T]; G decides between joint and single-image mode.
+          empty_text: the same of the empty caption, float32[T, Ct] and bool[T].
+          plan: int32[S, L], the domain of each block at each step; an input, so that every plan runs in one compilation.
+          control: as in ``predict``; both branches of the guidance see it.
+          guidance_scale: float32[], on the text only.
+        """
+        batch, groups = text[0].shape[:2]
+        states, mask = (
+            guidance.both(jax.numpy.broadcast_to(empty, full.shape), full)
+            for empty, full in zip(empty_text, text, strict=True)
+        )
+        doubled_control = None if control is None else guidance.both(control, control)
+
+        def denoise(x: jax.Array, timestep: jax.Array, index: jax.Array) -> jax.Array:
+            timesteps_of_groups = jax.numpy.broadcast_to(timestep, (2 * batch, groups))
+            return self.predict(
+                params, x, timesteps_of_groups, states, mask, domain=plan[index], control=doubled_control
+            )
+
+        guided = guidance.guided(denoise, guidance_scale)
+        return samplers.sample(sampler, self.schedule, timesteps, guided, noise, key)

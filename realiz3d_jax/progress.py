@@ -1,0 +1,77 @@
+"""Progress that a person can read: a bar with the time left on a terminal, a line every so often elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import rich.console
+import rich.progress
+
+Item = TypeVar("Item")
+
+_LINE_EVERY_SECONDS = 15.0
+
+
+@contextlib.contextmanager
+def bar(description: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+    """Shows the progress of ``total`` things, ``done`` of which are there already.
+
+    Yields ``advance(count=1, note="")``: ``note`` is a short text shown at the end of the line.
+    """
+    if sys.stderr.isatty():
+        columns = (
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("left"),
+            rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn("{task.fields[note]}"),
+        )
+        console = rich.console.Console(stderr=True)
+        with rich.progress.Progress(*columns, console=console) as progress:
+            task = progress.add_task(description, total=total, completed=done, note="")
+
+            def advance(count: int = 1, note: str = "") -> None:
+                progress.update(task, advance=count, **({"note": note} if note else {}))
+
+            yield advance
+        return
+    lines = _Lines(description, total, done)
+    yield lines.advance
+    lines.close()
+
+
+def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+    """Iterates over ``items`` (``total`` of them) under a progress bar."""
+    with bar(description, len(items) if total is None else total) as advance:
+        for item in items:
+            yield item
+            advance()
+
+
+class _Lines:
+    """The same without a terminal: one line at most every ``_LINE_EVERY_SECONDS``, and one at the end."""
+
+    def __init__(self, description: str, total: int, done: int):
+        self._description, self._total, self._done = description, total, done
+        self._first, self._note = done, ""
+        self._start = self._last = time.monotonic()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self._done += count
+        self._note = note or self._note
+        now = time.monotonic()
+        if now - self._last >= _LINE_EVERY_SECONDS:
+            self._last = now
+            left = (now - self._start) / max(self._done - self._first, 1) * (self._total - self._done)
+            self._print(f"{left:.0f} s left")
+
+    def close(self) -> None:
+        self._print(f"{time.monotonic() - self._start:.0f} s")
+
+    def _print(self, timing: str) -> None:
+        text = f"{self._description}: {self._done}/{self._total}, {timing}"
+        print(f"{text}, {self._note}" if self._note else text, file=sys.stderr, flush=True)

@@ -1,0 +1,116 @@
+"""AdamW that leaves a frozen block exactly as it is: parameters, both moments and the count of its own steps.
+
+A zero gradient is not a frozen block: momentum and weight decay move it on. PyTorch's AdamW skips a parameter whose
+``.grad is None`` altogether, and counts its steps by itself. Here blocks are stacked, [L, ...], and the range that is frozen
+is known at run time only, so every leaf gets an array ``active``, bool[L] for a stacked leaf and bool[] for another; with
+n the leaf's (or block's) own count of active steps,
+
+    (1)  m <- b1 m + (1 - b1) g,   v <- b2 v + (1 - b2) g^2,   n <- n + 1
+    (2)  p <- p - lr ( (m / (1 - b1^n)) / (sqrt(v / (1 - b2^n)) + epsilon) + decay p )
+
+where active; where not, nothing changes (Loshchilov and Hutter 2019, algorithm 2).
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from realiz3d_jax.method.interface import Iteration
+from realiz3d_jax.models import dit
+from realiz3d_jax.training.config import OptimizerConfig
+
+Tree = Any
+
+
+class AdamState(NamedTuple):
+    """``mu``, ``nu``: moments like the parameters; ``count``: int32[L] or int32[], the active steps of each leaf or block."""
+
+    count: Tree
+    mu: Tree
+    nu: Tree
+
+
+def activity(params: Tree, iteration: Iteration, frozen: jax.Array) -> Tree:
+    """Which parts of the trainable partitions an iteration updates.
+
+    Args:
+      params: the trainable partitions, ``{"backbone": ..., "control": ...}``; leaves under ``backbone/blocks`` are stacked.
+      iteration: its kind. What feeds block 0 rests if ``freeze_input``; the control embedding also if no control is given.
+      frozen: int32[], the first ``frozen`` blocks rest.
+
+    Returns:
+      a tree like ``params`` of bool[L] (stacked leaves) or bool[].
+    """
+
+    def active(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> jax.Array:
+        partition, part = path[0].key, path[1].key
+        if partition == "backbone" and part == "blocks":
+            return jnp.arange(leaf.shape[0]) >= frozen
+        if partition == "backbone" and part in dit.INPUT_PARTS:
+            return jnp.asarray(not iteration.freeze_input)
+        if partition == "control":
+            return jnp.asarray(iteration.control and not iteration.freeze_input)
+        return jnp.asarray(True)
+
+    return jax.tree_util.tree_map_with_path(active, params)
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformationExtraArgs:
+    """Equations (1) and (2) after clipping; ``update`` takes ``active``, a tree as ``activity`` gives it."""
+    learning_rate = learning_rate_schedule(config, steps)
+    return optax.chain(
+        _zero_where_inactive(),
+        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+        _scale_by_adam_where_active(config.b1, config.b2, config.epsilon),
+        optax.add_decayed_weights(config.weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+        _zero_where_inactive(),
+    )
+
+
+def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """The learning rate at a step, from 0."""
+    if config.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup_steps, steps)
+    warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
+    return optax.join_schedules([warmup, optax.constant_schedule(config.learning_rate)], [config.warmup_steps])
+
+
+def _where(active: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    return jnp.where(active.reshape(active.shape + (1,) * (new.ndim - active.ndim)), new, old)
+
+
+def _zero_where_inactive() -> optax.GradientTransformationExtraArgs:
+    def update(updates: Tree, state: optax.EmptyState, params: Tree = None, *, active: Tree) -> tuple[Tree, Tree]:
+        return jax.tree.map(lambda a, u: _where(a, u, jnp.zeros_like(u)), active, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def _scale_by_adam_where_active(b1: float, b2: float, epsilon: float) -> optax.GradientTransformationExtraArgs:
+    def init(params: Tree) -> AdamState:
+        def zero_count(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> jax.Array:
+            stacked = path[0].key == "backbone" and path[1].key == "blocks"
+            return jnp.zeros(leaf.shape[:1] if stacked else (), jnp.int32)
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return AdamState(jax.tree_util.tree_map_with_path(zero_count, params), zeros, zeros)
+
+    def update(gradients: Tree, state: AdamState, params: Tree = None, *, active: Tree) -> tuple[Tree, AdamState]:
+        count = jax.tree.map(lambda a, n: n + a, active, state.count)
+        mu = jax.tree.map(lambda a, m, g: _where(a, b1 * m + (1 - b1) * g, m), active, state.mu, gradients)
+        nu = jax.tree.map(lambda a, v, g: _where(a, b2 * v + (1 - b2) * g * g, v), active, state.nu, gradients)
+
+        def direction(n: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
+            n = jnp.maximum(n, 1).reshape(n.shape + (1,) * (m.ndim - n.ndim))
+            first, second = (
+                -jnp.expm1(n * math.log(b)) for b in (b1, b2)
+            )  # 1 - b^n, exact to the last digits at small n
+            return (m / first) / (jnp.sqrt(v / second) + epsilon)
+
+        return jax.tree.map(direction, count, mu, nu), AdamState(count, mu, nu)
+
+    return optax.GradientTransformationExtraArgs(init, update)

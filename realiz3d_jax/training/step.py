@@ -1,0 +1,131 @@
+"""One training iteration as a pure function: what ``train``, the tests and ahead-of-time compilation all compile."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from realiz3d_jax.diffusion.loss import epsilon_loss
+from realiz3d_jax.method.interface import Iteration, Params, Stage
+from realiz3d_jax.method.model import Model
+from realiz3d_jax.models import codec
+from realiz3d_jax.training.optimizer import activity
+from realiz3d_jax.training.state import TrainState, stream_key
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+TIMESTEP_BUCKETS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class StepConfig:
+    """What a step needs to know beside its inputs.
+
+    Attributes:
+      empty_text: states float32[T, Ct] and mask bool[T] of the empty caption.
+    """
+
+    model: Model
+    stage: Stage
+    optimizer: optax.GradientTransformationExtraArgs
+    seed: int
+    caption_dropout: float
+    ema_decay: float
+    empty_text: tuple[Any, Any]
+
+
+def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The step function of one kind of iteration; jit it with the state donated.
+
+    The batch holds ``image`` uint8[B, V, H, W, 3], ``text`` float32[B, G, T, Ct], ``text_mask`` bool[B, G, T] and, if the
+    iteration is controlled, ``control`` float32[B, V, H, W, 6]. A step whose loss or gradient is not finite changes nothing
+    but the step number and the counts of skipped steps.
+
+    Metrics: ``loss`` and ``gradient_norm`` float32[]; ``bucket_loss`` and ``bucket_count`` float32[4], the summed loss and
+    the number of groups in each quarter of the timesteps; ``finite`` bool[]; ``skipped_in_a_row`` int32[].
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        model = config.model
+        plan = iteration.plan(stream_key(config.seed, "plan", state.step), model.config.depth)
+        inputs = _draw(config, iteration, state.step, batch)
+        trainable = {name: state.params[name] for name in config.stage.trainable}
+        frozen = {name: state.params[name] for name in state.params if name not in trainable}
+
+        def loss_fn(trainable: Params) -> tuple[jax.Array, jax.Array]:
+            prediction = model.predict(
+                {**frozen, **trainable},
+                inputs["noisy"],
+                inputs["timestep"],
+                inputs["text"],
+                inputs["text_mask"],
+                domain=plan.domain,
+                control=batch["control"] if iteration.control else None,
+                frozen_blocks=plan.frozen if iteration.draw_plan else None,
+                freeze_input=iteration.freeze_input,
+            )
+            losses = epsilon_loss(prediction, inputs["noise"], groups=inputs["timestep"].shape[1])
+            return jnp.mean(losses), losses
+
+        (loss, losses), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
+        active = activity(trainable, iteration, plan.frozen)
+        updates, opt_state = config.optimizer.update(gradients, state.opt_state, trainable, active=active)
+        updated = optax.apply_updates(trainable, updates)
+        decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = jax.tree.map(lambda average, new: decay * average + (1 - decay) * new, state.ema, updated)
+
+        gradient_norm = optax.global_norm(gradients)
+        finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
+        kept = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (updated, opt_state, ema),
+            (trainable, state.opt_state, state.ema),
+        )
+        skipped = jnp.where(finite, 0, 1).astype(jnp.int32)
+        new_state = TrainState(
+            step=state.step + 1,
+            params={**state.params, **kept[0]},
+            opt_state=kept[1],
+            ema=kept[2],
+            skipped=state.skipped + skipped,
+            skipped_in_a_row=(state.skipped_in_a_row + skipped) * skipped,
+        )
+        metrics = {
+            "loss": loss,
+            "gradient_norm": gradient_norm,
+            **_bucket_losses(losses, inputs["timestep"], model.schedule.num_timesteps),
+            "finite": finite,
+            "skipped_in_a_row": new_state.skipped_in_a_row,
+        }
+        return new_state, metrics
+
+    return step
+
+
+def _draw(config: StepConfig, iteration: Iteration, step: jax.Array, batch: Batch) -> Batch:
+    """The random part of an iteration: noise, timesteps, dropped captions; every draw from a stream of its own."""
+    images = codec.encode(batch["image"])
+    views = images.shape[1]
+    shape = (images.shape[0], 1 if iteration.joint else views)
+    noise = jax.random.normal(stream_key(config.seed, "noise", step), images.shape)
+    timestep = jax.random.randint(
+        stream_key(config.seed, "timestep", step), shape, 0, config.model.schedule.num_timesteps
+    )
+    dropped = jax.random.bernoulli(stream_key(config.seed, "caption_dropout", step), config.caption_dropout, shape)
+    states, mask = config.empty_text
+    return {
+        "noise": noise,
+        "timestep": timestep,
+        "noisy": config.model.schedule.add_noise(images, noise, timestep),
+        "text": jnp.where(dropped[..., None, None], states, batch["text"]),
+        "text_mask": jnp.where(dropped[..., None], mask, batch["text_mask"]),
+    }
+
+
+def _bucket_losses(losses: jax.Array, timestep: jax.Array, num_timesteps: int) -> Metrics:
+    bucket = jax.nn.one_hot(timestep * TIMESTEP_BUCKETS // num_timesteps, TIMESTEP_BUCKETS)
+    return {"bucket_loss": jnp.einsum("bg,bgk->k", losses, bucket), "bucket_count": jnp.sum(bucket, axis=(0, 1))}
