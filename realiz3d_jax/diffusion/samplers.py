@@ -87,13 +87,11 @@ class DPMSolverPP2M:
     """Eq. (5): second order from one evaluation a step."""
 
     def timesteps(self, schedule: Schedule, steps: int, spacing: str = "leading") -> np.ndarray:
-        # One step more, and its last timestep, 0, dropped: log-SNR leaps so far on landing there (λ from 1 to 4.6 at ten
-        # steps) that the multistep extrapolation would throw the sample off.
-        return (
-            schedule.sampling_timesteps(steps, spacing)
-            if spacing == "trailing"
-            else (schedule.sampling_timesteps(steps + 1, spacing)[:-1])
-        )
+        if spacing == "trailing":
+            return schedule.sampling_timesteps(steps, spacing)
+        # One step more, and its last timestep, 0, dropped: log-SNR leaps so far on landing there (at ten steps λ goes
+        # from 1 to 4.6) that the multistep extrapolation would throw the sample off.
+        return schedule.sampling_timesteps(steps + 1, spacing)[:-1]
 
     def coefficients(self, trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
         momentum = np.zeros_like(trajectory.signal)

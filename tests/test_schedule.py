@@ -1,0 +1,63 @@
+"""The forward process and the timesteps of sampling, against the definitions and against diffusers."""
+
+import diffusers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from realiz3d_jax.diffusion.schedule import Schedule
+
+
+def test_the_table_is_that_of_diffusers():
+    reference = diffusers.DDPMScheduler(beta_schedule="linear", beta_start=1e-4, beta_end=0.02).alphas_cumprod.numpy()
+    ours = np.asarray(Schedule().alphas_cumprod)
+    assert ours.dtype == np.float32
+    assert ours[0] == np.float32(0.9999)
+    # diffusers multiplies up 1000 float32 factors; ours is the float64 product, so the difference is its rounding.
+    np.testing.assert_allclose(ours, reference, rtol=1e-4)
+
+
+def test_noise_of_a_group_is_added_at_that_groups_timestep():
+    schedule = Schedule()
+    x0, noise = jax.random.normal(jax.random.key(0), (2, 2, 4, 3, 3, 5))
+    timestep = jnp.array([[0, 10, 500, 999], [1, 2, 3, 4]])
+    noisy = schedule.add_noise(x0, noise, timestep)
+    for b, v in np.ndindex(2, 4):
+        alpha = schedule.exact_alphas_cumprod[timestep[b, v]]
+        expected = np.sqrt(alpha) * x0[b, v] + np.sqrt(1 - alpha) * noise[b, v]
+        np.testing.assert_allclose(noisy[b, v], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_timestep_for_a_whole_grid_broadcasts_over_its_views():
+    schedule = Schedule()
+    x0, noise = jax.random.normal(jax.random.key(1), (2, 2, 4, 3, 3, 5))
+    joint = schedule.add_noise(x0, noise, jnp.array([[7], [600]]))
+    single = schedule.add_noise(x0, noise, jnp.array([[7] * 4, [600] * 4]))
+    np.testing.assert_array_equal(joint, single)
+
+
+def test_data_is_recovered_from_the_noisy_sample_and_its_noise():
+    schedule = Schedule()
+    x0, noise = jax.random.normal(jax.random.key(2), (2, 3, 6))
+    timestep = jnp.array([0, 300, 700])
+    recovered = schedule.predict_x0(schedule.add_noise(x0, noise, timestep), noise, timestep)
+    np.testing.assert_allclose(recovered, x0, atol=1e-5)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("steps", [1, 2, 7, 20, 50, 333, 1000])
+def test_sampling_timesteps_are_those_of_diffusers(spacing: str, steps: int):
+    reference = diffusers.DDIMScheduler(timestep_spacing=spacing)
+    reference.set_timesteps(steps)
+    timesteps = Schedule().sampling_timesteps(steps, spacing)
+    np.testing.assert_array_equal(timesteps, reference.timesteps.numpy())
+    assert timesteps.dtype == np.int32
+    assert np.all(np.diff(timesteps) < 0)
+
+
+def test_more_steps_than_timesteps_or_an_unknown_spacing_are_refused():
+    with pytest.raises(ValueError, match="found 1001, expected 1 to 1000"):
+        Schedule().sampling_timesteps(1001)
+    with pytest.raises(ValueError, match="found 'karras'"):
+        Schedule().sampling_timesteps(10, "karras")
