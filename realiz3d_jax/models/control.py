@@ -1,0 +1,59 @@
+"""Controls as tokens: what a task adds to the embedded patches.
+
+    texture             tokens = patches(control) W       normal and position maps, encoded as the latents are      (1)
+    text_to_multiview   tokens_v = code(azimuth_v) W      four fixed viewpoints                                     (2)
+    code(a) = [sin(f a), cos(f a)],  f in (1, 2, 4)
+
+(1) is the paper's channel concatenation: W holds the input convolution's weights for the new channels, kept apart so
+that the sum is formed as the base model forms it. W starts at zero and has no bias: a fresh control, and a null (zero)
+one, change nothing, bit for bit. In (2) cos(4 a) = 1 for the four azimuths and takes the place of a bias.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+
+from realiz3d_jax.models.dit import DiTConfig, Params
+
+TASKS = ("texture", "text_to_multiview")
+AZIMUTHS = (0, 90, 180, 270)
+"""Degrees, counter-clockwise from above, of the views of a grid in row-major order."""
+
+_FREQUENCIES = (1, 2, 4)
+
+
+def init(task: str, config: DiTConfig, key: jax.Array, control_channels: int = 6) -> Params:
+    """Fresh (zero) parameters: {"kernel": float32[inputs, D]}.
+
+    Args:
+        task: one of ``TASKS``.
+        key: unused by zeros; taken so that every partition is made alike.
+        control_channels: of the control maps ("texture").
+    """
+    del key
+    inputs = {"texture": control_channels * config.patch_size**2, "text_to_multiview": 2 * len(_FREQUENCIES)}[task]
+    return {"kernel": jnp.zeros((inputs, config.width), jnp.float32)}
+
+
+def apply(task: str, config: DiTConfig, params: Params, control: jax.Array | None) -> jax.Array:
+    """The tokens to add, in float32.
+
+    Args:
+        control: float[B, V, h, w, control channels], 0 where there is nothing ("texture"); not looked at, so None, for
+            "text_to_multiview".
+
+    Returns: float32[B, V, N, D] ("texture") or float32[1, V, 1, D] ("text_to_multiview", V = 4).
+    """
+    if task == "texture":
+        side = config.patch_size
+        features = rearrange(control, "b v (r p) (c q) e -> b v (r c) (e p q)", p=side, q=side)
+    else:
+        features = jnp.asarray(azimuth_code(AZIMUTHS))[None, :, None, :]
+    return features.astype(jnp.float32) @ params["kernel"]
+
+
+def azimuth_code(azimuths: tuple[int, ...]) -> np.ndarray:
+    """Sinusoids of azimuths in degrees: float32[V, 6], in float64 and rounded so that right angles give exact zeros."""
+    angles = np.deg2rad(np.outer(azimuths, _FREQUENCIES).astype(np.float64))
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1).round(12).astype(np.float32)

@@ -1,0 +1,355 @@
+"""The diffusion transformer of PixArt-Sigma, for grids of views.
+
+With x the tokens of a sequence, y its projected caption, e the timestep's embedding, LN a layer norm without affine:
+
+    m  = W_mod SiLU(e) + b_mod                                   six vectors, shared by all blocks (adaLN-single)   (1)
+    (s1, c1, g1, s2, c2, g2) = table_l + m                       per block                                          (2)
+    x <- x + block_shift_l                                       the domain's shift, if any                         (3)
+    x <- x + g1 * SelfAttention(LN(x) (1 + c1) + s1)                                                                (4)
+    x <- x + CrossAttention(x, y)                                no norm, no gate                                   (5)
+    x <- x + g2 * MLP(LN(x) (1 + c2) + s2)                       GELU (tanh)                                        (6)
+    (s, c) = table + e;  out = W_out (LN(x) (1 + c) + s) + b_out                                                    (7)
+
+Source: PixArt-alpha (arXiv 2310.00426) section 2.3; diffusers ``PixArtTransformer2DModel``, whose arithmetic, order of
+channels and epsilon are reproduced so that its weights load.
+
+A grid ``[B, V, h, w, C]`` is cut into groups of views that attend to one another and share a caption and a timestep;
+the number of groups G is read off ``timestep: int32[B, G]``. Positions are added before views are folded into sequences.
+
+Parameters are a nested dict of float32 arrays; the blocks' are stacked on a leading axis L and scanned. Flax NNX
+modules describe the layers and are used as pytrees only.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from realiz3d_jax.models import attention, embeddings
+
+Params = dict[str, Any]
+
+INPUT_PARTS = ("patch_embedding",)
+"""Top-level parameters that feed block 0 and nothing else."""
+
+_NORM_EPSILON = 1e-6
+_CHECKPOINT_POLICIES = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "attention": jax.checkpoint_policies.save_only_these_names("attention"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DiTConfig:
+    """Size and execution of a transformer.
+
+    Attributes:
+        width: D, a multiple of 4 and of ``heads``.
+        depth: L, number of blocks.
+        heads: K.
+        patch_size: side of a token, in latent pixels.
+        in_channels: C of the latents.
+        out_channels: of the prediction; 2 C for a learned sigma, of which only the first C (epsilon) are used.
+        caption_channels: of the text encoder's vectors.
+        mlp_ratio: hidden width of the MLP over D.
+        sample_size: side of one view, in latent pixels.
+        base_size: side of the token grid at which positions are integers (diffusers: sample_size // patch_size).
+        position_scale: divides all positions (diffusers: interpolation_scale).
+        positions: "canvas" or "view", see ``embeddings.grid_position_features``.
+        timestep_channels: of the timestep's sinusoid.
+        dtype: of the matrix products and of the residual stream, "float32" or "bfloat16". Parameters, softmax, norms
+            and modulation are float32 always.
+        remat: what the backward pass keeps of a block: "none" (all is kept), "attention" (only the attention's
+            output), "full" (nothing).
+        scan_unroll: blocks per step of the scan; unrolling all is faster for small models on the CPU.
+        attention: back end, see ``attention.BACKENDS``.
+        skip_frozen_backward: whether the backward pass of frozen blocks is skipped at run time (a conditional in the
+            scan) or computed and masked. The gradients are the same; which is faster depends on size and platform.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    patch_size: int
+    in_channels: int
+    out_channels: int
+    caption_channels: int
+    sample_size: int
+    base_size: int
+    position_scale: float = 1.0
+    positions: str = "canvas"
+    mlp_ratio: float = 4.0
+    timestep_channels: int = 256
+    dtype: str = "float32"
+    remat: str = "none"
+    scan_unroll: int = 1
+    attention: str = "xla"
+    skip_frozen_backward: bool = True
+
+
+def init(config: DiTConfig, key: jax.Array) -> Params:
+    """Fresh parameters, initialised as PixArt's: {top-level part: ... : float32 array}, blocks stacked [L, ...]."""
+    return nnx.to_pure_dict(nnx.state(_Transformer(config, nnx.Rngs(params=key)), nnx.Param))
+
+
+def apply(
+    config: DiTConfig,
+    params: Params,
+    latents: jax.Array,
+    timestep: jax.Array,
+    text: jax.Array,
+    text_mask: jax.Array,
+    *,
+    block_shift: jax.Array | None = None,
+    control_tokens: jax.Array | None = None,
+    frozen_blocks: jax.Array | None = None,
+    freeze_input: bool = False,
+) -> jax.Array:
+    """Predicts the noise (and a variance) of a batch of grids.
+
+    Args:
+        params: as ``init`` makes them.
+        latents: float[B, V, h, w, C].
+        timestep: int32[B, G], G = 1 (joint mode) or G = V (single-image mode), or any divisor of V.
+        text: float[B, G, T, caption_channels].
+        text_mask: bool[B, G, T], True for tokens that count.
+        block_shift: float[L, B|1, D], added to all tokens before each block; None is no shift.
+        control_tokens: float[B|1, V, N|1, D], added to the embedded patches; None is no control.
+        frozen_blocks: int32[], how many of the first blocks get no gradient, nor their shifts, nor anything through
+            them; None is no freezing. Any number runs in one compilation.
+        freeze_input: whether what feeds block 0 (patches, control) gets no gradient.
+
+    Returns: float32[B, V, h, w, out_channels].
+    Raises: UserError if the attention back end is not available.
+    """
+    batch, views, height = latents.shape[:3]
+    groups = timestep.shape[1]
+    model = nnx.merge(_graph(config), params)
+
+    x = model.embed(latents)
+    if control_tokens is not None:
+        x = x + control_tokens.astype(jnp.float32)
+    if freeze_input:
+        x = jax.lax.stop_gradient(x)
+    x = rearrange(x.astype(config.dtype), "b (g v) n d -> (b g) (v n) d", g=groups)
+
+    embedding = model.timestep_embedding(timestep.reshape(-1))
+    conditions = _Conditions(
+        modulation=model.modulation(jax.nn.silu(embedding)),
+        text=model.caption_projection(rearrange(text, "b g t c -> (b g) t c")),
+        text_bias=jnp.where(rearrange(text_mask, "b g t -> (b g) t"), 0.0, attention.MASKED),
+    )
+    if block_shift is not None:
+        if block_shift.shape[1] > 1:
+            block_shift = jnp.repeat(block_shift, groups, axis=1)
+        block_shift = block_shift[:, :, None, :].astype(jnp.float32)
+    x = _run_blocks(config, model.blocks, x, conditions, block_shift, frozen_blocks)
+
+    out = model.final(x, embedding)
+    return rearrange(
+        out,
+        "(b g) (v r c) (p q e) -> b (g v) (r p) (c q) e",
+        b=batch,
+        v=views // groups,
+        r=height // config.patch_size,
+        p=config.patch_size,
+        q=config.patch_size,
+    )
+
+
+def flops(config: DiTConfig, views: int, groups: int, text_tokens: int) -> float:
+    """Operations of the forward pass of one grid: matrix products and attention, two per multiply-add."""
+    width, tokens = config.width, (config.sample_size // config.patch_size) ** 2
+    patch = config.patch_size**2
+    per_token = 4 * width**2 + 2 * width**2 + 2 * config.mlp_ratio * width**2  # self, cross (q, out), MLP
+    attended = 2 * width * (tokens * views // groups + text_tokens)  # scores and weighted sums
+    per_group_and_block = 2 * text_tokens * width**2
+    per_group = (
+        config.timestep_channels * width + 7 * width**2 + text_tokens * (config.caption_channels * width + width**2)
+    )
+    ends = (config.in_channels + config.out_channels) * patch * width
+    total = tokens * views * (config.depth * (per_token + attended) + ends)
+    total += groups * (config.depth * per_group_and_block + per_group)
+    return 2.0 * total
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Conditions:
+    """What all blocks share. S = B G sequences."""
+
+    modulation: jax.Array  # float32[S, 6, D]
+    text: jax.Array  # dtype[S, T, D]
+    text_bias: jax.Array  # float32[S, T]
+
+
+def _run_blocks(config, blocks, x, conditions, block_shift, frozen_blocks):
+    """Equations (2) to (6) for all blocks. x: dtype[S, n, D]; block_shift: float32[L, S|1, 1, D] or None."""
+
+    def run(operands):
+        x, block, shift, conditions = operands
+        if shift is not None:
+            x = (x.astype(jnp.float32) + shift).astype(config.dtype)
+        return block(x, conditions)
+
+    def step(x, scanned):
+        block, shift, layer = scanned
+        operands = (x, block, shift, conditions)
+        if frozen_blocks is None:
+            return run(operands), None
+        frozen = layer < frozen_blocks
+        if config.skip_frozen_backward:
+            # The whole block stands in the branches: only then has the frozen one no backward pass to run.
+            return jax.lax.cond(frozen, lambda o: jax.lax.stop_gradient(run(o)), run, operands), None
+        x = run(operands)
+        return jnp.where(frozen, jax.lax.stop_gradient(x), x), None
+
+    if config.remat != "none":
+        # Between two steps of a scan nothing can be shared; within an unrolled step it could, and undo the remat.
+        step = jax.checkpoint(step, policy=_CHECKPOINT_POLICIES[config.remat], prevent_cse=config.scan_unroll > 1)
+    x, _ = jax.lax.scan(step, x, (blocks, block_shift, jnp.arange(config.depth)), unroll=config.scan_unroll)
+    return x
+
+
+@functools.cache
+def _graph(config: DiTConfig) -> nnx.GraphDef:
+    """The static half of the model: what turns a dict of parameters into modules."""
+    return nnx.graphdef(nnx.eval_shape(lambda: _Transformer(config, nnx.Rngs(params=jax.random.key(0)))))
+
+
+def _xavier(fan_in: int, fan_out: int):
+    limit = (6.0 / (fan_in + fan_out)) ** 0.5
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+_zeros = nnx.initializers.zeros_init()
+_narrow = nnx.initializers.normal(0.02)
+
+
+def _modulated(x: jax.Array, scale: jax.Array, shift: jax.Array, dtype: str) -> jax.Array:
+    """LN(x) (1 + scale) + shift, in float32. x: [S, n, D]; scale, shift: float32[S, 1, D]."""
+    x = x.astype(jnp.float32)
+    x = x - x.mean(-1, keepdims=True)
+    x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + _NORM_EPSILON)
+    return (x * (1.0 + scale) + shift).astype(dtype)
+
+
+class _Perceptron(nnx.Module):
+    """Linear, activation, linear."""
+
+    def __init__(self, channels, hidden, out, activation, kernel_inits, dtype, rngs):
+        self.activation = activation
+        self.first = nnx.Linear(channels, hidden, kernel_init=kernel_inits[0], dtype=dtype, rngs=rngs)
+        self.second = nnx.Linear(hidden, out, kernel_init=kernel_inits[1], dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        return self.second(self.activation(self.first(x)))
+
+
+class _TimestepEmbedding(_Perceptron):
+    """timestep: int32[S] -> float32[S, D]."""
+
+    def __init__(self, config, rngs):
+        channels, width = config.timestep_channels, config.width
+        super().__init__(channels, width, width, jax.nn.silu, (_narrow, _narrow), jnp.float32, rngs)
+        self.channels = channels
+
+    def __call__(self, timestep):
+        return super().__call__(embeddings.timestep_features(timestep, self.channels))
+
+
+class _SelfAttention(nnx.Module):
+    def __init__(self, config, rngs):
+        width, heads = config.width, config.heads
+        xavier, dtype = _xavier(width, width), config.dtype
+        head = (heads, width // heads)
+        self.backend = config.attention
+        self.query_key_value = nnx.LinearGeneral(width, (3, *head), kernel_init=xavier, dtype=dtype, rngs=rngs)
+        self.out = nnx.LinearGeneral(head, width, axis=(-2, -1), kernel_init=xavier, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        fused = self.query_key_value(x)
+        attended = attention.attend(fused[:, :, 0], fused[:, :, 1], fused[:, :, 2], backend=self.backend)
+        return self.out(checkpoint_name(attended, "attention"))
+
+
+class _CrossAttention(nnx.Module):
+    def __init__(self, config, rngs):
+        width, heads = config.width, config.heads
+        xavier, dtype = _xavier(width, width), config.dtype
+        head = (heads, width // heads)
+        self.query = nnx.LinearGeneral(width, head, kernel_init=xavier, dtype=dtype, rngs=rngs)
+        self.key_value = nnx.LinearGeneral(width, (2, *head), kernel_init=xavier, dtype=dtype, rngs=rngs)
+        self.out = nnx.LinearGeneral(head, width, axis=(-2, -1), kernel_init=_zeros, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x, text, text_bias):
+        fused = self.key_value(text)
+        return self.out(attention.attend(self.query(x), fused[:, :, 0], fused[:, :, 1], text_bias))
+
+
+class _Block(nnx.Module):
+    def __init__(self, config, rngs):
+        width, hidden = config.width, int(config.mlp_ratio * config.width)
+        self.dtype = config.dtype
+        self.table = nnx.Param(jax.random.normal(rngs.params(), (6, width)) * width**-0.5)
+        self.self_attention = _SelfAttention(config, rngs)
+        self.cross_attention = _CrossAttention(config, rngs)
+        inits = (_xavier(width, hidden), _xavier(hidden, width))
+        gelu = functools.partial(jax.nn.gelu, approximate=True)
+        self.mlp = _Perceptron(width, hidden, width, gelu, inits, config.dtype, rngs)
+
+    def __call__(self, x, conditions):
+        modulation = (self.table[...] + conditions.modulation)[:, :, None, :]
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (modulation[:, i] for i in range(6))
+        x = self._add(x, self.self_attention(_modulated(x, scale, shift, self.dtype)), gate)
+        x = self._add(x, self.cross_attention(x, conditions.text, conditions.text_bias))
+        return self._add(x, self.mlp(_modulated(x, mlp_scale, mlp_shift, self.dtype)), mlp_gate)
+
+    def _add(self, x, update, gate=1.0):
+        return (x.astype(jnp.float32) + gate * update.astype(jnp.float32)).astype(self.dtype)
+
+
+class _Final(nnx.Module):
+    """Equation (7). x: dtype[S, n, D], embedding: float32[S, D] -> float32[S, n, p * p * out_channels]."""
+
+    def __init__(self, config, rngs):
+        out = config.patch_size**2 * config.out_channels
+        self.dtype = config.dtype
+        self.table = nnx.Param(jax.random.normal(rngs.params(), (2, config.width)) * config.width**-0.5)
+        self.linear = nnx.Linear(config.width, out, kernel_init=_zeros, dtype=config.dtype, rngs=rngs)
+
+    def __call__(self, x, embedding):
+        shift_scale = (self.table[...] + embedding[:, None])[:, :, None, :]
+        return self.linear(_modulated(x, shift_scale[:, 1], shift_scale[:, 0], self.dtype)).astype(jnp.float32)
+
+
+class _Transformer(nnx.Module):
+    def __init__(self, config, rngs):
+        width, patch = config.width, config.patch_size**2 * config.in_channels
+        self.config = config
+        xavier = _xavier(patch, width)
+        self.patch_embedding = nnx.Linear(patch, width, kernel_init=xavier, dtype=config.dtype, rngs=rngs)
+        self.timestep_embedding = _TimestepEmbedding(config, rngs)
+        self.modulation = nnx.LinearGeneral(width, (6, width), kernel_init=_narrow, dtype=jnp.float32, rngs=rngs)
+        gelu = functools.partial(jax.nn.gelu, approximate=True)
+        self.caption_projection = _Perceptron(
+            config.caption_channels, width, width, gelu, (_narrow, _narrow), config.dtype, rngs
+        )
+        keys = jax.random.split(rngs.params(), config.depth)
+        self.blocks = jax.vmap(lambda key: _Block(config, nnx.Rngs(params=key)))(keys)
+        self.final = _Final(config, rngs)
+
+    def embed(self, latents):
+        """latents: float[B, V, h, w, C] -> float32[B, V, N, D], patches and positions."""
+        config, side = self.config, self.config.patch_size
+        views, rows, columns = latents.shape[1], latents.shape[2] // side, latents.shape[3] // side
+        patches = rearrange(latents, "b v (r p) (c q) e -> b v (r c) (e p q)", p=side, q=side)
+        places = embeddings.grid_position_features(
+            views, rows, columns, config.width, config.base_size, config.position_scale, config.positions
+        )
+        return self.patch_embedding(patches).astype(jnp.float32) + places

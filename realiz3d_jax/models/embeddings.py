@@ -1,0 +1,68 @@
+"""Fixed sinusoidal features: of a token's place, of a timestep. No parameters.
+
+    position  i of an axis of n tokens:  p_i = i / (n / base_size) / scale                                          (1)
+    features of p over c channels:       [sin(p w_k), cos(p w_k)],  w_k = 10000^(-k / (c/2)),  k = 0 .. c/2 - 1     (2)
+    timestep t over c channels:          [cos(t w_k), sin(t w_k)]                                                   (3)
+
+Source: diffusers ``models/embeddings.py`` (``get_2d_sincos_pos_embed``, ``get_timestep_embedding`` with
+``flip_sin_to_cos=True, downscale_freq_shift=0``), the layout that PixArt's weights were trained with.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+
+
+def position_features(rows: int, columns: int, channels: int, base_size: int, scale: float) -> np.ndarray:
+    """Equations (1) and (2) for a grid: the first half of the channels encodes the column, the second half the row.
+
+    Returns: float32[rows, columns, channels], computed in float64. ``channels`` is a multiple of 4.
+    """
+    frequencies = 10000.0 ** (-np.arange(channels // 4, dtype=np.float64) / (channels / 4))
+
+    def axis(tokens: int) -> np.ndarray:
+        angles = np.outer(np.arange(tokens, dtype=np.float64) / (tokens / base_size) / scale, frequencies)
+        return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+
+    by_column = np.broadcast_to(axis(columns)[None, :], (rows, columns, channels // 2))
+    by_row = np.broadcast_to(axis(rows)[:, None], (rows, columns, channels // 2))
+    return np.concatenate([by_column, by_row], axis=-1).astype(np.float32)
+
+
+def grid_position_features(
+    views: int, rows: int, columns: int, channels: int, base_size: int, scale: float, positions: str
+) -> np.ndarray:
+    """Position features of every tile of a grid of views, row-major.
+
+    Args:
+        views: V, a square number: the canvas has sqrt(V) x sqrt(V) tiles.
+        rows, columns: tokens of one tile.
+        positions: "canvas": a tile takes the rows and columns of its place in the canvas, whose 2n tokens (V = 4) run
+            over the same range as the n tokens of a single image, in half steps. "view": every tile takes the features
+            of a single image.
+
+    Returns: float32[V, N, D], N = rows * columns.
+    """
+    if positions == "view":
+        single = position_features(rows, columns, channels, base_size, scale)
+        return np.broadcast_to(rearrange(single, "r c d -> 1 (r c) d"), (views, rows * columns, channels))
+    side = math.isqrt(views)
+    if side * side != views:
+        raise ValueError(f"a canvas takes a square number of views, not {views}")
+    canvas = position_features(side * rows, side * columns, channels, base_size, scale)
+    return rearrange(canvas, "(a r) (b c) d -> (a b) (r c) d", a=side, b=side)
+
+
+def timestep_features(timestep: jax.Array, channels: int) -> jax.Array:
+    """Equation (3). timestep: int32 or float32[...] -> float32[..., channels].
+
+    The exponent is rounded to float32 before it is exponentiated, as the reference does: at t = 999 the exact
+    frequencies would differ from those that the weights know by 2e-5 radians.
+    """
+    exponents = np.float32(-math.log(10000.0)) * np.arange(channels // 2, dtype=np.float32) / np.float32(channels // 2)
+    frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
+    angles = timestep.astype(jnp.float32)[..., None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
