@@ -1,0 +1,71 @@
+"""Distances between two sets of images, through the features of a network: FID and KID."""
+
+import numpy as np
+
+
+def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
+    """FID (Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule", eq. 6).
+
+        ‖μ_a - μ_b‖² + tr(Σ_a + Σ_b - 2 (Σ_a^½ Σ_b Σ_a^½)^½)
+
+    In float64 and by symmetric eigen-decompositions alone, so there is no complex root to drop, and singular covariances
+    (fewer images than features) need no special care. Covariances are divided by n - 1, as in pytorch-fid.
+
+    Args:
+      features_a, features_b: float[n, F] and float[m, F], n and m at least 2.
+
+    Returns:
+      The distance, at least 0 up to rounding.
+    """
+    a, b = np.asarray(features_a, np.float64), np.asarray(features_b, np.float64)
+    covariance_a, covariance_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    covariance_a, covariance_b = np.atleast_2d(covariance_a), np.atleast_2d(covariance_b)
+    root = _symmetric_root(covariance_a)
+    mixed = np.linalg.eigvalsh(root @ covariance_b @ root)
+    cross = np.sqrt(np.maximum(mixed, 0.0)).sum()
+    shift = np.sum(np.square(a.mean(axis=0) - b.mean(axis=0)))
+    return float(shift + np.trace(covariance_a) + np.trace(covariance_b) - 2.0 * cross)
+
+
+def kernel_distance(
+    features_a: np.ndarray, features_b: np.ndarray, *, subsets: int = 100, subset_size: int = 100, seed: int = 0
+) -> tuple[float, float]:
+    """KID (Bińkowski et al. 2018, "Demystifying MMD GANs", section 4): the unbiased squared MMD with (x·y/F + 1)³.
+
+    Args:
+      features_a, features_b: float[n, F] and float[m, F], n and m at least 2.
+      subsets: how many random subsets are drawn (without replacement within a subset).
+      subset_size: images of each set in a subset; at most min(n, m) are taken.
+      seed: of the draw.
+
+    Returns:
+      Mean and standard deviation over the subsets. The mean of equal distributions is 0, so it may come out negative.
+    """
+    a, b = np.asarray(features_a, np.float64), np.asarray(features_b, np.float64)
+    random = np.random.default_rng(seed)
+    size = min(subset_size, len(a), len(b))
+    distances = [
+        _squared_mmd(a[random.choice(len(a), size, replace=False)], b[random.choice(len(b), size, replace=False)])
+        for _ in range(subsets)
+    ]
+    return float(np.mean(distances)), float(np.std(distances))
+
+
+def _squared_mmd(a: np.ndarray, b: np.ndarray) -> float:
+    """The unbiased estimate from as many ``a`` as ``b``: float64[n, F] each."""
+    count, channels = a.shape
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return (x @ y.T / channels + 1.0) ** 3
+
+    def mean_of_pairs(x: np.ndarray) -> float:
+        values = kernel(x, x)
+        return (values.sum() - np.trace(values)) / (count * (count - 1))
+
+    return mean_of_pairs(a) + mean_of_pairs(b) - 2.0 * kernel(a, b).mean()
+
+
+def _symmetric_root(matrix: np.ndarray) -> np.ndarray:
+    """The positive semi-definite square root of a positive semi-definite float64[F, F]."""
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T

@@ -1,0 +1,152 @@
+"""Which pixels of different views show the same surface: against closed forms."""
+
+import numpy as np
+import pytest
+import trimesh
+
+from realiz3d_jax.geometry import cameras, projection, render
+from realiz3d_jax.geometry.mesh import Mesh, smooth_normals
+
+SIZE = 48
+
+
+def mesh_of(shape: trimesh.Trimesh, turned: float = 0.0) -> Mesh:
+    """A trimesh primitive in the canonical frame, turned about the vertical axis by ``turned`` degrees, never scaled."""
+    angle = np.deg2rad(turned)
+    rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1.0]])
+    vertices = (np.asarray(shape.vertices) @ rotation.T).astype(np.float32)
+    faces = np.asarray(shape.faces, np.int32)
+    normals = smooth_normals(vertices[faces]).astype(np.float32)
+    return Mesh(vertices, faces, normals, np.ones((len(faces), 3), np.float32))
+
+
+def sphere() -> Mesh:
+    return mesh_of(trimesh.creation.icosphere(subdivisions=4, radius=0.5))
+
+
+def cube(turned: float = 0.0) -> Mesh:
+    return mesh_of(trimesh.creation.box((0.7, 0.7, 0.7)), turned)
+
+
+def overlap_fraction(mesh: Mesh, size: int = SIZE) -> float:
+    where = projection.correspondence(mesh, size)
+    _, seen = projection.blend(where, np.zeros((4, size, size, 1)), others_only=True)
+    return seen.sum() / where.mask.sum()
+
+
+def positions(mesh: Mesh, where: projection.Correspondence) -> np.ndarray:
+    """World position of every pixel, float32[V, H, W, 3]: an image whose colours tell the truth about the surface."""
+    return render.render_maps(mesh, where.mask.shape[-1]).position
+
+
+def test_a_point_is_projected_onto_the_pixel_that_shows_it():
+    mesh = sphere()
+    where = projection.correspondence(mesh, SIZE)
+    surface = positions(mesh, where)
+    for source, target in np.argwhere(~np.eye(4, dtype=bool)):
+        seen = where.cosine[source, target] > 0
+        taps = surface[target].reshape(-1, 3)[where.taps[source, target]]
+        found = np.einsum("hwtc,hwt->hwc", taps, where.tap_weights[source, target])
+        distance = np.linalg.norm(found - surface[source], axis=-1)[seen]
+        if abs(source - target) == 2:
+            assert len(distance) == 0  # opposite views share nothing of a sphere
+            continue
+        # Linear interpolation of a sphere's position errs by its sagitta, most where the view is most oblique, and where
+        # some of the four taps lie outside the silhouette.
+        pixel = 1.1 / SIZE
+        assert np.median(distance) < 0.05 * pixel
+        assert np.quantile(distance, 0.9) < 0.3 * pixel
+        assert distance.max() < 2 * pixel
+
+
+def test_bilinear_weights_are_whole_where_a_view_sees_and_none_where_it_does_not():
+    where = projection.correspondence(sphere(), SIZE)
+    np.testing.assert_allclose(where.tap_weights.sum(axis=-1), where.cosine > 0, atol=1e-6)
+
+
+def test_a_view_sees_its_own_pixels_as_they_are():
+    where = projection.correspondence(sphere(), SIZE)
+    picture = np.random.default_rng(0).uniform(size=(4, SIZE, SIZE, 3))
+    for view in range(4):
+        only = np.zeros_like(where.cosine)
+        only[view, view] = where.cosine[view, view]
+        alone = projection.Correspondence(where.mask, only, where.taps, where.tap_weights)
+        colour, seen = projection.blend(alone, picture, others_only=False)
+        np.testing.assert_array_equal(seen[view], where.mask[view])
+        np.testing.assert_allclose(colour[view][seen[view]], picture[view][seen[view]], rtol=1e-5)
+
+
+def test_a_cube_seen_face_on_has_no_overlap_at_all():
+    assert overlap_fraction(cube()) == 0.0
+
+
+@pytest.mark.parametrize("turned", [5.0, 10.0, 13.0, 45.0, 77.0, 80.0])
+def test_the_overlap_of_a_turned_cube_is_that_of_the_faces_that_another_view_sees_steeply_enough(turned: float):
+    # Each face is seen by two views, at the cosines cos(turned) and sin(turned), which are also its widths in them. Below
+    # 11.54 degrees the wide face is too oblique for the other view, and only the narrow one, seen steeply there, overlaps.
+    narrow, wide = sorted((np.cos(np.deg2rad(turned)), np.sin(np.deg2rad(turned))))
+    expected = 1.0 if narrow > 0.2 else narrow / (narrow + wide)
+    assert overlap_fraction(cube(turned), 192) == pytest.approx(expected, abs=0.01)
+
+
+def test_the_overlap_of_a_sphere_is_all_but_the_strip_that_side_views_see_too_obliquely():
+    # A side view sees |x| >= 0.2 of the unit disc: the rest is a strip through its middle.
+    strip = 2 / np.pi * (np.arcsin(0.2) + 0.2 * np.sqrt(1 - 0.2**2))
+    assert overlap_fraction(sphere(), 96) == pytest.approx(1 - strip, abs=0.02)
+
+
+def test_the_overlap_of_an_upright_cylinder_is_one_minus_the_cosine():
+    cylinder = mesh_of(trimesh.creation.cylinder(radius=0.4, height=0.9, sections=256))
+    assert overlap_fraction(cylinder, 96) == pytest.approx(0.8, abs=0.02)
+
+
+def test_what_stands_in_between_hides_a_surface_from_the_other_view():
+    # A slanted wall at azimuth 45 is seen by views 0 and 90; a board before it in view 90 hides its upper half.
+    wall = trimesh.creation.box((0.6, 0.02, 0.8))
+    turn = trimesh.transformations.rotation_matrix(np.pi / 4, (0, 0, 1))
+    wall.apply_transform(turn)
+    board = trimesh.creation.box((0.02, 0.8, 0.4))
+    board.apply_translation((0.45, 0.0, 0.2))
+    where = projection.correspondence(mesh_of(trimesh.util.concatenate([wall, board])), SIZE)
+    on_wall = where.mask[0] & (np.arange(SIZE)[None, :] < 0.7 * SIZE)  # left of the board's edge in view 0
+    seen = where.cosine[0, 1] > 0
+    rows = np.arange(SIZE)[:, None] + 0.5
+    lower, upper = on_wall & (rows > SIZE / 2 + 1), on_wall & (rows < SIZE / 2 - 1)
+    assert seen[lower].mean() > 0.9  # all but the wall's own narrow side
+    assert not seen[upper].any()
+
+
+def test_colours_of_the_background_do_not_bleed_into_the_surface():
+    mesh = sphere()
+    where = projection.correspondence(mesh, SIZE)
+    picture = np.where(where.mask[..., None], 0.0, 1.0)
+    colour, _ = projection.blend(where, picture, others_only=True)
+    assert colour.max() == 0.0
+
+
+def test_nearer_surfaces_do_not_bleed_onto_farther_ones():
+    # Two parallel slanted walls one behind the other, the rear one higher: black in front, white behind.
+    front, rear = trimesh.creation.box((0.3, 0.02, 0.4)), trimesh.creation.box((0.3, 0.02, 0.9))
+    rear.apply_translation((0, 0.2, 0))
+    both = trimesh.util.concatenate([front, rear])
+    both.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 4, (0, 0, 1)))
+    mesh = mesh_of(both)
+    where = projection.correspondence(mesh, SIZE)
+    surface = positions(mesh, where)
+    behind = (surface @ np.array([-1, 1, 0]) / np.sqrt(2) > 0.1).astype(np.float32)[..., None]
+    colour, seen = projection.blend(where, behind, others_only=True)
+    assert seen.sum() > 100
+    np.testing.assert_allclose(colour[seen], behind[seen], atol=1e-5)
+
+
+def test_pixels_outside_the_frame_are_not_seen():
+    # The test cameras see 1.1 units; a wall twice as wide reaches out of the neighbouring views.
+    wall = trimesh.creation.box((1.8, 0.02, 0.5))
+    wall.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 6, (0, 0, 1)))
+    wall.apply_translation((0.3, 0.55, 0))
+    where = projection.correspondence(mesh_of(wall), SIZE)
+    seen = where.cosine[0, 1] + where.cosine[0, 3]
+    surface = positions(mesh_of(wall), where)
+    outside = where.mask[0] & (np.abs(surface[0, ..., 1]) > cameras.ORTHO_WIDTH / 2)
+    assert outside.sum() > 20
+    assert not seen[outside].any()
