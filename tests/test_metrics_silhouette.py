@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from realiz3d_jax.data.shapes import examples
 from realiz3d_jax.metrics.silhouette import fill_holes, foreground, silhouette_iou
 
 
@@ -25,6 +26,24 @@ def test_a_white_highlight_inside_the_object_counts_as_inside():
     image = drawn(disc(10))
     image[disc(3)] = 255
     np.testing.assert_array_equal(foreground(image), disc(10))
+
+
+@pytest.mark.parametrize("colour", [(200, 30, 30), (255, 255, 120), (10, 10, 10)])
+def test_a_pixel_that_the_object_covers_by_less_than_half_is_outside(colour):
+    coverage = np.stack([disc(10, column=16 + shift)[0] for shift in (-0.75, -0.25, 0.25, 0.75)]).mean(axis=0)
+    blurred = 255 - coverage[..., None] * (255 - np.array(colour))
+    mixed = (coverage > 0.2) & (coverage < 0.8)
+    assert mixed.sum() > 10
+    found = foreground(blurred[None].round().astype(np.uint8))[0]
+    np.testing.assert_array_equal(found[coverage != 0.5], (coverage > 0.5)[coverage != 0.5])
+
+
+def test_the_looks_of_the_benchmark_have_the_outline_of_their_mask():
+    scores = []
+    for index in range(8):
+        example, _ = examples.asset_example("test", index, 32, 0)
+        scores += [silhouette_iou(example[look], example["mask"]) for look in ("synthetic", "real")]
+    assert np.mean(scores) > 0.98
 
 
 def test_noise_of_the_background_is_not_foreground():

@@ -3,18 +3,22 @@
 import numpy as np
 
 THRESHOLD = 32
-"""A pixel is foreground if a channel of it is more than this many of 255 levels below white. Above the noise that the
-background of photographs and of generated images has, below the palest colour of a lit surface."""
+"""A pixel less than this many of 255 levels below white, in every channel, is background whatever surrounds it: above the
+noise that the background of photographs and of generated images has."""
 
 
-def foreground(images: np.ndarray, threshold: int = THRESHOLD) -> np.ndarray:
+def foreground(images: np.ndarray) -> np.ndarray:
     """The object in images on white: bool[V, H, W] of uint8[V, H, W, 3].
 
-    A pixel is outside if it is white within ``threshold`` and joined to the image's border by such pixels, across sides
-    and not corners. So a white highlight inside the object is inside, and so is a hole through it.
+    A pixel is pale if it is less than ``THRESHOLD`` below white, or less than half as much as the most of the 3 x 3 pixels
+    round it: then the object covers less than half of it, as the mask of pixel centres would have it. A pixel is outside
+    if pale pixels join it to the image's border, across sides and not corners. So a white highlight inside the object is
+    inside, and so is a hole through it.
     """
-    pale = np.asarray(images).min(axis=-1) >= 255 - threshold
-    return ~_reached_from_border(pale)
+    depth = 255 - np.asarray(images).min(axis=-1).astype(np.int32)
+    around = np.pad(depth, ((0, 0), (1, 1), (1, 1)))
+    deepest = np.lib.stride_tricks.sliding_window_view(around, (3, 3), axis=(1, 2)).max(axis=(-2, -1))
+    return ~_reached_from_border((depth < THRESHOLD) | (2 * depth < deepest))
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
@@ -22,7 +26,7 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
     return ~_reached_from_border(~np.asarray(mask, bool))
 
 
-def silhouette_iou(images: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -> np.ndarray:
+def silhouette_iou(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Intersection over union of the filled outlines: float64[V], in [0, 1].
 
     Holes through the object are filled in both, because in an image they can't be told from highlights.
@@ -30,9 +34,8 @@ def silhouette_iou(images: np.ndarray, mask: np.ndarray, threshold: int = THRESH
     Args:
       images: uint8[V, H, W, 3], generated, on white.
       mask: bool[V, H, W], the true mask, not empty in any view.
-      threshold: as in ``foreground``.
     """
-    found, true = foreground(images, threshold), fill_holes(mask)
+    found, true = foreground(images), fill_holes(mask)
     return (found & true).sum(axis=(1, 2)) / (found | true).sum(axis=(1, 2))
 
 
