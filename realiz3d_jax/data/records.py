@@ -1,0 +1,216 @@
+"""The datasets on disk: what a record holds, how maps are stored as integers, and opening a split for reading.
+
+A dataset lies in ``DIRECTORY/NAME/SIZE/VERSION``: ArrayRecord files that TFDS wrote, with its ``dataset_info.json`` and
+``features.json``, and a ``metadata.json`` that states the conventions of ``CONVENTIONS``. Tensors are stored as raw
+bytes, which decode six times faster than TFDS' default; ArrayRecord compresses them.
+"""
+
+import json
+import operator
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry import cameras
+
+VERSION = "1.0.0"
+SIZES = (32, 64)
+"""Sizes, in pixels along a side of a view, that the datasets exist in."""
+
+CONVENTIONS = {
+    "world": "Z up, right-handed; glTF (x, y, z) is (x, -z, y)",
+    "azimuths": list(cameras.AZIMUTHS),
+    "elevation": 0,
+    "orthographic_width": cameras.ORTHO_WIDTH,
+    "normals": "world, n / 2 + 0.5, uint16",
+    "positions": "world, p + 0.5, uint16",
+    "background": "white; 0.5 in normals and positions; 0 in the mask",
+}
+"""What a model trained on one set may expect of another; a set that states anything else is refused."""
+
+_VIEWS = len(cameras.AZIMUTHS)
+
+
+def features(dataset: str, size: int) -> tfds.features.FeaturesDict:
+    """What a record of a dataset holds, by TFDS' features; images are sRGB over white, V views in order of azimuth.
+
+    Args:
+      dataset: a key of ``SCHEMAS``.
+      size: pixels along a side of a view.
+    """
+    return tfds.features.FeaturesDict({name: feature(size) for name, feature in SCHEMAS[dataset].items()})
+
+
+def _text(size: int) -> tfds.features.Text:
+    del size
+    return tfds.features.Text()
+
+
+def _integer(size: int) -> tfds.features.Scalar:
+    del size
+    return tfds.features.Scalar(dtype=np.int64)
+
+
+def _tensor(leading: tuple[int, ...], dtype: type, trailing: tuple[int, ...] = (3,)):
+    def feature(size: int) -> tfds.features.Tensor:
+        return tfds.features.Tensor(shape=(*leading, size, size, *trailing), dtype=dtype, encoding="bytes")
+
+    return feature
+
+
+SCHEMAS = {
+    "shapes_photos": {
+        "uid": _text,
+        "caption": _text,
+        "real": _tensor((_VIEWS,), np.uint8),
+        "synthetic": _tensor((_VIEWS,), np.uint8),
+    },
+    "shapes_assets": {
+        "uid": _text,
+        "caption": _text,
+        "mesh": _text,
+        "synthetic": _tensor((_VIEWS,), np.uint8),
+        "real": _tensor((_VIEWS,), np.uint8),
+        "normal": _tensor((_VIEWS,), np.uint16),
+        "position": _tensor((_VIEWS,), np.uint16),
+        "mask": _tensor((_VIEWS,), np.uint8, ()),
+    },
+    "shapes_generated": {
+        "uid": _text,
+        "caption": _text,
+        "view": _integer,
+        "image": _tensor((), np.uint8),
+    },
+}
+"""The features of each dataset.
+
+shapes_photos: base-model photographs. shapes_assets: synthetic assets with their geometry; ``mesh`` is the path of the
+GLB below the dataset's folder, ``real`` the true real renders, for judging only. shapes_generated: images that the base
+model made; ``view`` in [0, 4) is the view whose word prompted the image.
+"""
+
+
+def encode_unit(values: np.ndarray) -> np.ndarray:
+    """float[...] in [0, 1] to uint16[...]."""
+    return np.round(np.clip(values, 0.0, 1.0) * 65535).astype(np.uint16)
+
+
+def encode_normals(normals: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Unit normals float[..., 3] in the world, where ``mask`` bool[...], to uint16[..., 3]; the background is 0.5."""
+    return encode_unit(np.where(mask[..., None], normals / 2 + 0.5, 0.5))
+
+
+def encode_positions(positions: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Positions float[..., 3] in [-0.5, 0.5], where ``mask`` bool[...], to uint16[..., 3]; the background is 0.5."""
+    return encode_unit(np.where(mask[..., None], positions + 0.5, 0.5))
+
+
+def decode_normals(stored: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The inverse of ``encode_normals``: float32[..., 3], 0 in the background."""
+    return np.where(mask[..., None].astype(bool), stored.astype(np.float32) / 65535 * 2 - 1, np.float32(0))
+
+
+def decode_positions(stored: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The inverse of ``encode_positions``: float32[..., 3], 0 in the background."""
+    return np.where(mask[..., None].astype(bool), stored.astype(np.float32) / 65535 - 0.5, np.float32(0))
+
+
+def dataset_path(directory: str | os.PathLike[str], dataset: str, size: int) -> pathlib.Path:
+    """The folder of a dataset's current version."""
+    return pathlib.Path(directory) / dataset / str(size) / VERSION
+
+
+def prepare_command(directory: str | os.PathLike[str], dataset: str, size: int) -> str:
+    """The command that makes a dataset."""
+    return f"python -m realiz3d_jax.prepare --dataset {dataset} --directory {directory} --size {size}"
+
+
+class Records(Sequence):
+    """A split of a dataset: ``len(records)`` and ``records[index]``, in order of index.
+
+    A record is a dict of numpy arrays (see ``SCHEMAS``), str for texts and int for numbers. Reading is safe from
+    several threads; a pickled copy opens its own files, so several processes may read as well.
+
+    Attributes:
+      path: the dataset's folder.
+      metadata: what the dataset says of itself: ``CONVENTIONS``, size, seed and number of objects.
+    """
+
+    def __init__(self, source: Sequence, path: pathlib.Path, metadata: dict):
+        self._source, self.path, self.metadata = source, path, metadata
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray | str | int]:
+        return {name: _plain(value) for name, value in self._source[operator.index(index)].items()}
+
+
+def open_split(directory: str | os.PathLike[str], dataset: str, split: str, size: int = 32) -> Records:
+    """Opens a split for random access.
+
+    Args:
+      directory: where ``prepare`` wrote.
+      dataset: a key of ``SCHEMAS``.
+      split: "train"; "validation" and "test" of shapes_assets.
+      size: pixels along a side of a view.
+
+    Raises:
+      UserError: the dataset or the split is not there, is of another version or other conventions, or a record file
+        is missing, truncated or broken.
+    """
+    if dataset not in SCHEMAS:
+        raise UserError(f"dataset {dataset!r}: unknown; expected one of {', '.join(SCHEMAS)}.")
+    path = dataset_path(directory, dataset, size)
+    mend = f"Make it by\n  {prepare_command(directory, dataset, size)}"
+    if not path.is_dir():
+        others = (
+            sorted(other.name for other in path.parent.glob("[0-9]*.[0-9]*.[0-9]*")) if path.parent.is_dir() else []
+        )
+        if others:
+            raise UserError(
+                f"{path.parent}: holds version {', '.join(others)} of {dataset}; expected {VERSION}. {mend}"
+            )
+        raise UserError(f"{path}: the dataset {dataset} is not there. {mend}")
+    again = f"Remove {path} and make it again by\n  {prepare_command(directory, dataset, size)}"
+    try:
+        builder = tfds.builder_from_directory(path)
+        metadata = json.loads((path / "metadata.json").read_text())
+    except Exception as error:  # TFDS has no exception of its own for files that it cannot parse
+        raise UserError(f"{path}: cannot be read as a dataset ({type(error).__name__}: {error}). {again}") from error
+    for key, expected in CONVENTIONS.items():
+        if metadata.get(key) != expected:
+            raise UserError(f"{path / 'metadata.json'}: {key} is {metadata.get(key)!r}; expected {expected!r}. {again}")
+    if split not in builder.info.splits:
+        raise UserError(f"{path}: no split {split!r}; expected one of {', '.join(sorted(builder.info.splits))}.")
+    info = builder.info.splits[split]
+    for name, expected in zip(info.filenames, info.shard_lengths, strict=True):
+        _check_shard(path / name, expected, again)
+    return Records(builder.as_data_source(split=split), path, metadata)
+
+
+def _check_shard(path: pathlib.Path, expected: int, mend: str) -> None:
+    """Raises unless the record file is there and its index, which lies at its end, lists ``expected`` records."""
+    if not path.is_file():
+        raise UserError(f"{path}: this record file is missing. {mend}")
+    reader = array_record_module.ArrayRecordReader(os.fspath(path))
+    found = reader.num_records()
+    reader.close()
+    if found != expected:
+        raise UserError(
+            f"{path}: {found} readable records in {path.stat().st_size} bytes; expected {expected} records: "
+            f"the file is truncated or broken. {mend}"
+        )
+
+
+def _plain(value):
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, np.ndarray) and value.ndim:
+        return value
+    return int(value)

@@ -1,0 +1,94 @@
+"""TFDS builders of the datasets: they store examples that are made elsewhere, as ArrayRecord, in order."""
+
+import contextlib
+import io
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterable
+
+import tensorflow_datasets as tfds
+
+from realiz3d_jax.data import records
+from realiz3d_jax.data.shapes.examples import Example
+
+Source = Callable[[], Iterable[tuple[Example, dict[str, bytes]]]]
+"""Gives the examples of a split in order, each with the files that go with it, by path below the dataset's folder."""
+
+
+class _RecordsBuilder(tfds.core.GeneratorBasedBuilder):
+    """Stores ready examples; ``name`` of the subclass picks the schema."""
+
+    VERSION = tfds.core.Version(records.VERSION)
+    url_infos: dict = {}  # noqa: RUF012 (nothing is downloaded; finding checksums wants a package that TFDS doesn't name)
+    RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (TFDS reads this attribute)
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        tfds.core.BuilderConfig(name=str(size), description=f"Views of {size} x {size} pixels.")
+        for size in records.SIZES
+    ]
+
+    def __init__(self, *, sources: dict[str, Source], metadata: dict, **kwargs):
+        self._sources, self._metadata = sources, metadata
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size = int(self.builder_config.name)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=records.features(self.name, size),
+            metadata=tfds.core.MetadataDict(records.CONVENTIONS | {"size": size} | self._metadata),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterable]:
+        del dl_manager
+        return {split: self._generate_examples(source) for split, source in self._sources.items()}
+
+    def _generate_examples(self, source: Source) -> Iterable[tuple[int, Example]]:
+        for key, (example, attached) in enumerate(source()):
+            # TFDS writes into a folder beside the final one and renames it at the end; so these files appear with it.
+            for name, content in attached.items():
+                path = pathlib.Path(self.data_dir) / name
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
+            yield key, example
+
+
+class ShapesPhotos(_RecordsBuilder):
+    """Procedural objects in the real and the synthetic look, to pre-train a base model on."""
+
+
+class ShapesAssets(_RecordsBuilder):
+    """Procedural assets with captions, GLB meshes, geometry maps and renders."""
+
+
+class ShapesGenerated(_RecordsBuilder):
+    """Images that the base model made of the captions of the synthetic training set."""
+
+
+BUILDERS = {builder.name: builder for builder in (ShapesPhotos, ShapesAssets, ShapesGenerated)}
+
+
+def write(
+    directory: str | os.PathLike[str], dataset: str, size: int, sources: dict[str, Source], metadata: dict
+) -> pathlib.Path:
+    """Writes a dataset; it appears in its place whole or not at all. Returns its folder.
+
+    Args:
+      directory: where datasets are kept.
+      dataset: a key of ``records.SCHEMAS``.
+      size: pixels along a side of a view.
+      sources: the examples of each split.
+      metadata: JSON values to store with it.
+    """
+    path = records.dataset_path(directory, dataset, size)
+    for leftover in path.parent.glob(f"incomplete.*_{path.name}"):
+        shutil.rmtree(leftover)
+    tfds.disable_progress_bar()
+    builder = BUILDERS[dataset](
+        sources=sources, metadata=metadata, config=str(size), data_dir=os.fspath(directory), file_format="array_record"
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces its own paths and unknown sizes there
+        builder.download_and_prepare()
+    return path

@@ -1,0 +1,47 @@
+"""One record of a shapes dataset from its number: the object, its mesh, its maps and its looks.
+
+Whatever is rendered is rendered from the mesh as it is read back from the GLB file's bytes.
+"""
+
+import numpy as np
+
+from realiz3d_jax.data import records
+from realiz3d_jax.data.shapes import looks, objects
+from realiz3d_jax.geometry import mesh, render
+
+Example = dict[str, np.ndarray | str]
+
+
+def photo_example(split: str, index: int, size: int, seed: int) -> tuple[Example, dict[str, bytes]]:
+    """A record of shapes_photos (``split`` "train") and the files that go with it: none."""
+    assert split == "train"
+    item = objects.make_object("photos", index, seed)
+    solid = mesh.parse_glb(mesh.write_glb(item.parts), item.uid)
+    synthetic, real = looks.render_looks(solid, size, _generator(item, seed))
+    return {"uid": item.uid, "caption": item.caption, "real": real, "synthetic": synthetic}, {}
+
+
+def asset_example(split: str, index: int, size: int, seed: int) -> tuple[Example, dict[str, bytes]]:
+    """A record of shapes_assets and the files that go with it: the GLB."""
+    item = objects.make_object(split, index, seed)
+    glb = mesh.write_glb(item.parts)
+    solid = mesh.parse_glb(glb, item.uid)
+    synthetic, real = looks.render_looks(solid, size, _generator(item, seed))
+    maps = render.render_maps(solid, size)
+    path = f"meshes/{item.uid}.glb"
+    example = {
+        "uid": item.uid,
+        "caption": item.caption,
+        "mesh": path,
+        "synthetic": synthetic,
+        "real": real,
+        "normal": records.encode_normals(maps.normal, maps.mask),
+        "position": records.encode_positions(maps.position, maps.mask),
+        "mask": maps.mask.astype(np.uint8),
+    }
+    return example, {path: glb}
+
+
+def _generator(item: objects.ShapesObject, seed: int) -> np.random.Generator:
+    """The real look's randomness, its own stream for every object."""
+    return np.random.default_rng([seed, 7, *item.uid.encode()])

@@ -1,0 +1,201 @@
+"""Making the shapes datasets on all cores, so that what is killed can be taken up again.
+
+Objects are rendered in chunks, each into a file of its own below ``DIRECTORY/.prepare``; a chunk that is there is not
+rendered again. When all are there, the dataset is written from them in one go and the chunks are removed. A record
+depends on the seed, its split and its number only, so an interrupted and resumed dataset has the same bytes.
+"""
+
+import concurrent.futures
+import contextlib
+import fcntl
+import io
+import itertools
+import json
+import multiprocessing
+import operator
+import os
+import pathlib
+import shutil
+import threading
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from realiz3d_jax import files, progress
+from realiz3d_jax.data import records
+from realiz3d_jax.data.shapes import builders, examples, objects
+from realiz3d_jax.errors import UserError
+
+CHUNK = 50
+"""Objects of a chunk: a second or two of work."""
+
+DEFAULT_COUNT = {"shapes_photos": 8000, "shapes_assets": 1500}
+"""Objects of the training split."""
+
+HELD_OUT_COUNT = {"validation": 20, "test": 40}
+"""Objects of shapes_assets' other splits."""
+
+_MAKERS = {"shapes_photos": examples.photo_example, "shapes_assets": examples.asset_example}
+
+
+def prepare(
+    directory: str | os.PathLike[str],
+    dataset: str,
+    size: int = 32,
+    count: int | None = None,
+    seed: int = objects.SEED,
+    workers: int | None = None,
+) -> tuple[pathlib.Path, bool]:
+    """Makes a dataset of rendered objects, or takes up where an interrupted call stopped.
+
+    Args:
+      directory: where datasets are kept.
+      dataset: "shapes_photos" or "shapes_assets".
+      size: pixels along a side of a view, one of ``records.SIZES``.
+      count: objects of the training split; None for the usual number, or whatever a finished dataset has.
+      seed: of the objects.
+      workers: processes; None for one per core.
+
+    Returns:
+      (the dataset's folder, whether it was made now and not there before).
+
+    Raises:
+      UserError: a dataset with another count or seed is there, another process is making it, the directory is not
+        writable, or an argument is out of range.
+    """
+    if size not in records.SIZES:
+        raise UserError(f"size {size}: expected one of {', '.join(map(str, records.SIZES))} pixels.")
+    if count is not None and count < 1:
+        raise UserError(f"count {count}: expected at least 1 object.")
+    path = records.dataset_path(directory, dataset, size)
+    if path.is_dir():
+        _check_same(path, count, seed)
+        return path, False
+    request = {"count": count or DEFAULT_COUNT[dataset], "seed": seed}
+    work = files.writable_directory(pathlib.Path(directory) / ".prepare" / f"{dataset}-{size}-{records.VERSION}")
+    with _only_one(work):
+        _start_or_resume(work, request)
+        sizes = {"train": request["count"]} | (HELD_OUT_COUNT if dataset == "shapes_assets" else {})
+        chunks = {split: _chunks(work, split, number) for split, number in sizes.items()}
+        _render(dataset, size, seed, chunks, workers or os.cpu_count() or 1)
+        _write(directory, dataset, size, chunks, request)
+        shutil.rmtree(work)
+    with contextlib.suppress(OSError):
+        work.parent.rmdir()
+    return path, True
+
+
+def _check_same(path: pathlib.Path, count: int | None, seed: int) -> None:
+    metadata = json.loads((path / "metadata.json").read_text())
+    for name, asked in (("count", count), ("seed", seed)):
+        if asked is not None and metadata.get(name) != asked:
+            raise UserError(
+                f"{path}: a dataset with {name} {metadata.get(name)} is there; asked for was {asked}. "
+                "Remove that folder, or choose another --directory."
+            )
+
+
+@contextlib.contextmanager
+def _only_one(work: pathlib.Path) -> Iterator[None]:
+    """Holds the work directory's lock, which the system lets go of when this process ends, however it ends."""
+    with open(work / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"{work}: another process is making this dataset; wait for it, or choose another --directory."
+            ) from error
+        yield
+
+
+def _start_or_resume(work: pathlib.Path, request: dict) -> None:
+    """Keeps the chunks of an interrupted call that asked for the same, removes those of any other."""
+    path = work / "request.json"
+    if path.is_file() and json.loads(path.read_text())["seed"] != request["seed"]:
+        for chunk in work.glob("*.npz"):
+            chunk.unlink()
+    files.write_text(path, json.dumps(request))
+
+
+Chunk = tuple[str, int, int, pathlib.Path]
+"""split, first number, end, file"""
+
+
+def _chunks(work: pathlib.Path, split: str, number: int) -> list[Chunk]:
+    bounds = [(start, min(start + CHUNK, number)) for start in range(0, number, CHUNK)]
+    return [(split, start, stop, work / f"{split}-{start:06d}-{stop:06d}.npz") for start, stop in bounds]
+
+
+def _render(dataset: str, size: int, seed: int, chunks: dict[str, list[Chunk]], workers: int) -> None:
+    """Renders the chunks that are not there yet."""
+    every = [chunk for group in chunks.values() for chunk in group]
+    missing = [chunk for chunk in every if not chunk[3].is_file()]
+    total, done = (sum(stop - start for _, start, stop, _ in group) for group in (every, missing))
+    with progress.bar(f"rendering {dataset}", total, total - done) as advance:
+        if workers == 1 or len(missing) == 1:
+            for chunk in missing:
+                advance(_render_chunk(dataset, size, seed, chunk))
+            return
+        pool = concurrent.futures.ProcessPoolExecutor(
+            min(workers, max(len(missing), 1)), multiprocessing.get_context("spawn"), _end_with_parent
+        )
+        try:
+            waiting = [pool.submit(_render_chunk, dataset, size, seed, chunk) for chunk in missing]
+            for future in concurrent.futures.as_completed(waiting):
+                advance(future.result())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when the process that started it is gone: after kill -9 nobody else would."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _render_chunk(dataset: str, size: int, seed: int, chunk: Chunk) -> int:
+    """Renders a chunk into its file, and returns how many objects it has."""
+    split, start, stop, path = chunk
+    arrays = {}
+    for index in range(start, stop):
+        example, attached = _MAKERS[dataset](split, index, size, seed)
+        arrays |= {f"{index}/example/{name}": np.asarray(value) for name, value in example.items()}
+        arrays |= {f"{index}/file/{name}": np.frombuffer(content, np.uint8) for name, content in attached.items()}
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    files.write_bytes(path, content.getvalue())
+    return stop - start
+
+
+def _write(directory, dataset: str, size: int, chunks: dict[str, list[Chunk]], request: dict) -> None:
+    """Writes the dataset from its chunks."""
+    total = sum(stop - start for group in chunks.values() for _, start, stop, _ in group)
+    with progress.bar(f"writing {dataset}", total) as advance:
+
+        def source(group: list[Chunk]) -> Iterable[tuple[examples.Example, dict[str, bytes]]]:
+            for chunk in group:
+                for item in _read_chunk(chunk):
+                    yield item
+                    advance()
+
+        sources = {split: (lambda group=group: source(group)) for split, group in chunks.items()}
+        builders.write(directory, dataset, size, sources, request)
+
+
+def _read_chunk(chunk: Chunk) -> Iterable[tuple[examples.Example, dict[str, bytes]]]:
+    """The examples of a chunk and their files, in order."""
+    with np.load(chunk[3]) as arrays:
+        keys = (key.split("/", 2) for key in arrays.files)
+        for number, group in itertools.groupby(keys, key=operator.itemgetter(0)):
+            example, attached = {}, {}
+            for _, kind, name in group:
+                value = arrays[f"{number}/{kind}/{name}"]
+                if kind == "file":
+                    attached[name] = value.tobytes()
+                else:
+                    example[name] = value if value.ndim else value.item()
+            yield example, attached

@@ -1,0 +1,161 @@
+"""The objects of the shapes benchmark: one or two solids in clear colours, with a caption.
+
+An object follows from (seed, split, index) alone. One in ``SINGLE_SHARE`` is a single solid, "a red cone"; the others
+are two of different shape and colour in a relation that the four views show differently: "a red cone with a small blue
+torus on top".
+
+What splits share. A *combination* is the set of (colour, shape) pairs of an object's parts. The order of their SHA-256
+gives every combination one role: the first ones are for ``validation``, the next for ``test``, all others for
+training; the held-out splits draw from their own combinations and every training split (photos, synthetic train) from
+those for training. So no caption of a held-out split, in any
+order, size or relation of its parts, has been seen in training, while each colour and each shape has.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+
+import numpy as np
+
+from realiz3d_jax.data.shapes import primitives
+from realiz3d_jax.geometry import mesh
+
+SEED = 0
+SINGLE_SHARE = 0.35
+
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 38, 40),
+    "orange": (250, 140, 22),
+    "yellow": (250, 218, 44),
+    "green": (44, 160, 58),
+    "cyan": (60, 205, 214),
+    "blue": (38, 82, 214),
+    "purple": (142, 54, 178),
+    "gray": (116, 118, 122),
+}
+"""Base colours as displayed (sRGB, 0..255)."""
+
+SHAPES = {
+    "sphere": primitives.sphere,
+    "cube": primitives.cube,
+    "cone": primitives.cone,
+    "cylinder": primitives.cylinder,
+    "torus": primitives.torus,
+    "pyramid": primitives.pyramid,
+}
+
+SIZES = {"small": 0.55, "": 0.8, "large": 1.15}
+"""Sizes that words stand for, relative to one another; an object is normalised in the end."""
+
+_SIZE_PAIRS = (("", ""), ("", "small"), ("large", "small"), ("large", ""), ("small", ""), ("small", "large"))
+
+RELATIONS = ("on top", "next to", "in front of", "behind")
+
+_SINK = {"sphere": 0.04, "cube": 0.0, "cone": 0.14, "cylinder": 0.0, "torus": 0.02, "pyramid": 0.14}
+"""How deep, as a fraction of its height, another solid sinks into the top of each."""
+
+_SPLITS = {"photos": 0, "train": 1, "validation": 2, "test": 3}
+_ROLES = {"photos": "train", "train": "train", "validation": "validation", "test": "test"}
+_HELD_OUT = {1: {"validation": 4, "test": 7}, 2: {"validation": 60, "test": 100}}
+"""How many combinations of one and of two parts are held out for each split."""
+
+Pair = tuple[str, str]
+"""(colour, shape)"""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapesObject:
+    """A composed object.
+
+    Attributes:
+      uid: its name, unique in the benchmark.
+      caption: what it is, in words.
+      combination: the sorted (colour, shape) pairs of its parts.
+      parts: its surfaces in one world frame, not normalised.
+    """
+
+    uid: str
+    caption: str
+    combination: tuple[Pair, ...]
+    parts: tuple[mesh.Part, ...]
+
+
+def _combinations() -> dict[tuple[str, int], list[tuple[Pair, ...]]]:
+    """All combinations by (role, number of parts)."""
+    pairs = sorted(itertools.product(COLORS, SHAPES))
+    singles = [(pair,) for pair in pairs]
+    doubles = [(one, two) for one, two in itertools.combinations(pairs, 2) if one[0] != two[0] and one[1] != two[1]]
+    result = {}
+    for parts, combinations in ((1, singles), (2, doubles)):
+        combinations.sort(key=lambda combination: hashlib.sha256(f"shapes {combination}".encode()).digest())
+        for name, count in (*_HELD_OUT[parts].items(), ("train", len(combinations))):
+            result[name, parts], combinations = combinations[:count], combinations[count:]
+    return result
+
+
+COMBINATIONS = _combinations()
+
+
+def make_object(split: str, index: int, seed: int = SEED) -> ShapesObject:
+    """The object number ``index`` of a split.
+
+    Combinations come in a shuffled order that goes through all of them before any comes again.
+
+    Args:
+      split: "photos", "train", "validation" or "test".
+      index: from 0.
+      seed: of the whole benchmark.
+    """
+    singles = int(np.floor(index * SINGLE_SHARE))
+    single = int(np.floor((index + 1) * SINGLE_SHARE)) > singles
+    choices = COMBINATIONS[_ROLES[split], 1 if single else 2]
+    order = np.random.default_rng([seed, _SPLITS[split], int(single)]).permutation(len(choices))
+    combination = choices[order[(singles if single else index - singles) % len(choices)]]
+    generator = np.random.default_rng([seed, _SPLITS[split], 2, index])
+    if single:
+        caption, parts = _noun("", combination[0]), (_solid(combination[0], 1.0, generator),)
+    else:
+        caption, parts = _composed(combination, generator)
+    return ShapesObject(f"{split}_{index:05d}", caption, combination, parts)
+
+
+def _composed(combination: tuple[Pair, ...], generator: np.random.Generator) -> tuple[str, tuple[mesh.Part, ...]]:
+    """Two solids in a relation, and the caption."""
+    swapped, relation = generator.integers(2), RELATIONS[generator.integers(len(RELATIONS))]
+    first, second = combination[::-1] if swapped else combination
+    sizes = _SIZE_PAIRS[generator.integers(len(_SIZE_PAIRS))]
+    base, other = (_solid(pair, SIZES[size], generator) for pair, size in zip((first, second), sizes, strict=True))
+    nouns = _noun(sizes[0], first), _noun(sizes[1], second)
+    low, high = base.vertices.min(axis=0), base.vertices.max(axis=0)
+    other_low, other_high = other.vertices.min(axis=0), other.vertices.max(axis=0)
+    gap = 0.03 + 0.04 * generator.random()
+    if relation == "on top":
+        shift = (0.0, 0.0, high[2] - _SINK[first[1]] * (high[2] - low[2]))
+        caption = f"{nouns[0]} with {nouns[1]} on top"
+    else:
+        # The second solid stands to the right of the first in the front view, or behind it, or in front of it.
+        shift = {
+            "next to": (high[0] - other_low[0] + gap, 0.0, 0.0),
+            "in front of": (0.0, high[1] - other_low[1] + gap, 0.0),
+            "behind": (0.0, low[1] - other_high[1] - gap, 0.0),
+        }[relation]
+        caption = f"{nouns[0]} {relation} {nouns[1]}"
+    return caption, (base, dataclasses.replace(other, vertices=other.vertices + np.array(shift)))
+
+
+def _noun(size: str, pair: Pair) -> str:
+    words = " ".join(word for word in (size, *pair) if word)
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def _solid(pair: Pair, size: float, generator: np.random.Generator) -> mesh.Part:
+    """A solid of a size, with a few percent of jitter in size, in proportion and in heading."""
+    vertices, faces, normals = SHAPES[pair[1]]()
+    width, height = size * (1 + 0.05 * generator.uniform(-1, 1, 2))
+    angle = np.deg2rad(3) * generator.uniform(-1, 1)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    scale = np.array([width, width, height])
+    normals = normals / scale
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    color = tuple(channel / 255 for channel in COLORS[pair[0]])
+    return mesh.Part((vertices * scale) @ turn.T, faces, normals @ turn.T, color)

@@ -1,0 +1,68 @@
+"""Makes the datasets: ``python -m realiz3d_jax.prepare --dataset shapes_photos``.
+
+What is interrupted resumes when the same command is given again; what is there already is left as it is.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+
+from absl import flags, logging
+
+from realiz3d_jax import errors
+from realiz3d_jax.data import records
+from realiz3d_jax.data.shapes import making, objects
+from realiz3d_jax.errors import UserError
+
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "What to make: shapes_photos (to pre-train the base model on) or "
+    "shapes_assets (meshes, geometry maps and renders).",
+)
+_DIRECTORY = flags.DEFINE_string("directory", "datasets", "Where datasets are kept.")
+_SIZE = flags.DEFINE_integer("size", 32, "Pixels along a side of a view: 32 or 64.")
+_COUNT = flags.DEFINE_integer(
+    "count",
+    None,
+    "Objects of the training split; by default "
+    + ", ".join(f"{count} for {name}" for name, count in making.DEFAULT_COUNT.items())
+    + ".",
+)
+_SEED = flags.DEFINE_integer("seed", objects.SEED, "Seed of the objects.")
+_WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one per core.")
+
+
+def _shapes(dataset: str) -> str:
+    """Makes one of the rendered datasets; returns what to tell the user."""
+    start = time.monotonic()
+    path, made = making.prepare(
+        _DIRECTORY.value, dataset, _SIZE.value, count=_COUNT.value, seed=_SEED.value, workers=_WORKERS.value
+    )
+    splits = ("train", *making.HELD_OUT_COUNT) if dataset == "shapes_assets" else ("train",)
+    sizes = {split: len(records.open_split(_DIRECTORY.value, dataset, split, _SIZE.value)) for split in splits}
+    content = ", ".join(f"{split} {size}" for split, size in sizes.items())
+    if not made:
+        return f"{path}: {dataset} is there already ({content}); nothing to do."
+    return f"{path}: made {dataset} ({content}) in {time.monotonic() - start:.0f} s."
+
+
+DATASETS: dict[str, Callable[[], str]] = {
+    "shapes_photos": functools.partial(_shapes, "shapes_photos"),
+    "shapes_assets": functools.partial(_shapes, "shapes_assets"),
+}
+"""What makes each dataset: it reads the flags and returns a line to print."""
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    if len(argv) > 1:
+        raise UserError(f"argument {argv[1]!r}: not understood; expected flags only, such as --dataset shapes_photos.")
+    if _DATASET.value not in DATASETS:
+        raise UserError(f"--dataset={_DATASET.value}: unknown; expected one of {', '.join(DATASETS)}.")
+    logging.set_verbosity(logging.WARNING)  # TFDS announces every file that it reads
+    print(DATASETS[_DATASET.value]())
+
+
+if __name__ == "__main__":
+    errors.run(main)
