@@ -11,6 +11,7 @@ from realiz3d_jax.method import shifters
 from realiz3d_jax.method.interface import Method, Params
 from realiz3d_jax.models import control as control_embedding
 from realiz3d_jax.models import dit
+from realiz3d_jax.models.codec import PixelCodec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +23,14 @@ class Model:
       method: what is added to the backbone, and where.
       task: "texture" or "text_to_multiview".
       schedule: the forward process of training.
+      codec: between images and latents.
     """
 
     config: dit.DiTConfig
     method: Method
     task: str
     schedule: Schedule
+    codec: PixelCodec = dataclasses.field(default_factory=PixelCodec)
 
     def init(self, partitions: tuple[str, ...], key: jax.Array) -> Params:
         """Fresh parameters of ``partitions``, each from a key of its own."""

@@ -127,7 +127,7 @@ class TrainConfig:
     ema_decay: float = 0.999
     abort_after: int = 10
     init: InitConfig = InitConfig()
-    diffusion: Schedule = Schedule()
+    diffusion: Schedule = dataclasses.field(default_factory=Schedule)
     optimizer: OptimizerConfig = OptimizerConfig()
     data: DataConfig = DataConfig()
     mesh: MeshConfig = MeshConfig()
@@ -158,7 +158,11 @@ def _build(schema: type[Dataclass], values: Mapping[str, Any], path: str) -> Dat
     fields = {field.name: field for field in dataclasses.fields(schema)}
     if unknown := sorted(set(values) - set(fields)):
         raise UserError(f"{path}.{unknown[0]}: there is no such key; {path} has {', '.join(fields)}.")
-    required = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
+    required = [
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
     if missing := sorted(set(required) - set(values)):
         raise UserError(f"{path}.{missing[0]}: not set; expected a value of type {fields[missing[0]].type}.")
     return schema(**{name: _value(fields[name].type, value, f"{path}.{name}") for name, value in values.items()})

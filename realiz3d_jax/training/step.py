@@ -11,7 +11,6 @@ import optax
 from realiz3d_jax.diffusion.loss import epsilon_loss
 from realiz3d_jax.method.interface import Iteration, Params, Stage
 from realiz3d_jax.method.model import Model
-from realiz3d_jax.models import codec
 from realiz3d_jax.training.optimizer import activity
 from realiz3d_jax.training.state import TrainState, stream_key
 
@@ -108,7 +107,7 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
 
 def _draw(config: StepConfig, iteration: Iteration, step: jax.Array, batch: Batch) -> Batch:
     """The random part of an iteration: noise, timesteps, dropped captions; every draw from a stream of its own."""
-    images = codec.encode(batch["image"])
+    images = config.model.codec.encode(batch["image"])
     views = images.shape[1]
     shape = (images.shape[0], 1 if iteration.joint else views)
     noise = jax.random.normal(stream_key(config.seed, "noise", step), images.shape)

@@ -1,0 +1,23 @@
+"""The small base model of the shapes benchmark: text to image on captioned photos, a minority of them flat renders.
+
+The place that PixArt-Sigma's weights have in the paper. Needs: ``python -m realiz3d_jax.prepare --dataset shapes_photos``.
+"""
+
+from realiz3d_jax.models.presets import preset
+from realiz3d_jax.training.config import DataConfig, LogConfig, OptimizerConfig, TrainConfig, config_dict
+
+
+def get_config(size: str = "shapes"):
+    return config_dict(
+        TrainConfig(
+            stage="pretrain",
+            workdir="runs/base",
+            steps=24_000,
+            model=preset(size),
+            method={"name": "pretraining"},
+            ema_decay=0.9995,
+            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=500, weight_decay=0.03),
+            data=DataConfig(batch_grids=16),
+            log=LogConfig(metrics_every=100, samples_every=2_000, checkpoint_every=500),
+        )
+    )

@@ -1,0 +1,155 @@
+"""What is to be sampled: one prompt with its seed and, for texturing, the geometry that controls it."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from realiz3d_jax.data import records
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.mesh import load_mesh
+from realiz3d_jax.geometry.render import render_maps
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Geometry:
+    """The geometry maps of a mesh, as the datasets store them.
+
+    Attributes:
+      normal, position: uint16[V, H, W, 3].
+      mask: uint8[V, H, W].
+    """
+
+    normal: np.ndarray
+    position: np.ndarray
+    mask: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Request:
+    """One item.
+
+    Attributes:
+      uid: the name of its output folder.
+      prompt: its caption.
+      seed: of its noise, 0 to 2^32 - 1.
+      mesh: the GLB that controls it, None without one.
+      geometry: its maps where a dataset holds them already; else they are rendered from ``mesh``.
+    """
+
+    uid: str
+    prompt: str
+    seed: int
+    mesh: pathlib.Path | None = None
+    geometry: Geometry | None = None
+
+
+def geometry_of(request: Request, size: int) -> Geometry:
+    """The maps of the request's mesh, made by the code that makes the training maps.
+
+    Raises:
+      UserError: it has no mesh, or the mesh can't be used.
+    """
+    if request.geometry is not None:
+        return request.geometry
+    if request.mesh is None:
+        raise UserError(f'{request.uid}: the task "texture" needs a mesh; give --mesh, or "mesh" in the manifest.')
+    maps = render_maps(load_mesh(request.mesh), size)
+    return Geometry(
+        records.encode_normals(maps.normal, maps.mask),
+        records.encode_positions(maps.position, maps.mask),
+        maps.mask.astype(np.uint8),
+    )
+
+
+def from_split(directory: str, split: str, size: int, seed: int) -> list[Request]:
+    """The objects of a split of ``shapes_assets``; item n has the seed ``seed + n``."""
+    held = records.open_split(directory, "shapes_assets", split, size)
+    return [
+        Request(
+            uid=record["uid"],
+            prompt=record["caption"],
+            seed=seed + number,
+            mesh=held.path / record["mesh"],
+            geometry=Geometry(record["normal"], record["position"], record["mask"]),
+        )
+        for number, record in enumerate(held)
+    ]
+
+
+def from_manifest(path: str | os.PathLike[str], seed: int) -> tuple[list[Request], list[str]]:
+    """Reads a manifest: one JSON object a line, ``{"prompt": ..., "mesh": ..., "uid": ..., "seed": ...}``.
+
+    ``prompt`` is needed; a relative ``mesh`` is relative to the manifest; ``uid`` is ``item_0000`` and so on, and ``seed``
+    is ``seed`` plus the line's number, unless they are given. Empty lines are skipped.
+
+    Returns:
+      the requests of all good lines, and one message for each bad line.
+
+    Raises:
+      UserError: the file can't be read.
+    """
+    path = pathlib.Path(path)
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); expected a text file with one JSON object a line."
+        ) from error
+    requests, problems = [], []
+    for number, line in enumerate(lines):
+        if line.strip():
+            try:
+                requests.append(_parse_line(line, number, path.parent, seed))
+            except UserError as error:
+                problems.append(f"{path}:{number + 1}: {error}")
+    return requests, problems + _duplicates(path, requests)
+
+
+def _parse_line(line: str, number: int, folder: pathlib.Path, seed: int) -> Request:
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"not JSON ({error.msg} at column {error.colno}); expected an object with a prompt.") from error
+    if not isinstance(values, dict):
+        raise UserError(f'found {line.strip()[:40]!r}, expected an object such as {{"prompt": "a red cone"}}.')
+    kinds = {"prompt": str, "mesh": str, "uid": str, "seed": int}
+    for key, value in values.items():
+        if key not in kinds:
+            raise UserError(f"unknown key {key!r}; expected {', '.join(kinds)}.")
+        if type(value) is not kinds[key]:
+            raise UserError(f"{key}: found {value!r}, expected {kinds[key].__name__}.")
+    if not values.get("prompt", "").strip():
+        raise UserError('"prompt" is missing or empty.')
+    return make_request(
+        uid=values.get("uid", f"item_{number:04d}"),
+        prompt=values["prompt"],
+        seed=values.get("seed", seed + number),
+        mesh=folder / values["mesh"] if "mesh" in values else None,
+    )
+
+
+def make_request(uid: str, prompt: str, seed: int, mesh: pathlib.Path | None = None) -> Request:
+    """A request whose name and seed have been checked.
+
+    Raises:
+      UserError: the name is no folder's name, or the seed is out of range.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", uid):
+        raise UserError(f"uid: found {uid!r}, expected letters, digits, '_', '-' and '.' (it names the output folder).")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed: found {seed}, expected 0 to {2**32 - 1}.")
+    return Request(uid, prompt, seed, mesh)
+
+
+def _duplicates(path: pathlib.Path, requests: Iterable[Request]) -> list[str]:
+    seen, problems = set(), []
+    for request in requests:
+        if request.uid in seen:
+            problems.append(f"{path}: the uid {request.uid!r} occurs twice; the first one is kept.")
+        seen.add(request.uid)
+    return problems

@@ -1,0 +1,130 @@
+"""Images from captions and controls: the sampler of every command, compiled once for each shape of request."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from realiz3d_jax.diffusion import samplers
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.method.domains import Domain
+from realiz3d_jax.method.interface import Params
+from realiz3d_jax.method.model import Model
+from realiz3d_jax.models.text import WordEncoder
+
+SAMPLERS = ("ddim", "dpm++")
+SPACINGS = ("trailing", "leading", "linspace")
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """How images are drawn from a model; the defaults are the paper's.
+
+    Attributes:
+      sampler: "ddim" or "dpm++" (DPM-Solver++ 2M).
+      spacing: of the timesteps, "trailing" (from pure noise on), "leading" or "linspace".
+      steps: S, evaluations of the model (twice that with guidance).
+      guidance_scale: of the classifier-free guidance, on the text only.
+      eta: DDIM's share of fresh noise, 0 to 1.
+      block_max: B_max, the fraction of the blocks that always run in synthetic mode.
+      timestep_max: t_max, at and above which all blocks run in synthetic mode.
+    """
+
+    sampler: str = "ddim"
+    spacing: str = "trailing"
+    steps: int = 50
+    guidance_scale: float = 4.5
+    eta: float = 0.0
+    block_max: float = 0.3
+    timestep_max: int = 950
+
+    def __post_init__(self) -> None:
+        checks = {
+            "sampler": (self.sampler in SAMPLERS, " or ".join(SAMPLERS)),
+            "spacing": (self.spacing in SPACINGS, ", ".join(SPACINGS)),
+            "steps": (1 <= self.steps <= 1000, "1 to 1000"),
+            "eta": (0.0 <= self.eta <= 1.0, "0 to 1"),
+            "block_max": (0.0 <= self.block_max <= 1.0, "a fraction of the blocks, 0 to 1"),
+            "timestep_max": (0 <= self.timestep_max <= 1000, "0 to 1000 (1000 shifts none)"),
+        }
+        for name, (holds, expected) in checks.items():
+            if not holds:
+                raise UserError(f"{name}: found {getattr(self, name)!r}, expected {expected}.")
+
+    def make_sampler(self) -> samplers.Sampler:
+        """The sampler itself."""
+        return samplers.DDIM(self.eta) if self.sampler == "ddim" else samplers.DPMSolverPP2M()
+
+
+@dataclasses.dataclass(frozen=True)
+class Generator:
+    """Draws images from a model: what a request means is decided here, the arithmetic is ``Model.sample``."""
+
+    model: Model
+    encoder: WordEncoder
+    sampling: SamplingConfig
+
+    def __call__(
+        self,
+        params: Params,
+        captions: Sequence[Sequence[str]],
+        seeds: Sequence[int],
+        domain: Domain,
+        control: np.ndarray | None = None,
+        views: int = 4,
+    ) -> np.ndarray:
+        """Images uint8[B, V, H, W, 3].
+
+        Args:
+          params: the partitions of a stage.
+          captions: B lists of G captions each: one for a grid of V consistent views, V for as many images of their own.
+          seeds: B seeds; an item's noise depends on its seed alone, not on the batch that it is drawn in.
+          domain: the domain of all blocks that inference-time shifting leaves alone.
+          control: float32[B, V, H, W, 6] for "texture"; for "text_to_multiview" anything but None; None is the null control.
+        """
+        states, mask = self.encoder.encode([caption for item in captions for caption in item])
+        shape = (len(captions), len(captions[0]))
+        text = (states.reshape(*shape, *states.shape[1:]), mask.reshape(*shape, *mask.shape[1:]))
+        empty_states, empty_mask = self.encoder.encode([""])
+        sampler = self.sampling.make_sampler()
+        timesteps = sampler.timesteps(self.model.schedule, self.sampling.steps, self.sampling.spacing)
+        plan = self.model.method.inference_plan(
+            timesteps, self.model.config.depth, domain, self.sampling.block_max, self.sampling.timestep_max
+        )
+        images = _sample(
+            self.model,
+            sampler,
+            tuple(timesteps.tolist()),
+            views,
+            params,
+            jnp.asarray(seeds, jnp.uint32),
+            text,
+            (empty_states[0], empty_mask[0]),
+            plan,
+            control,
+            jnp.float32(self.sampling.guidance_scale),
+        )
+        return np.asarray(images)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _sample(model, sampler, timesteps, views, params, seeds, text, empty_text, plan, control, guidance_scale):
+    side = model.config.sample_size
+    keys = jax.vmap(jax.random.key)(seeds)
+    noise = jax.vmap(lambda key: jax.random.normal(key, (views, side, side, model.config.in_channels)))(keys)
+    latents = model.sample(
+        params,
+        sampler,
+        np.array(timesteps, np.int32),
+        noise,
+        text,
+        empty_text,
+        plan,
+        control,
+        guidance_scale,
+        jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
+    )
+    return model.codec.decode(latents)

@@ -1,0 +1,45 @@
+"""Backbones by name, for the config files: ``--config configs/stage2.py:NAME``."""
+
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.models.dit import DiTConfig
+
+PRESETS: dict[str, DiTConfig] = {
+    # The shapes benchmark in pixel space: 32 px views of 8 x 8 tokens. Unrolled: faster than a scan at this size on CPUs.
+    "shapes": DiTConfig(
+        width=160,
+        depth=8,
+        heads=5,
+        patch_size=4,
+        in_channels=3,
+        out_channels=6,
+        caption_channels=64,
+        sample_size=32,
+        base_size=8,
+        scan_unroll=8,
+        skip_frozen_backward=False,
+    ),
+    # The same with almost nothing in it, for tests and for trying a change out.
+    "tiny": DiTConfig(
+        width=32,
+        depth=3,
+        heads=2,
+        patch_size=4,
+        in_channels=3,
+        out_channels=6,
+        caption_channels=64,
+        sample_size=32,
+        base_size=8,
+        scan_unroll=3,
+    ),
+}
+
+
+def preset(name: str) -> DiTConfig:
+    """The backbone called ``name``.
+
+    Raises:
+      UserError: there is none.
+    """
+    if name not in PRESETS:
+        raise UserError(f"--config FILE.py:{name}: there is no such size; expected one of {', '.join(PRESETS)}.")
+    return PRESETS[name]

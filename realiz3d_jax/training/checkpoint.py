@@ -1,0 +1,192 @@
+"""Checkpoints: one orbax item per partition, so that taking over the shifters alone is nothing special.
+
+A checkpoint holds ``backbone``, ``shifters``, ``control`` (those that the stage has), ``opt``, ``ema``, ``counters``, ``data``
+(the position of every stream) and ``meta`` (the run's whole config). orbax writes beside and renames: a process killed at any
+point leaves the last complete checkpoint, never half of one.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.training.config import TrainConfig, from_config_dict, to_json
+from realiz3d_jax.training.state import TrainState
+
+Tree = Any
+Positions = dict[str, dict[str, int]]
+
+_FOLDER = "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of one workdir; a context manager that waits for what is being written."""
+
+    def __init__(self, workdir: pathlib.Path, config: TrainConfig):
+        self._config = config
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=config.log.checkpoints_kept,
+            save_interval_steps=config.log.checkpoint_every or config.steps,
+            enable_async_checkpointing=True,
+        )
+        self._manager = ocp.CheckpointManager((workdir / _FOLDER).absolute(), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def latest(self) -> int | None:
+        """The step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, positions: Positions, force: bool = False) -> bool:
+        """Saves if it is time to, or if ``force``; called every step, so that a preemption is noticed on every host.
+
+        Returns:
+          whether the job is being preempted (multi-host): it should stop now.
+        """
+        if self._manager.latest_step() == step:
+            return self._manager.reached_preemption(step)
+        items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                **items,
+                data=ocp.args.JsonSave(positions),
+                meta=ocp.args.JsonSave({"config": json.loads(to_json(self._config))}),
+            ),
+            force=force,
+        )
+        return self._manager.reached_preemption(step)
+
+    def restore(self, like: TrainState) -> tuple[TrainState, Positions]:
+        """The newest checkpoint, on the shardings of ``like`` (a state or its shapes).
+
+        Raises:
+          UserError: a parameter is missing, surplus, or of another shape than ``like``'s; every such one is named.
+        """
+        step = self._manager.latest_step()
+        wanted = _items(like)
+        _check_partitions(self._manager.directory / str(step), like.params)
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                **{name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}, data=ocp.args.JsonRestore()
+            ),
+        )
+        state = dataclasses.replace(
+            like,
+            params={name: restored[name] for name in like.params},
+            opt_state=restored["opt"],
+            ema=restored["ema"],
+            **restored["counters"],
+        )
+        return state, restored["data"]
+
+
+def read_config(workdir: str | os.PathLike[str]) -> TrainConfig:
+    """The config that the newest checkpoint of ``workdir`` was trained with.
+
+    Raises:
+      UserError: there is no complete checkpoint.
+    """
+    with _reader(workdir) as manager:
+        meta = manager.restore(manager.latest_step(), args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+    return from_config_dict(meta["config"])
+
+
+def read_params(workdir: str | os.PathLike[str], like: Tree, averaged: bool = True) -> Tree:
+    """Partitions of the newest checkpoint of ``workdir``, and nothing else of it.
+
+    Args:
+      like: ``{partition: tree of ShapeDtypeStruct or arrays}``; says which partitions, and with which shardings.
+      averaged: take the moving average of the partitions that were trained.
+
+    Raises:
+      UserError: there is no complete checkpoint, it lacks a partition, or a shape differs.
+    """
+    with _reader(workdir) as manager:
+        step = manager.latest_step()
+        folder = manager.directory / str(step)
+        _check_partitions(folder, like)
+        restored = manager.restore(
+            step, args=ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in like.items()})
+        )
+        params = {name: restored[name] for name in like}
+        trained = _tree_metadata(folder, "ema")
+    if averaged:
+        params.update(_read_averages(folder, {name: like[name] for name in like if name in trained}))
+    return params
+
+
+def _read_averages(folder: pathlib.Path, like: Tree) -> Tree:
+    """The averages of the partitions of ``like`` alone."""
+    arguments = ocp.args.PyTreeRestore(
+        item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
+    )
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore(folder / "ema", args=arguments)
+
+
+def _items(state: TrainState) -> dict[str, Tree]:
+    counters = {"step": state.step, "skipped": state.skipped, "skipped_in_a_row": state.skipped_in_a_row}
+    return {**state.params, "opt": state.opt_state, "ema": state.ema, "counters": counters}
+
+
+def _reader(workdir: str | os.PathLike[str]) -> ocp.CheckpointManager:
+    folder = pathlib.Path(workdir) / _FOLDER
+    if not folder.is_dir():
+        raise UserError(f"{workdir}: no checkpoint is here; expected the folder {folder}. Name a run's --workdir.")
+    manager = ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(read_only=True))
+    if manager.latest_step() is None:
+        raise UserError(f"{folder}: no checkpoint is complete yet. Let the run save one first.")
+    return manager
+
+
+def _check_partitions(folder: pathlib.Path, like: Tree) -> None:
+    held = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    for name in like:
+        if name not in held:
+            raise UserError(f"{folder}: has no partition {name!r}; it holds {', '.join(held)}.")
+    check_shapes(folder, {name: _tree_metadata(folder, name) for name in like}, like)
+
+
+def _tree_metadata(folder: pathlib.Path, name: str) -> Tree:
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.metadata(folder / name).item_metadata.tree
+
+
+def check_shapes(source: str | os.PathLike[str], found: Tree, expected: Tree) -> None:
+    """Compares the shapes of the leaves of ``found`` with those of ``expected``, for the partitions of the latter.
+
+    Raises:
+      UserError: a leaf is missing, surplus or of another shape; all such are counted and the first are named.
+    """
+    shapes = {path: tuple(np.shape(leaf)) for path, leaf in flatten({name: found[name] for name in expected})}
+    wanted = {path: tuple(np.shape(leaf)) for path, leaf in flatten(expected)}
+    problems = [
+        f"{path}: found {shapes.get(path, 'nothing')}, expected {wanted.get(path, 'nothing')}"
+        for path in sorted({*shapes, *wanted})
+        if shapes.get(path) != wanted.get(path)
+    ]
+    if problems:
+        raise UserError(
+            f"{source}: holds another model ({len(problems)} parameters differ):\n  "
+            + "\n  ".join(problems[:12])
+            + "\nUse the config that it was trained with, or another source."
+        )
+
+
+def flatten(tree: Tree) -> list[tuple[str, Any]]:
+    """The leaves of nested dicts with their paths, joined by "/"."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [("/".join(str(key.key) for key in path), leaf) for path, leaf in leaves]

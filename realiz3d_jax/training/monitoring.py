@@ -1,0 +1,153 @@
+"""What a run tells: ``metrics.jsonl``, TensorBoard, a line on the terminal, the parameter table, FLOPs and MFU."""
+
+import json
+import pathlib
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+import tensorboardX
+from clu import parameter_overview
+
+from realiz3d_jax import files
+from realiz3d_jax.method.interface import Iteration, Params, Stage
+from realiz3d_jax.models import dit
+from realiz3d_jax.training.config import TrainConfig
+
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+"""Dense bfloat16 FLOP/s of one device, by the start of ``device_kind`` (the vendors' data sheets)."""
+
+
+def describe_params(params: Params, stage: Stage) -> str:
+    """The parameter table of every partition and the trainable, frozen and total counts."""
+    lines, counts = [], {True: 0, False: 0}
+    for name, tree in params.items():
+        trains = name in stage.trainable
+        counts[trains] += sum(leaf.size for leaf in jax.tree.leaves(tree))
+        table = parameter_overview.get_parameter_overview(tree, include_stats=False)
+        lines.append(f"{name} ({'trainable' if trains else 'frozen'})\n{table}")
+    lines.append(f"trainable {counts[True]:,} | frozen {counts[False]:,} | total {sum(counts.values()):,}")
+    return "\n".join(lines)
+
+
+def iteration_flops(config: TrainConfig, stage: Stage, iteration: Iteration, views: int) -> float:
+    """Floating-point operations of one iteration, forward and backward, by the analytic count of ``dit.flops``.
+
+    The backward pass costs twice the forward if the backbone trains (gradients of activations and of weights), once if
+    only the shifters do. Blocks that an iteration skips are counted as if they were not: the figure is what the plan
+    with nothing frozen would need. Recomputation under remat is not counted, as is usual for MFU.
+    """
+    forward = dit.flops(config.model, views, 1 if iteration.joint else views, config.data.text_tokens)
+    return config.data.batch_grids * forward * (3.0 if "backbone" in stage.trainable else 2.0)
+
+
+def peak_flops(devices: Iterable[jax.Device]) -> float | None:
+    """Peak bfloat16 FLOP/s of all ``devices`` together; None if one is not in ``PEAK_FLOPS``."""
+    peaks = [
+        max((name for name in PEAK_FLOPS if device.device_kind.startswith(name)), key=len, default=None)
+        for device in devices
+    ]
+    return None if None in peaks else sum(PEAK_FLOPS[name] for name in peaks)
+
+
+class Monitor:
+    """Collects the metrics of steps and writes their averages, one interval late, so that no step waits for a transfer."""
+
+    def __init__(self, workdir: pathlib.Path, config: TrainConfig, stage: Stage, devices: list[jax.Device], views: int):
+        self._config, self._devices, self._views = config, devices, views
+        self._flops = {kind.name: iteration_flops(config, stage, kind, views) for kind in stage.iterations}
+        self._path = workdir / "metrics.jsonl"
+        self._jsonl = self._path.open("a")
+        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"))
+        self._current: list[tuple[int, str, dict[str, Any], np.ndarray]] = []
+        self._waiting: list[tuple[int, str, dict[str, Any], np.ndarray]] = []
+        self._seconds = 0.0
+        self._since = time.perf_counter()
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._jsonl.close()
+        self._board.close()
+
+    def drop_after(self, step: int) -> None:
+        """Forgets the lines of steps after ``step``: a run that was killed wrote them, and will write them again."""
+        lines = [
+            line
+            for line in self._path.read_text().splitlines()
+            if line.endswith("}") and json.loads(line)["step"] <= step
+        ]
+        self._jsonl.close()
+        files.write_text(self._path, "".join(f"{line}\n" for line in lines))
+        self._jsonl = self._path.open("a")
+
+    def record(self, step: int, iteration: Iteration, metrics: dict[str, jax.Array], records: np.ndarray) -> None:
+        """Takes a step's metrics, still on the device, and the numbers of the records that it saw."""
+        self._current.append((step, iteration.name, metrics, records))
+
+    def flush(self, final: bool = False) -> dict[str, float] | None:
+        """Ends an interval; writes the interval before it (and this one, if ``final``) and returns what it wrote last."""
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        written = None
+        intervals = [(self._waiting, self._seconds)] + ([(self._current, seconds)] if final else [])
+        for steps, duration in intervals:
+            if steps:
+                written = self._write(jax.device_get(steps), duration)
+        self._waiting, self._seconds, self._current = self._current, seconds, []
+        return written
+
+    def image(self, name: str, image: np.ndarray, step: int) -> None:
+        """Puts an image uint8[H, W, 3] into TensorBoard."""
+        self._board.add_image(name, image, step, dataformats="HWC")
+        self._board.flush()
+
+    def _write(self, steps: list[tuple[int, str, dict[str, Any], np.ndarray]], seconds: float) -> dict[str, float]:
+        last = steps[-1][0]
+        values: dict[str, float] = {}
+        for name in dict.fromkeys(kind for _, kind, _, _ in steps):
+            finite = [metrics for _, kind, metrics, _ in steps if kind == name and metrics["finite"]]
+            if not finite:
+                continue
+            values[f"loss/{name}"] = float(np.mean([metrics["loss"] for metrics in finite]))
+            values[f"gradient_norm/{name}"] = float(np.mean([metrics["gradient_norm"] for metrics in finite]))
+            total, count = (
+                np.sum([metrics[key] for metrics in finite], axis=0) for key in ("bucket_loss", "bucket_count")
+            )
+            for bucket in np.flatnonzero(count):
+                values[f"loss_by_timestep/{name}_{bucket}"] = float(total[bucket] / count[bucket])
+        skipped = [(step, records) for step, _, metrics, records in steps if not metrics["finite"]]
+        values["skipped_steps"] = len(skipped)
+        values["skipped_in_a_row"] = int(steps[-1][2]["skipped_in_a_row"])
+        values["steps_per_second"] = len(steps) / seconds
+        values["images_per_second"] = len(steps) * self._config.data.batch_grids * self._views / seconds
+        values["flops_per_second"] = sum(self._flops[kind] for _, kind, _, _ in steps) / seconds
+        if peak := peak_flops(self._devices):
+            values["mfu"] = values["flops_per_second"] / peak
+        line = {"step": last, **values}
+        if skipped:
+            line["skipped"] = [{"step": step, "records": np.unique(records).tolist()} for step, records in skipped]
+        self._jsonl.write(json.dumps(line) + "\n")
+        self._jsonl.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, last)
+        return values
+
+
+def summary(values: dict[str, float]) -> str:
+    """The few metrics worth a place at the end of a progress bar."""
+    losses = " ".join(
+        f"{name.removeprefix('loss/')} {value:.4f}" for name, value in values.items() if name.startswith("loss/")
+    )
+    return f"loss {losses}, {values['images_per_second']:.0f} images/s"

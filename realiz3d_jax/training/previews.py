@@ -1,0 +1,35 @@
+"""Samples of the model in training, for TensorBoard: held-out objects, each in every domain that the method knows."""
+
+import einops
+import numpy as np
+
+from realiz3d_jax.data import records
+from realiz3d_jax.data.pipeline import VIEWS, control_maps, prompt
+from realiz3d_jax.method.domains import Domain
+from realiz3d_jax.method.generate import Generator, SamplingConfig
+from realiz3d_jax.method.interface import Params
+from realiz3d_jax.training.setup import Run
+
+ITEMS = 8
+
+
+class Previews:
+    """Draws one picture of the model's present samples; captions, controls and noise are always the same."""
+
+    def __init__(self, run: Run):
+        self._run = run
+        self._generate = Generator(run.model, run.encoder, SamplingConfig(steps=25))
+
+    def __call__(self, params: Params) -> np.ndarray:
+        """uint8[H, W, 3]: a row of single images (no control yet), or a row of 2x2 grids for each domain."""
+        data, controlled = self._run.config.data, any(kind.control for kind in self._run.stage.iterations)
+        validation = records.open_split(data.directory, "shapes_assets", "validation", data.size)
+        items = [validation[index] for index in range(ITEMS)]
+        if controlled:
+            captions = [[item["caption"]] for item in items]
+            control = np.stack([control_maps(item["normal"], item["position"], item["mask"]) for item in items])
+        else:
+            captions = [[prompt(item["caption"], view) for view in range(VIEWS)] for item in items]
+            control = None
+        rows = [self._generate(params, captions, range(ITEMS), domain, control) for domain in Domain]
+        return einops.rearrange(np.stack(rows), "d n (a b) h w c -> (d a h) (n b w) c", a=2)

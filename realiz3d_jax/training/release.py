@@ -1,0 +1,107 @@
+"""Released models: one ``.safetensors`` with the partitions that sampling needs, the config, and how it was made.
+
+Tensors are named ``partition/path/of/the/leaf``; the metadata holds ``config`` (JSON) and ``facts`` (JSON: the command, the
+seed and the figures). Wherever parameters are read, a release and a workdir can stand for one another.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from realiz3d_jax import files
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.method.interface import Params
+from realiz3d_jax.training import checkpoint
+from realiz3d_jax.training.config import TrainConfig, from_config_dict, to_json
+
+PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
+"""Where the models that ship with the project lie."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """A released model.
+
+    Attributes:
+      params: ``{partition: nested dict of numpy arrays}``.
+      config: what it was trained with.
+      facts: how it was made, and how good it is.
+    """
+
+    params: Params
+    config: TrainConfig
+    facts: dict[str, Any]
+
+
+def write(path: str | os.PathLike[str], release: Release) -> None:
+    """Writes a release in one step."""
+    flat = {name: np.ascontiguousarray(leaf) for name, leaf in checkpoint.flatten(release.params)}
+    metadata = {"config": to_json(release.config), "facts": json.dumps(release.facts)}
+    files.write_bytes(path, safetensors.numpy.save(flat, metadata))
+
+
+def read(path: str | os.PathLike[str]) -> Release:
+    """Reads a release.
+
+    Raises:
+      UserError: the file is missing, truncated, or not a release.
+    """
+    config, facts, flat = _open(path)
+    params: Params = {}
+    for name, array in flat.items():
+        *folders, leaf = name.split("/")
+        node = params
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[leaf] = array
+    return Release(params, config, facts)
+
+
+def read_config(source: str | os.PathLike[str]) -> TrainConfig:
+    """The config of a release or of a workdir's newest checkpoint."""
+    return read(source).config if pathlib.Path(source).is_file() else checkpoint.read_config(source)
+
+
+def read_params(source: str | os.PathLike[str], like: Params) -> Params:
+    """Partitions of a release or of a workdir's newest checkpoint (averaged where they were trained).
+
+    Args:
+      like: ``{partition: tree of ShapeDtypeStruct}``, with shardings.
+
+    Raises:
+      UserError: it lacks a partition, or a parameter is missing, surplus or of another shape.
+    """
+    if not pathlib.Path(source).is_file():
+        return checkpoint.read_params(source, like)
+    found = read(source).params
+    if missing := [name for name in like if name not in found]:
+        raise UserError(f"{source}: has no partition {missing[0]!r}; it holds {', '.join(found)}.")
+    checkpoint.check_shapes(source, found, like)
+    return jax.tree.map(
+        lambda leaf, array: jax.device_put(array, leaf.sharding), like, {name: found[name] for name in like}
+    )
+
+
+def _open(path: str | os.PathLike[str]) -> tuple[TrainConfig, dict[str, Any], dict[str, np.ndarray]]:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file; expected a released model (.safetensors).") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(
+            f"{path}: cannot be read as safetensors ({error}); the file is damaged. Fetch or make it again."
+        ) from error
+    if "config" not in metadata:
+        raise UserError(
+            f"{path}: has no 'config' in its metadata, so it is not a release; make one with realiz3d_jax.convert."
+        )
+    return from_config_dict(json.loads(metadata["config"])), json.loads(metadata.get("facts", "{}")), flat

@@ -1,0 +1,173 @@
+"""From a config to everything a run needs: model, stage, mesh, initial state, compiled steps."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+
+import jax
+from jax.sharding import Mesh
+
+from realiz3d_jax.data.pipeline import Stream, StreamConfig, open_stream
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.method import interface
+from realiz3d_jax.method.interface import Params, Stage
+from realiz3d_jax.method.model import Model
+from realiz3d_jax.models import attention, control
+from realiz3d_jax.models.text import WordEncoder
+from realiz3d_jax.training import optimizer, release, sharding
+from realiz3d_jax.training.config import TrainConfig
+from realiz3d_jax.training.state import TrainState, new_state, stream_key
+from realiz3d_jax.training.step import Batch, Metrics, StepConfig, make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The parts of a run that a config determines.
+
+    Attributes:
+      steps: the compiled step of each kind of iteration, by its name.
+      abstract_state: shapes, dtypes and shardings of the state.
+    """
+
+    config: TrainConfig
+    model: Model
+    stage: Stage
+    mesh: Mesh
+    encoder: WordEncoder
+    step_config: StepConfig
+    steps: dict[str, Callable[[TrainState, Batch], tuple[TrainState, Metrics]]]
+    abstract_state: TrainState
+
+    def initial_state(self) -> TrainState:
+        """The state at step 0: fresh partitions, and those that ``config.init`` takes over.
+
+        Raises:
+          UserError: what they are taken from is missing or of another model.
+        """
+        init, shapes = self.config.init, self.abstract_state.params
+        taken: Params = {}
+        if init.partitions:
+            taken = read_init(self.config, {name: shapes[name] for name in init.partitions})
+        fresh = tuple(name for name in self.stage.partitions if name not in taken)
+        key = stream_key(self.config.seed, "init", 0)
+
+        @functools.partial(jax.jit, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state))
+        def make(taken: Params) -> TrainState:
+            params = {**self.model.init(fresh, key), **taken}
+            return new_state(
+                {name: params[name] for name in self.stage.partitions}, self.stage, self.step_config.optimizer
+            )
+
+        return make(taken)
+
+    def open_streams(self) -> dict[str, Stream]:
+        """This host's part of every stream that the stage reads."""
+        data = self.config.data
+        settings = StreamConfig(data.directory, data.size, data.render_fraction, self.encoder)
+        return {
+            name: open_stream(
+                name,
+                settings,
+                seed=self.config.seed,
+                batch_grids=data.batch_grids,
+                host=jax.process_index(),
+                hosts=jax.process_count(),
+                threads=data.threads,
+            )
+            for name in dict.fromkeys(kind.stream for kind in self.stage.iterations)
+        }
+
+    def put(self, batch: dict[str, jax.typing.ArrayLike]) -> Batch:
+        """This host's part of a batch as global arrays, split over all devices."""
+        split = sharding.batch_sharding(self.mesh)
+        return {name: jax.make_array_from_process_local_data(split, array) for name, array in batch.items()}
+
+
+def make_model(config: TrainConfig) -> Model:
+    """The model of a config.
+
+    Raises:
+      UserError: method, task or attention back end do not exist.
+    """
+    options = dict(config.method)
+    method = interface.load(options.pop("name", ""), options)
+    if config.task not in control.TASKS:
+        raise UserError(f"config.task: found {config.task!r}, expected one of {', '.join(control.TASKS)}.")
+    attention.check_backend(config.model.attention)
+    return Model(config.model, method, config.task, config.diffusion)
+
+
+def make_encoder(config: TrainConfig) -> WordEncoder:
+    """The text encoder of a config."""
+    return WordEncoder(config.data.text_channels, config.data.text_tokens)
+
+
+def find_stage(model: Model, name: str) -> Stage:
+    """The stage called ``name`` of the model's method.
+
+    Raises:
+      UserError: it has no such stage.
+    """
+    stages = model.method.stages()
+    if name not in stages:
+        raise UserError(f"config.stage: found {name!r}, expected one of {', '.join(stages)}.")
+    return stages[name]
+
+
+def make_run(config: TrainConfig, devices: list[jax.Device] | None = None) -> Run:
+    """Everything of a run but its data.
+
+    Raises:
+      UserError: the config asks for something that does not exist or does not fit.
+    """
+    model = make_model(config)
+    stage = find_stage(model, config.stage)
+    mesh = sharding.make_mesh(config.mesh, devices)
+    if config.data.batch_grids % mesh.size:
+        raise UserError(
+            f"config.data.batch_grids: found {config.data.batch_grids}, expected a multiple of the {mesh.size} devices."
+        )
+    encoder = make_encoder(config)
+    text, mask = encoder.encode([""])
+    step_config = StepConfig(
+        model=model,
+        stage=stage,
+        optimizer=optimizer.make_optimizer(config.optimizer, config.steps),
+        seed=config.seed,
+        caption_dropout=config.data.caption_dropout,
+        ema_decay=config.ema_decay,
+        empty_text=(text[0], mask[0]),
+    )
+    abstract_state = jax.eval_shape(
+        lambda: new_state(model.init(stage.partitions, jax.random.key(0)), stage, step_config.optimizer)
+    )
+    shardings = sharding.state_sharding(abstract_state, mesh)
+    abstract_state = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract_state, shardings
+    )
+    steps = {
+        kind.name: jax.jit(
+            make_step(step_config, kind),
+            in_shardings=(shardings, sharding.batch_sharding(mesh)),
+            out_shardings=(shardings, sharding.replicated(mesh)),
+            donate_argnums=0,
+        )
+        for kind in stage.iterations
+    }
+    return Run(config, model, stage, mesh, encoder, step_config, steps, abstract_state)
+
+
+def read_init(config: TrainConfig, like: Params) -> Params:
+    """The partitions that ``config.init`` names, on the shardings of ``like``.
+
+    Raises:
+      UserError: the source is missing (the message gives the command that makes it) or of another model.
+    """
+    source = pathlib.Path(config.init.source)
+    if not source.exists():
+        raise UserError(
+            f"config.init.source: {source} does not exist; the stage {config.stage!r} takes its "
+            f"{' and '.join(like)} from there. Make it with:\n  {config.init.command}"
+        )
+    return release.read_params(source, like)

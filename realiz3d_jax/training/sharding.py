@@ -1,0 +1,112 @@
+"""The device mesh and the one table that says how every array of a run lies on it.
+
+Mesh axes: ``data`` replicates parameters, ``fsdp`` shards them; the batch is split over both. The table maps a parameter's path
+to the axis that ``fsdp`` splits, always one of width (never the stacked axis, and never one that is fused from several
+meanings: those would be cut across). Every leaf must be matched by exactly one rule, so a new parameter cannot go unnoticed.
+"""
+
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.training.config import MeshConfig
+from realiz3d_jax.training.state import TrainState
+
+Tree = Any
+
+RULES: tuple[tuple[str, int | None], ...] = (
+    (r"backbone/blocks/.+/(query_key_value|query|key_value)/kernel", 1),  # [L, D, (3|2), K, h]
+    (r"backbone/blocks/.+/out/kernel", 3),  # [L, K, h, D]
+    (r"backbone/blocks/mlp/(first|second)/kernel", 1),  # [L, D, 4D], [L, 4D, D]
+    (r"backbone/(patch_embedding|timestep_embedding/.+|caption_projection/.+|final/linear)/kernel", 0),
+    (r"backbone/modulation/kernel", 0),  # [D, 6, D]
+    (r"backbone/.+/bias", None),
+    (r"backbone/(blocks|final)/table", None),
+    (r"control/kernel", None),
+    (r"shifters/(left|right|embedding)", None),
+)
+"""(path, the axis that ``fsdp`` splits or None), matched against the whole path."""
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh of ``config`` over ``devices`` (all, by default).
+
+    Raises:
+      UserError: the axes' product is not the number of devices.
+    """
+    devices = devices or jax.devices()
+    sizes = [config.data, config.fsdp]
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = len(devices) // abs(int(np.prod(sizes)))
+    if min(sizes) < 1 or np.prod(sizes) != len(devices):
+        raise UserError(
+            f"config.mesh: data={config.data}, fsdp={config.fsdp} does not fit {len(devices)} devices; "
+            "their product must be that number (-1 takes what is left)."
+        )
+    return jax.make_mesh(tuple(sizes), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto), devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis over all devices."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """One copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def params_sharding(params: Tree, mesh: Mesh) -> Tree:
+    """The sharding of every leaf of ``{partition: ...}``, by ``RULES``.
+
+    Raises:
+      ValueError: a leaf is matched by no rule or by several.
+    """
+
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        axis = _rule("/".join(str(key.key) for key in path))
+        if axis is None or leaf.shape[axis] % mesh.shape["fsdp"]:
+            return replicated(mesh)
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
+
+    return jax.tree_util.tree_map_with_path(sharding, params)
+
+
+def state_sharding(state: TrainState, mesh: Mesh) -> TrainState:
+    """The sharding of every leaf of a state (or of its shapes): moments and averages lie like their parameters."""
+    by_partition = params_sharding(state.params, mesh)
+    trainable = {name: by_partition[name] for name in state.ema}
+    like_params = jax.tree.structure(state.ema)
+
+    def lies_like_params(subtree: Any) -> bool:
+        return jax.tree.structure(subtree) == like_params
+
+    def shard(subtree: Any) -> Any:
+        if not lies_like_params(subtree):
+            return replicated(mesh)
+        return jax.tree.map(
+            lambda leaf, param, rule: rule if leaf.shape == param.shape else replicated(mesh),
+            subtree,
+            state.ema,
+            trainable,
+        )
+
+    return TrainState(
+        step=replicated(mesh),
+        params=by_partition,
+        opt_state=jax.tree.map(shard, state.opt_state, is_leaf=lies_like_params),
+        ema=trainable,
+        skipped=replicated(mesh),
+        skipped_in_a_row=replicated(mesh),
+    )
+
+
+def _rule(path: str) -> int | None:
+    matches = [axis for pattern, axis in RULES if re.fullmatch(pattern, path)]
+    if len(matches) != 1:
+        raise ValueError(f"parameter {path!r} is matched by {len(matches)} sharding rules, expected exactly one")
+    return matches[0]
