@@ -50,6 +50,7 @@ class Classifier:
     facts: dict[str, Any]
 
 
+@functools.partial(jax.jit, static_argnames="words")
 def init(key: jax.Array, words: int) -> Params:
     """Parameters, float32: four convolutions, a dense layer to the features, and the heads "domain" and "words"."""
     inputs = (3, *_CHANNELS[:-1])
@@ -131,22 +132,16 @@ def train(
     words = _vocabulary(captions)
     labels = np.array([[word in said for word in words] for said in map(_words, captions)], np.float32)
     targets = np.concatenate([np.asarray(real, np.float32)[:, None], labels], axis=1)
-    optimizer = optax.adamw(optax.cosine_decay_schedule(learning_rate, steps), weight_decay=1e-4)
+    schedule = (learning_rate, steps)
     key = jax.random.key(seed)
     params = init(jax.random.fold_in(key, steps), len(words))
-    state = optimizer.init(params)
+    state = _optimizer(schedule).init(params)
     random = np.random.default_rng(seed)
-
-    @jax.jit
-    def update(params, state, batch, target, key):
-        loss, gradient = jax.value_and_grad(_loss)(params, _augmented(key, batch), target)
-        change, state = optimizer.update(gradient, state, params)
-        return optax.apply_updates(params, change), state, loss
-
     with progress.bar("classifier", steps) as advance:
         for step in range(steps):
             chosen = random.integers(len(images), size=_BATCH)
-            params, state, loss = update(params, state, images[chosen], targets[chosen], jax.random.fold_in(key, step))
+            noise = jax.random.fold_in(key, step)
+            params, state, loss = _update(schedule, params, state, images[chosen], targets[chosen], noise)
             advance(note=f"loss {loss:.3f}" if step % 50 == 0 else "")
     facts = {"seed": seed, "steps": steps, "images": len(images), "size": int(images.shape[1])}
     return Classifier(jax.tree.map(np.asarray, params), words, facts)
@@ -197,6 +192,18 @@ def _dense(layer: dict[str, jax.Array], x: jax.Array) -> jax.Array:
 def _evaluate(params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     logits, features, _ = apply(params, images.astype(jnp.float32) / 255.0)
     return jax.nn.sigmoid(logits), features
+
+
+def _optimizer(schedule: tuple[float, int]) -> optax.GradientTransformation:
+    """AdamW, from the learning rate at the start and the number of steps."""
+    return optax.adamw(optax.cosine_decay_schedule(*schedule), weight_decay=1e-4)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _update(schedule, params, state, images, targets, key):
+    loss, gradient = jax.value_and_grad(_loss)(params, _augmented(key, images), targets)
+    change, state = _optimizer(schedule).update(gradient, state, params)
+    return optax.apply_updates(params, change), state, loss
 
 
 def _loss(params: Params, images: jax.Array, targets: jax.Array) -> jax.Array:
