@@ -6,7 +6,6 @@ bytes, which decode six times faster than TFDS' default; ArrayRecord compresses 
 """
 
 import json
-import operator
 import os
 import pathlib
 from collections.abc import Sequence
@@ -127,7 +126,8 @@ def dataset_path(directory: str | os.PathLike[str], dataset: str, size: int) -> 
 
 def prepare_command(directory: str | os.PathLike[str], dataset: str, size: int) -> str:
     """The command that makes a dataset."""
-    return f"python -m realiz3d_jax.prepare --dataset {dataset} --directory {directory} --size {size}"
+    what = "--self-generate" if dataset == "shapes_generated" else f"--dataset {dataset}"
+    return f"python -m realiz3d_jax.prepare {what} --directory {directory} --size {size}"
 
 
 class Records(Sequence):
@@ -148,7 +148,7 @@ class Records(Sequence):
         return len(self._source)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray | str | int]:
-        return {name: _plain(value) for name, value in self._source[operator.index(index)].items()}
+        return {name: _plain(value) for name, value in self._source[range(len(self))[index]].items()}
 
 
 def open_split(directory: str | os.PathLike[str], dataset: str, split: str, size: int = 32) -> Records:
@@ -198,13 +198,17 @@ def _check_shard(path: pathlib.Path, expected: int, mend: str) -> None:
     """Raises unless the record file is there and its index, which lies at its end, lists ``expected`` records."""
     if not path.is_file():
         raise UserError(f"{path}: this record file is missing. {mend}")
-    reader = array_record_module.ArrayRecordReader(os.fspath(path))
-    found = reader.num_records()
-    reader.close()
+    found, reason = 0, ""
+    try:
+        reader = array_record_module.ArrayRecordReader(os.fspath(path))
+        found = reader.num_records()
+        reader.close()  # raises what went wrong on opening
+    except RuntimeError as error:
+        reason = f" ({error})"
     if found != expected:
         raise UserError(
             f"{path}: {found} readable records in {path.stat().st_size} bytes; expected {expected} records: "
-            f"the file is truncated or broken. {mend}"
+            f"the file is truncated or broken{reason}. {mend}"
         )
 
 

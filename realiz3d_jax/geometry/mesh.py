@@ -229,8 +229,9 @@ def _primitives(content: bytes, name: str) -> Iterable[tuple[np.ndarray, np.ndar
     or None, face colours float32[F, 3]."""
     try:
         file = gltf.load_glb(io.BytesIO(content))
-        placed = list(_placed(file["graph"]))
         geometry = file["geometry"]
+        order = {key: place for place, key in enumerate(geometry)}  # as in the file; trimesh walks its nodes backwards
+        placed = sorted(_placed(file["graph"]), key=lambda item: order[item[0]])
     except (
         Exception
     ) as error:  # trimesh lets whatever goes wrong while parsing pass: struct, index, key and JSON errors

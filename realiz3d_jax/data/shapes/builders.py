@@ -5,6 +5,7 @@ import io
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 
 import tensorflow_datasets as tfds
@@ -89,6 +90,7 @@ def write(
     builder = BUILDERS[dataset](
         sources=sources, metadata=metadata, config=str(size), data_dir=os.fspath(directory), file_format="array_record"
     )
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces its own paths and unknown sizes there
-        builder.download_and_prepare()
+    # TFDS announces paths and unknown sizes on stdout, and makes a folder for downloads although there are none.
+    with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as downloads:
+        builder.download_and_prepare(download_dir=downloads)
     return path

@@ -12,6 +12,7 @@ order, size or relation of its parts, has been seen in training, while each colo
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 
@@ -106,10 +107,14 @@ def make_object(split: str, index: int, seed: int = SEED) -> ShapesObject:
       index: from 0.
       seed: of the whole benchmark.
     """
-    singles = int(np.floor(index * SINGLE_SHARE))
-    single = int(np.floor((index + 1) * SINGLE_SHARE)) > singles
+    singles, following = (int(np.floor(number * SINGLE_SHARE)) for number in (index, index + 1))
+    if _ROLES[split] != "train":
+        # Few single solids are held out; a held-out split takes each once, and goes on with pairs.
+        available = len(COMBINATIONS[_ROLES[split], 1])
+        singles, following = min(singles, available), min(following, available)
+    single = following > singles
     choices = COMBINATIONS[_ROLES[split], 1 if single else 2]
-    order = np.random.default_rng([seed, _SPLITS[split], int(single)]).permutation(len(choices))
+    order = _order(seed, _SPLITS[split], single, len(choices))
     combination = choices[order[(singles if single else index - singles) % len(choices)]]
     generator = np.random.default_rng([seed, _SPLITS[split], 2, index])
     if single:
@@ -117,6 +122,17 @@ def make_object(split: str, index: int, seed: int = SEED) -> ShapesObject:
     else:
         caption, parts = _composed(combination, generator)
     return ShapesObject(f"{split}_{index:05d}", caption, combination, parts)
+
+
+@functools.cache
+def _order(seed: int, split: int, single: bool, number: int) -> list[int]:
+    """The order in which a split takes its combinations."""
+    return np.random.default_rng([seed, split, int(single)]).permutation(number).tolist()
+
+
+@functools.cache
+def _surface(shape: str) -> primitives.Surface:
+    return SHAPES[shape]()
 
 
 def _composed(combination: tuple[Pair, ...], generator: np.random.Generator) -> tuple[str, tuple[mesh.Part, ...]]:
@@ -150,7 +166,7 @@ def _noun(size: str, pair: Pair) -> str:
 
 def _solid(pair: Pair, size: float, generator: np.random.Generator) -> mesh.Part:
     """A solid of a size, with a few percent of jitter in size, in proportion and in heading."""
-    vertices, faces, normals = SHAPES[pair[1]]()
+    vertices, faces, normals = _surface(pair[1])
     width, height = size * (1 + 0.05 * generator.uniform(-1, 1, 2))
     angle = np.deg2rad(3) * generator.uniform(-1, 1)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])

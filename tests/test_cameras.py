@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from realiz3d_jax.geometry import cameras
+
+
+@pytest.mark.parametrize("azimuth", [0, 30, 90, 180, 270])
+def test_view_axes_are_orthonormal_and_right_handed(azimuth):
+    axes = cameras.view_axes(azimuth)
+    np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-15)
+    np.testing.assert_allclose(np.cross(axes[0], axes[1]), axes[2], atol=1e-15)
+
+
+def test_the_standard_views_stand_counter_clockwise_seen_from_above():
+    places = [cameras.view_axes(azimuth)[2].tolist() for azimuth in cameras.AZIMUTHS]
+    assert places == [[0, -1, 0], [1, 0, 0], [0, 1, 0], [-1, 0, 0]]
+    rights = [cameras.view_axes(azimuth)[0].tolist() for azimuth in cameras.AZIMUTHS]
+    assert rights == [[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]]
+
+
+@pytest.mark.parametrize("azimuth", [0, 57, 90, 180, 270])
+@pytest.mark.parametrize("size", [32, 33])
+def test_the_ray_of_a_pixel_projects_to_its_centre(azimuth, size):
+    origins, direction = cameras.pixel_rays(azimuth, size)
+    pixels, depth = cameras.project(origins + 1.7 * direction, azimuth, size)
+    row, column = np.mgrid[:size, :size]
+    np.testing.assert_allclose(pixels[..., 0], column + 0.5, atol=1e-12)
+    np.testing.assert_allclose(pixels[..., 1], row + 0.5, atol=1e-12)
+    np.testing.assert_allclose(depth, 1.7, atol=1e-12)
+
+
+def test_pixel_centres_lie_where_the_convention_says():
+    size = 8
+    origins, _ = cameras.pixel_rays(0, size)
+    for row, column in [(0, 0), (2, 5), (7, 7)]:
+        u, v = ((column + 0.5) / size - 0.5) * 1.1, (0.5 - (row + 0.5) / size) * 1.1
+        np.testing.assert_allclose(origins[row, column, [0, 2]], [u, v], atol=1e-15)
+
+
+def test_the_rays_of_a_pixel_average_to_its_centre():
+    fine, _ = cameras.pixel_rays(90, 16, samples=3)
+    coarse, _ = cameras.pixel_rays(90, 16)
+    np.testing.assert_allclose(fine.reshape(16, 3, 16, 3, 3).mean(axis=(1, 3)), coarse, atol=1e-12)
+
+
+def test_up_is_up_right_is_right_and_near_is_near():
+    (center, up, right), depth = cameras.project(np.array([[0, -0.4, 0], [0, 0, 0.5], [0.5, 0.4, 0]]), 0, 32)
+    np.testing.assert_allclose(center, [16, 16])
+    assert up[1] < 2
+    assert right[0] > 30
+    assert depth[0] < depth[2]
