@@ -149,6 +149,7 @@ def broken_files():
     nan = ball()
     nan.vertices[3] = np.nan
     flat = mesh.Part(np.ones((3, 3)), np.array([[0, 1, 2]]), np.tile([0, 0, 1.0], (3, 1)), (1, 0, 0))
+    tiny = ball(1e-14)
     points = io.BytesIO()
     trimesh.Scene(trimesh.PointCloud([[0, 0, 0], [1, 1, 1]])).export(points, file_type="glb")
     out_of_range = ball()
@@ -160,6 +161,7 @@ def broken_files():
         "header_only": (whole[:12], "cannot be read as GLB"),
         "no_faces": (points.getvalue(), "no faces"),
         "no_area": (mesh.write_glb([flat]), "no faces"),
+        "no_extent": (mesh.write_glb([tiny]), "all vertices lie in one point"),
         "nan": (mesh.write_glb([nan]), "not finite"),
         "out_of_range": (mesh.write_glb([out_of_range]), "60000"),
     }
