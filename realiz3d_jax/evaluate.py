@@ -61,17 +61,14 @@ def main(argv: list[str]) -> None:
     output = pathlib.Path(_OUTPUT.value)
     files.writable_directory(output.parent)
     classifier = domain_score.load(_CLASSIFIER.value)
-    samples = {folder: read_items(folder) for folder in _SAMPLES.value}
+    samples = dict(zip(_short_names(_SAMPLES.value), map(read_items, _SAMPLES.value), strict=True))
     size = _common_size([item for items in samples.values() for item in items])
     split = records.open_split(_DATA.value, "shapes_assets", _SPLIT.value, size)
     images = {"real": np.concatenate([record["real"] for record in split])}
     if _BASE_IMAGES.value != "none":
         images["base"] = _base_images(_BASE_IMAGES.value, size)
     features = {name: domain_score.evaluate(classifier.params, images[name])[1] for name in images}
-    rows = {
-        name: evaluate_views(items, features, classifier, description=name)
-        for name, items in zip(_short_names(list(samples)), samples.values(), strict=True)
-    }
+    rows = {name: evaluate_views(items, features, classifier, description=name) for name, items in samples.items()}
     rows |= _true_renders(split, {item.name for items in samples.values() for item in items}, features, classifier)
     result = {
         "size": size,
@@ -100,25 +97,28 @@ def read_items(folder: str) -> list[Item]:
 
 
 def table(rows: dict[str, dict[str, Any]]) -> rich.table.Table:
-    """The figures of all rows, to look at."""
-    result = rich.table.Table(title="Realism, control and consistency")
-    result.add_column("samples")
-    columns = {
+    """The figures, to look at: a line for each, a column for each folder."""
+    lines = {
         "real score ↑": lambda row: f"{row['domain_score']['mean']:.3f}",
-        "> 0.5 ↑": lambda row: f"{row['domain_score']['fraction']:.2f}",
-        "FID base ↓": lambda row: f"{row['fid_base']:.1f}",
-        "KID base ↓": lambda row: f"{row['kid_base']['mean']:.3f}",
-        "FID real ↓": lambda row: f"{row['fid_real']:.1f}",
-        "KID real ↓": lambda row: f"{row['kid_real']['mean']:.3f}",
-        "IoU ↑": lambda row: f"{row['silhouette_iou']['mean']:.3f}",
-        "whole PSNR / SSIM ↑": lambda row: "{psnr:.2f} / {ssim:.3f}".format(**row["consistency"]["whole"]),
-        "overlap PSNR / SSIM ↑": lambda row: "{psnr:.2f} / {ssim:.3f}".format(**row["consistency"]["overlap"]),
-        "overlap": lambda row: f"{row['consistency']['overlap']['fraction']:.2f}",
+        "real score > 0.5 ↑": lambda row: f"{row['domain_score']['fraction']:.2f}",
+        "FID, base images ↓": lambda row: f"{row['fid_base']:.2f}",
+        "KID, base images ↓": lambda row: f"{row['kid_base']['mean']:.3f}",
+        "FID, real renders ↓": lambda row: f"{row['fid_real']:.2f}",
+        "KID, real renders ↓": lambda row: f"{row['kid_real']['mean']:.3f}",
+        "silhouette IoU ↑": lambda row: f"{row['silhouette_iou']['mean']:.3f}",
+        "consistency PSNR ↑": lambda row: f"{row['consistency']['whole']['psnr']:.2f}",
+        "consistency SSIM ↑": lambda row: f"{row['consistency']['whole']['ssim']:.3f}",
+        "overlap-only PSNR ↑": lambda row: f"{row['consistency']['overlap']['psnr']:.2f}",
+        "overlap-only SSIM ↑": lambda row: f"{row['consistency']['overlap']['ssim']:.3f}",
+        "overlap / foreground": lambda row: f"{row['consistency']['overlap']['fraction']:.2f}",
+        "objects": lambda row: str(row["count"]["objects"]),
     }
-    for column in columns:
-        result.add_column(column, justify="right")
-    for name, row in rows.items():
-        result.add_row(name, *[_cell(figure, row) for figure in columns.values()])
+    result = rich.table.Table(title="Realism, control and consistency")
+    result.add_column("", no_wrap=True)
+    for name in rows:
+        result.add_column(name, justify="right")
+    for label, figure in lines.items():
+        result.add_row(label, *[_cell(figure, row) for row in rows.values()])
     return result
 
 
@@ -192,9 +192,13 @@ def _base_images(source: str, size: int) -> np.ndarray:
 
 
 def _short_names(folders: Sequence[str]) -> list[str]:
-    """The last parts of the paths, as few as tell the folders apart."""
+    """The last parts of the paths, as few as tell the folders apart.
+
+    Raises:
+      UserError: a folder is there twice.
+    """
     parts = [pathlib.Path(folder).resolve().parts for folder in folders]
-    for count in range(1, max(map(len, parts))):
+    for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]
         if len(set(names)) == len(names):
             return names

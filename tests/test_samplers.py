@@ -176,3 +176,12 @@ def test_predictions_of_x0_are_not_clipped():
     timesteps = Schedule().sampling_timesteps(5)
     x0 = run(DDIM(), timesteps, jnp.zeros((5, 3)), jnp.full((3,), 50.0))
     assert np.min(x0) > 50.0
+
+
+def test_with_a_key_each_what_a_sample_draws_does_not_depend_on_its_batch():
+    noise, epsilons = jnp.zeros((3, 6)), jnp.ones((10, 1, 6))
+    timesteps, keys = Schedule().sampling_timesteps(10), jax.random.split(jax.random.key(7), 3)
+    together = run(DDIM(1.0), timesteps, epsilons, noise, keys)
+    alone = run(DDIM(1.0), timesteps, epsilons, noise[1:2], keys[1:2])
+    np.testing.assert_array_equal(together[1:2], alone)
+    assert np.max(np.abs(together[0] - together[1])) > 0.1

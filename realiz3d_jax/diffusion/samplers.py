@@ -126,7 +126,8 @@ def sample(
         from them in float64. A list that starts below T - 1 continues a partly noised ``noise`` (SDEdit).
       denoise: (x: float[B, ...], timestep: int32[], index: int32[] in [0, S)) -> epsilon: float[B, ...].
       noise: float[B, ...]: x at the first timestep; its dtype is the dtype of all arithmetic here.
-      key: what fresh noise is drawn from, by ``fold_in(key, index)``; unused if the sampler takes none.
+      key: what fresh noise is drawn from, by ``fold_in(key, index)``; unused if the sampler takes none. One key, or B keys:
+        then what a sample draws does not depend on the batch that it is in.
     """
     levels = trajectory(schedule, timesteps)
     fresh, momentum = sampler.coefficients(levels)
@@ -147,8 +148,14 @@ def sample(
         x0 = (x - sigma * epsilon) / signal  # (1)
         x = next_signal * x0 + residual * epsilon + momentum * (x0 - previous)  # (2)
         if stochastic:
-            x = x + fresh * jax.random.normal(jax.random.fold_in(key, now["index"]), x.shape, x.dtype)
+            x = x + fresh * _fresh_noise(key, now["index"], x)
         return (x, x0), None
 
     (x, _), _ = jax.lax.scan(step, (noise, jnp.zeros_like(noise)), steps)
     return x
+
+
+def _fresh_noise(key: jax.Array, index: jax.Array, like: jax.Array) -> jax.Array:
+    if key.ndim:
+        return jax.vmap(_fresh_noise, (0, None, 0))(key, index, like)
+    return jax.random.normal(jax.random.fold_in(key, index), like.shape, like.dtype)

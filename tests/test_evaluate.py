@@ -1,0 +1,169 @@
+"""The command ``evaluate``: from folders of items to figures, and what it says of bad ones."""
+
+import hashlib
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
+
+from realiz3d_jax import evaluate
+from realiz3d_jax.data import records
+from realiz3d_jax.data.shapes import making
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.metrics import domain_score
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> pathlib.Path:
+    """A folder with a tiny shapes_assets, whose test split has three objects."""
+    directory = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(making, "HELD_OUT_COUNT", {"validation": 1, "test": 3})
+        making.prepare(directory, "shapes_assets", 32, count=2, workers=1)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory) -> pathlib.Path:
+    path = tmp_path_factory.mktemp("classifier") / "classifier.safetensors"
+    params = jax.tree.map(np.asarray, domain_score.init(jax.random.key(0), 2))
+    domain_score.save(path, domain_score.Classifier(params, ("red", "blue"), {"seed": 0}))
+    return path
+
+
+@pytest.fixture
+def samples(data: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """Items as ``sample`` writes them, with the true synthetic renders as their views."""
+    split = records.open_split(data, "shapes_assets", "test")
+    for record in split:
+        mesh = split.path / record["mesh"]
+        write_item(tmp_path / "out" / record["uid"], record["uid"], record["synthetic"], mesh)
+    return tmp_path / "out"
+
+
+def write_item(folder: pathlib.Path, uid: str, views: np.ndarray, mesh: pathlib.Path, task: str = "texture") -> None:
+    folder.mkdir(parents=True)
+    for azimuth, view in zip((0, 90, 180, 270), views, strict=True):
+        Image.fromarray(view).save(folder / f"view_{azimuth:03d}.png")
+    source = {"path": str(mesh), "sha256": hashlib.sha256(mesh.read_bytes()).hexdigest()}
+    description = {"uid": uid, "caption": "a thing", "task": task, "mesh": source}
+    (folder / "item.json").write_text(json.dumps(description))
+
+
+@pytest.fixture
+def judge(data: pathlib.Path, classifier: pathlib.Path, tmp_path: pathlib.Path):
+    """Runs the command on folders; returns what it wrote."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["test"])
+
+    def run(*folders: pathlib.Path, base: str = "none", output: pathlib.Path = tmp_path / "metrics.json") -> dict:
+        values = {
+            "samples": [str(folder) for folder in folders],
+            "output": str(output),
+            "data": str(data),
+            "base-images": base,
+            "classifier": str(classifier),
+        }
+        with flagsaver.flagsaver(**values):
+            evaluate.main(["evaluate"])
+        return json.loads(output.read_text())
+
+    return run
+
+
+def test_each_folder_is_a_row_beside_the_true_renders_of_its_objects(judge, samples, tmp_path, capsys):
+    shutil.copytree(samples, tmp_path / "half")
+    shutil.rmtree(next((tmp_path / "half").iterdir()))
+    result = judge(samples, tmp_path / "half", base=str(samples))
+    assert list(result["rows"]) == ["out", "half", "true synthetic renders", "true real renders"]
+    assert [row["count"]["objects"] for row in result["rows"].values()] == [3, 2, 3, 3]
+    assert result["references"] == {"real": {"images": 12}, "base": {"images": 12}}
+    out, true = result["rows"]["out"], result["rows"]["true synthetic renders"]
+    assert out["fid_base"] == pytest.approx(0.0, abs=1e-3)
+    assert out["fid_real"] > 10 * abs(out["fid_base"])
+    for figure in ("domain_score", "silhouette_iou", "consistency", "fid_real"):
+        assert out[figure] == true[figure]
+    assert "fid_real" not in result["rows"]["true real renders"]
+    printed = capsys.readouterr().out
+    assert "overlap-only PSNR" in printed
+    assert f"{out['silhouette_iou']['mean']:.3f}" in printed
+
+
+def test_views_that_no_mesh_controlled_are_judged_by_looks_alone(judge, samples, data, tmp_path):
+    record = records.open_split(data, "shapes_assets", "test")[0]
+    mesh = next(data.rglob("*.glb"))
+    write_item(tmp_path / "free" / "x", "x", record["real"], mesh, task="text_to_multiview")
+    result = judge(tmp_path / "free")
+    assert list(result["rows"]) == ["free"]  # no object of the split, so no true renders
+    assert result["rows"]["free"]["consistency"] is None
+
+
+def break_view(item: pathlib.Path) -> None:
+    (item / "view_090.png").write_bytes(b"\x89PNG")
+
+
+def lose_view(item: pathlib.Path) -> None:
+    (item / "view_180.png").unlink()
+
+
+def shrink_view(item: pathlib.Path) -> None:
+    Image.new("RGB", (16, 16)).save(item / "view_000.png")
+
+
+def break_description(item: pathlib.Path) -> None:
+    (item / "item.json").write_text('{"uid": "a"')
+
+
+def lose_mesh(item: pathlib.Path) -> None:
+    description = json.loads((item / "item.json").read_text())
+    description["mesh"]["path"] = str(item / "gone.glb")
+    (item / "item.json").write_text(json.dumps(description))
+
+
+def exchange_mesh(item: pathlib.Path) -> None:
+    description = json.loads((item / "item.json").read_text())
+    description["mesh"]["sha256"] = "0" * 64
+    (item / "item.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (break_view, r"view_090\.png: cannot be read as an image"),
+        (lose_view, r"view_180\.png: cannot be read as an image"),
+        (shrink_view, r"found views of 16 x 16, 32 x 32"),
+        (break_description, r"item\.json: cannot be read"),
+        (lose_mesh, r"gone\.glb is not there"),
+        (exchange_mesh, r"is not the mesh that"),
+    ],
+)
+def test_a_damaged_item_is_named_and_earlier_figures_stay(judge, samples, tmp_path, harm, message):
+    output = tmp_path / "metrics.json"
+    output.write_text('{"earlier": true}')
+    harm(sorted(samples.iterdir())[1])
+    with pytest.raises(UserError, match=message):
+        judge(samples, output=output)
+    assert json.loads(output.read_text()) == {"earlier": True}
+
+
+def test_folders_without_items_and_folders_given_twice_are_refused(judge, samples, tmp_path):
+    with pytest.raises(UserError, match=r"no items .* in it"):
+        judge(tmp_path / "nothing")
+    with pytest.raises(UserError, match="given twice"):
+        judge(samples, samples)
+
+
+def test_base_images_of_another_size_or_too_few_are_refused(judge, samples, tmp_path):
+    with pytest.raises(UserError, match="found 0 PNGs"):
+        judge(samples, base=str(tmp_path / "nothing"))
+    (tmp_path / "base").mkdir()
+    for name in "ab":
+        Image.new("RGB", (64, 64)).save(tmp_path / "base" / f"{name}.png")
+    with pytest.raises(UserError, match="found 64 x 64 pixels, expected 32 x 32"):
+        judge(samples, base=str(tmp_path / "base"))
