@@ -12,12 +12,12 @@ def get_config(size: str = "shapes"):
         TrainConfig(
             stage="pretrain",
             workdir="runs/base",
-            steps=24_000,
+            steps=6_000,
             model=preset(size),
             method={"name": "pretraining"},
-            ema_decay=0.9995,
-            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=500, weight_decay=0.03),
+            ema_decay=0.999,
+            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="trapezoid", warmup_steps=300, weight_decay=0.03),
             data=DataConfig(batch_grids=16),
-            log=LogConfig(metrics_every=100, samples_every=2_000, checkpoint_every=500),
+            log=LogConfig(metrics_every=100, samples_every=1_000, checkpoint_every=500),
         )
     )

@@ -1,4 +1,4 @@
-"""Makes the datasets: ``python -m realiz3d_jax.prepare --dataset shapes_photos``.
+"""Makes the datasets: ``python -m realiz3d_jax.prepare --dataset shapes_assets``, ``... --self-generate``.
 
 What is interrupted resumes when the same command is given again; what is there already is left as it is.
 """
@@ -7,29 +7,38 @@ import functools
 import time
 from collections.abc import Callable
 
-from absl import flags, logging
+from absl import flags
 
 from realiz3d_jax import errors
 from realiz3d_jax.data import records
 from realiz3d_jax.data.shapes import making, objects
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.training import platform
+from realiz3d_jax.training.pretrained import SHIPPED, open_model
+from realiz3d_jax.training.self_generation import self_generate
 
 _DATASET = flags.DEFINE_string(
     "dataset",
     None,
-    "What to make: shapes_photos (to pre-train the base model on) or "
-    "shapes_assets (meshes, geometry maps and renders).",
+    "What to make: shapes_photos (to pre-train the base model on), "
+    "shapes_assets (meshes, geometry maps and renders) or shapes_generated (see --self-generate).",
 )
 _DIRECTORY = flags.DEFINE_string("directory", "datasets", "Where datasets are kept.")
 _SIZE = flags.DEFINE_integer("size", 32, "Pixels along a side of a view: 32 or 64.")
 _COUNT = flags.DEFINE_integer(
     "count",
     None,
-    "Objects of the training split; by default "
+    "Objects of the training split, or captions to self-generate from; by default "
     + ", ".join(f"{count} for {name}" for name, count in making.DEFAULT_COUNT.items())
     + ".",
 )
 _SEED = flags.DEFINE_integer("seed", objects.SEED, "Seed of the objects.")
+_SELF_GENERATE = flags.DEFINE_bool(
+    "self-generate",
+    False,
+    "Make shapes_generated: the real training images, drawn from the base model with the captions of shapes_assets.",
+)
+_BASE = flags.DEFINE_string("base", str(SHIPPED["base"]), "The base model for --self-generate: a workdir or a release.")
 _WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one per core.")
 
 
@@ -47,9 +56,19 @@ def _shapes(dataset: str) -> str:
     return f"{path}: made {dataset} ({content}) in {time.monotonic() - start:.0f} s."
 
 
+def _generated() -> str:
+    """Makes the self-generated images; returns what to tell the user."""
+    start = time.monotonic()
+    path, made = self_generate(_DIRECTORY.value, open_model(_BASE.value), _COUNT.value, _SEED.value)
+    if not made:
+        return f"{path}: shapes_generated is there already; nothing to do."
+    return f"{path}: made shapes_generated in {time.monotonic() - start:.0f} s."
+
+
 DATASETS: dict[str, Callable[[], str]] = {
     "shapes_photos": functools.partial(_shapes, "shapes_photos"),
     "shapes_assets": functools.partial(_shapes, "shapes_assets"),
+    "shapes_generated": _generated,
 }
 """What makes each dataset: it reads the flags and returns a line to print."""
 
@@ -58,10 +77,13 @@ def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) > 1:
         raise UserError(f"argument {argv[1]!r}: not understood; expected flags only, such as --dataset shapes_photos.")
-    if _DATASET.value not in DATASETS:
-        raise UserError(f"--dataset={_DATASET.value}: unknown; expected one of {', '.join(DATASETS)}.")
-    logging.set_verbosity(logging.WARNING)  # TFDS announces every file that it reads
-    print(DATASETS[_DATASET.value]())
+    if _SELF_GENERATE.value and _DATASET.value not in (None, "shapes_generated"):
+        raise UserError(f"--self-generate makes shapes_generated; --dataset={_DATASET.value} was given as well.")
+    dataset = "shapes_generated" if _SELF_GENERATE.value else _DATASET.value
+    if dataset not in DATASETS:
+        raise UserError(f"--dataset={dataset}: unknown; expected one of {', '.join(DATASETS)}.")
+    platform.start()
+    print(DATASETS[dataset]())
 
 
 if __name__ == "__main__":

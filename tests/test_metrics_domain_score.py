@@ -1,11 +1,17 @@
 """The domain classifier: that it learns looks, names words, repeats itself, and travels through a file."""
 
+import pathlib
+
 import jax
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from realiz3d_jax.data.shapes import examples
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.metrics import domain_score
+
+SHIPPED = pathlib.Path(domain_score.__file__).parent.parent / "pretrained" / "shapes_classifier.safetensors"
 
 WORDS = {"red": (210, 40, 40), "green": (40, 160, 60), "blue": (40, 80, 210)}
 
@@ -90,3 +96,18 @@ def test_a_missing_truncated_or_foreign_file_is_named_with_the_mend(classifier: 
     domain_score.save(path, domain_score.Classifier(parts, classifier.words, {}))
     with pytest.raises(UserError, match="does not hold the layers"):
         domain_score.load(path)
+
+
+def test_the_shipped_classifier_tells_the_looks_of_held_out_objects_apart_as_its_file_says():
+    shipped = domain_score.load(SHIPPED)
+    assert shipped.facts["held_out_accuracy"] >= 0.98
+    assert shipped.facts["command"].startswith("python -m realiz3d_jax.evaluate --train-classifier")
+    found = [examples.asset_example("test", index, shipped.facts["size"], 0)[0] for index in range(10)]
+    images = np.concatenate([example[look] for example in found for look in ("synthetic", "real")])
+    real = np.tile(np.repeat([False, True], 4), len(found))
+    assert domain_score.accuracy(shipped.params, images, real) >= 0.98
+    # Neither noise nor blur is what it goes by.
+    noisy = np.clip(images + np.random.default_rng(0).normal(0, 8, images.shape), 0, 255).astype(np.uint8)
+    blurred = ndimage.uniform_filter(images, size=(1, 2, 2, 1), mode="nearest")
+    assert domain_score.accuracy(shipped.params, noisy, real) >= 0.95
+    assert domain_score.accuracy(shipped.params, blurred, real) >= 0.95

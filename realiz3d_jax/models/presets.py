@@ -6,9 +6,9 @@ from realiz3d_jax.models.dit import DiTConfig
 PRESETS: dict[str, DiTConfig] = {
     # The shapes benchmark in pixel space: 32 px views of 8 x 8 tokens. Unrolled: faster than a scan at this size on CPUs.
     "shapes": DiTConfig(
-        width=160,
+        width=128,
         depth=8,
-        heads=5,
+        heads=4,
         patch_size=4,
         in_channels=3,
         out_channels=6,

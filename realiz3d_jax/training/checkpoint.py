@@ -104,6 +104,16 @@ def read_config(workdir: str | os.PathLike[str]) -> TrainConfig:
     return from_config_dict(meta["config"])
 
 
+def latest_step(workdir: str | os.PathLike[str]) -> int:
+    """The step of the newest checkpoint of ``workdir``.
+
+    Raises:
+      UserError: there is no complete checkpoint.
+    """
+    with _reader(workdir) as manager:
+        return manager.latest_step()
+
+
 def read_params(workdir: str | os.PathLike[str], like: Tree, averaged: bool = True) -> Tree:
     """Partitions of the newest checkpoint of ``workdir``, and nothing else of it.
 

@@ -24,7 +24,8 @@ class OptimizerConfig:
 
     Attributes:
       learning_rate: the peak.
-      schedule: "constant" or "cosine" (to zero at the last step), after ``warmup_steps`` of linear warm-up.
+      schedule: after ``warmup_steps`` of linear warm-up "constant", "cosine" (to zero at the last step) or "trapezoid"
+        (constant, then linearly to zero over the last fifth of the steps: a run can be prolonged before that).
       clip_norm: the largest global norm of the trainable gradients; 0 does not clip.
     """
 

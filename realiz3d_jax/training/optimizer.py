@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Iteration
 from realiz3d_jax.models import dit
 from realiz3d_jax.training.config import OptimizerConfig
@@ -72,11 +73,24 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The learning rate at a step, from 0."""
-    if config.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup_steps, steps)
-    warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
-    return optax.join_schedules([warmup, optax.constant_schedule(config.learning_rate)], [config.warmup_steps])
+    """The learning rate at a step, from 0.
+
+    Raises:
+      UserError: the schedule is unknown.
+    """
+    peak, warmup = config.learning_rate, config.warmup_steps
+    after_warmup = {
+        "constant": optax.constant_schedule(peak),
+        "cosine": optax.cosine_decay_schedule(peak, max(steps - warmup, 1)),
+        "trapezoid": optax.linear_schedule(peak, 0.0, steps // 5, transition_begin=steps - steps // 5 - warmup),
+    }
+    if config.schedule not in after_warmup:
+        raise UserError(
+            f"config.optimizer.schedule: found {config.schedule!r}, expected one of {', '.join(after_warmup)}."
+        )
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, peak, warmup), after_warmup[config.schedule]], boundaries=[warmup]
+    )
 
 
 def _where(active: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

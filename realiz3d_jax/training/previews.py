@@ -31,5 +31,6 @@ class Previews:
         else:
             captions = [[prompt(item["caption"], view) for view in range(VIEWS)] for item in items]
             control = None
-        rows = [self._generate(params, captions, range(ITEMS), domain, control) for domain in Domain]
+        domains = Domain if controlled else [Domain.REAL]
+        rows = [self._generate(params, captions, range(ITEMS), domain, control) for domain in domains]
         return einops.rearrange(np.stack(rows), "d n (a b) h w c -> (d a h) (n b w) c", a=2)

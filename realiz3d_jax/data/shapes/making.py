@@ -17,7 +17,7 @@ import os
 import pathlib
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -26,8 +26,8 @@ from realiz3d_jax.data import records
 from realiz3d_jax.data.shapes import builders, examples, objects
 from realiz3d_jax.errors import UserError
 
-CHUNK = 50
-"""Objects of a chunk: a second or two of work."""
+CHUNK = 48
+"""Items of a chunk: a second or two of work, and a whole number of grids."""
 
 DEFAULT_COUNT = {"shapes_photos": 8000, "shapes_assets": 1500}
 """Objects of the training split."""
@@ -68,16 +68,48 @@ def prepare(
     if count is not None and count < 1:
         raise UserError(f"count {count}: expected at least 1 object.")
     path = records.dataset_path(directory, dataset, size)
-    if path.is_dir():
-        _check_same(path, count, seed)
-        return path, False
+    if path.is_dir() and count is None:
+        count = json.loads((path / "metadata.json").read_text()).get("count")
     request = {"count": count or DEFAULT_COUNT[dataset], "seed": seed}
+    sizes = {"train": request["count"]} | (HELD_OUT_COUNT if dataset == "shapes_assets" else {})
+
+    def fill(missing: list[Chunk], advance: Callable[..., None]) -> None:
+        _render(dataset, size, seed, missing, workers or os.cpu_count() or 1, advance)
+
+    return make(directory, dataset, size, request, sizes, fill)
+
+
+def make(
+    directory: str | os.PathLike[str],
+    dataset: str,
+    size: int,
+    request: dict,
+    splits: dict[str, int],
+    fill: Callable[[list["Chunk"], Callable[..., None]], None],
+) -> tuple[pathlib.Path, bool]:
+    """Makes any dataset chunk by chunk, so that an interrupted call is resumed, or finds that it is there.
+
+    Args:
+      directory, dataset, size: as for ``prepare``.
+      request: what the content follows from, JSON values; stored as metadata, and another request's chunks are not used.
+      splits: the number of items of each split.
+      fill: makes the chunks it is given, by ``save_chunk``, and calls ``advance(items)`` after each.
+
+    Returns and raises: as ``prepare`` does.
+    """
+    path = records.dataset_path(directory, dataset, size)
+    if path.is_dir():
+        _check_same(path, request)
+        return path, False
     work = files.writable_directory(pathlib.Path(directory) / ".prepare" / f"{dataset}-{size}-{records.VERSION}")
     with _only_one(work):
         _start_or_resume(work, request)
-        sizes = {"train": request["count"]} | (HELD_OUT_COUNT if dataset == "shapes_assets" else {})
-        chunks = {split: _chunks(work, split, number) for split, number in sizes.items()}
-        _render(dataset, size, seed, chunks, workers or os.cpu_count() or 1)
+        chunks = {split: _chunks(work, split, number) for split, number in splits.items()}
+        every = [chunk for group in chunks.values() for chunk in group]
+        missing = [chunk for chunk in every if not chunk[3].is_file()]
+        total, left = (sum(stop - start for _, start, stop, _ in group) for group in (every, missing))
+        with progress.bar(f"making {dataset}", total, total - left) as advance:
+            fill(missing, advance)
         _write(directory, dataset, size, chunks, request)
         shutil.rmtree(work)
     with contextlib.suppress(OSError):
@@ -85,10 +117,10 @@ def prepare(
     return path, True
 
 
-def _check_same(path: pathlib.Path, count: int | None, seed: int) -> None:
+def _check_same(path: pathlib.Path, request: dict) -> None:
     metadata = json.loads((path / "metadata.json").read_text())
-    for name, asked in (("count", count), ("seed", seed)):
-        if asked is not None and metadata.get(name) != asked:
+    for name, asked in request.items():
+        if metadata.get(name) != asked:
             raise UserError(
                 f"{path}: a dataset with {name} {metadata.get(name)} is there; asked for was {asked}. "
                 "Remove that folder, or choose another --directory."
@@ -109,9 +141,13 @@ def _only_one(work: pathlib.Path) -> Iterator[None]:
 
 
 def _start_or_resume(work: pathlib.Path, request: dict) -> None:
-    """Keeps the chunks of an interrupted call that asked for the same, removes those of any other."""
+    """Keeps the chunks of an interrupted call that asked for the same but for their number, removes those of any other."""
+
+    def content(values: dict) -> dict:
+        return {name: value for name, value in values.items() if name != "count"}
+
     path = work / "request.json"
-    if path.is_file() and json.loads(path.read_text())["seed"] != request["seed"]:
+    if path.is_file() and content(json.loads(path.read_text())) != content(request):
         for chunk in work.glob("*.npz"):
             chunk.unlink()
     files.write_text(path, json.dumps(request))
@@ -126,25 +162,23 @@ def _chunks(work: pathlib.Path, split: str, number: int) -> list[Chunk]:
     return [(split, start, stop, work / f"{split}-{start:06d}-{stop:06d}.npz") for start, stop in bounds]
 
 
-def _render(dataset: str, size: int, seed: int, chunks: dict[str, list[Chunk]], workers: int) -> None:
-    """Renders the chunks that are not there yet."""
-    every = [chunk for group in chunks.values() for chunk in group]
-    missing = [chunk for chunk in every if not chunk[3].is_file()]
-    total, done = (sum(stop - start for _, start, stop, _ in group) for group in (every, missing))
-    with progress.bar(f"rendering {dataset}", total, total - done) as advance:
-        if workers == 1 or len(missing) == 1:
-            for chunk in missing:
-                advance(_render_chunk(dataset, size, seed, chunk))
-            return
-        pool = concurrent.futures.ProcessPoolExecutor(
-            min(workers, max(len(missing), 1)), multiprocessing.get_context("spawn"), _end_with_parent
-        )
-        try:
-            waiting = [pool.submit(_render_chunk, dataset, size, seed, chunk) for chunk in missing]
-            for future in concurrent.futures.as_completed(waiting):
-                advance(future.result())
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _render(
+    dataset: str, size: int, seed: int, missing: list[Chunk], workers: int, advance: Callable[..., None]
+) -> None:
+    """Renders chunks, in processes of their own if there are several of both."""
+    if workers == 1 or len(missing) <= 1:
+        for chunk in missing:
+            advance(_render_chunk(dataset, size, seed, chunk))
+        return
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(workers, len(missing)), multiprocessing.get_context("spawn"), _end_with_parent
+    )
+    try:
+        waiting = [pool.submit(_render_chunk, dataset, size, seed, chunk) for chunk in missing]
+        for future in concurrent.futures.as_completed(waiting):
+            advance(future.result())
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
@@ -159,16 +193,20 @@ def _end_with_parent() -> None:
 
 def _render_chunk(dataset: str, size: int, seed: int, chunk: Chunk) -> int:
     """Renders a chunk into its file, and returns how many objects it has."""
-    split, start, stop, path = chunk
+    split, start, stop, _ = chunk
+    save_chunk(chunk, [_MAKERS[dataset](split, index, size, seed) for index in range(start, stop)])
+    return stop - start
+
+
+def save_chunk(chunk: Chunk, items: list[tuple[examples.Example, dict[str, bytes]]]) -> None:
+    """Writes the items of a chunk, in order: each an example and the files that go with it."""
     arrays = {}
-    for index in range(start, stop):
-        example, attached = _MAKERS[dataset](split, index, size, seed)
+    for index, (example, attached) in enumerate(items, start=chunk[1]):
         arrays |= {f"{index}/example/{name}": np.asarray(value) for name, value in example.items()}
         arrays |= {f"{index}/file/{name}": np.frombuffer(content, np.uint8) for name, content in attached.items()}
     content = io.BytesIO()
     np.savez(content, **arrays)
-    files.write_bytes(path, content.getvalue())
-    return stop - start
+    files.write_bytes(chunk[3], content.getvalue())
 
 
 def _write(directory, dataset: str, size: int, chunks: dict[str, list[Chunk]], request: dict) -> None:

@@ -1,0 +1,79 @@
+"""The real training images: made by the base model itself, from the captions of the synthetic set (paper, appendix C.1).
+
+Every caption is prompted four times, with the words "front", "back", "right side" and "left side" view added; the words are
+not part of the caption that is stored, so that a model trained on the images can't read the viewpoint off it.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable
+
+from realiz3d_jax.data import records
+from realiz3d_jax.data.pipeline import VIEWS, prompt
+from realiz3d_jax.data.shapes import making
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.method.domains import Domain
+from realiz3d_jax.method.generate import Generator, SamplingConfig
+from realiz3d_jax.training.pretrained import Pretrained
+
+SAMPLING = SamplingConfig(sampler="dpm++", steps=20, guidance_scale=3.0)
+"""How the images are drawn."""
+
+
+def self_generate(
+    directory: str | os.PathLike[str], base: Pretrained, captions: int | None, seed: int
+) -> tuple[pathlib.Path, bool]:
+    """Makes ``shapes_generated``: four images of each of the first ``captions`` captions of ``shapes_assets``.
+
+    Args:
+      directory: where datasets are kept.
+      base: a model of single images; its view size is the dataset's.
+      captions: how many; None is all of them.
+      seed: of the noise.
+
+    Returns:
+      (the dataset's folder, whether it was made now and not there before).
+
+    Raises:
+      UserError: the captions are not there or too few, the model is no base model, or another such dataset is there.
+    """
+    if base.controlled:
+        raise UserError(f"{base.source}: is a model after Stage 2; expected the base model that Stage 1 starts from.")
+    size = base.config.data.size
+    assets = records.open_split(directory, "shapes_assets", "train", size)
+    count = captions or len(assets)
+    if count > len(assets):
+        raise UserError(
+            f"--count: found {count}, but {assets.path} has {len(assets)} captions; expected at most as many."
+        )
+    generate = Generator(base.model, base.encoder, SAMPLING)
+
+    def fill(missing: list[making.Chunk], advance: Callable[..., None]) -> None:
+        for chunk in missing:
+            _, start, stop, _ = chunk
+            numbers = range(start // VIEWS, stop // VIEWS)
+            texts = [assets[number]["caption"] for number in numbers]
+            # A last, shorter chunk is filled up: one compilation, and the same bits whatever the number of captions.
+            filling = [texts[-1]] * (making.CHUNK // VIEWS - len(texts))
+            prompts = [[prompt(text, view) for view in range(VIEWS)] for text in texts + filling]
+            seeds = [seed * 1_000_003 + start // VIEWS + row for row in range(len(prompts))]
+            images = generate(base.params, prompts, seeds, Domain.REAL)
+            items = [
+                (
+                    {
+                        "uid": f"generated_{number:05d}_{view}",
+                        "caption": text,
+                        "view": view,
+                        "image": images[row, view],
+                    },
+                    {},
+                )
+                for row, (number, text) in enumerate(zip(numbers, texts, strict=True))
+                for view in range(VIEWS)
+            ]
+            making.save_chunk(chunk, items)
+            advance(len(items))
+
+    request = {"count": count, "seed": seed, "base": base.checksum, "sampling": dataclasses.asdict(SAMPLING)}
+    return making.make(directory, "shapes_generated", size, request, {"train": count * VIEWS}, fill)

@@ -1,0 +1,140 @@
+"""The optimizer: PyTorch's AdamW with ``grad=None`` on whatever rests, and bit-identical rest."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from realiz3d_jax.method.domains import Domain
+from realiz3d_jax.method.interface import Iteration
+from realiz3d_jax.training import optimizer
+from realiz3d_jax.training.config import OptimizerConfig
+
+DEPTH, WIDTH = 5, 7
+REAL = Iteration("real", "real_images", Domain.REAL, freeze_input=True)
+SYNTHETIC = Iteration("synthetic", "synthetic_grids", Domain.SYNTHETIC, joint=True, control=True)
+
+
+def fresh_params() -> dict:
+    random = np.random.default_rng(0)
+
+    def array(*shape: int) -> jax.Array:
+        return jnp.asarray(random.normal(size=shape), jnp.float32)
+
+    return {
+        "backbone": {
+            "patch_embedding": {"kernel": array(WIDTH, WIDTH)},
+            "blocks": {"mlp": {"kernel": array(DEPTH, WIDTH, WIDTH), "bias": array(DEPTH, WIDTH)}},
+            "final": {"kernel": array(WIDTH)},
+        },
+        "control": {"kernel": array(WIDTH)},
+    }
+
+
+def rests(path: str, layer: int | None, iteration: Iteration, frozen: int) -> bool:
+    """What the method says rests, restated independently of ``optimizer.activity``."""
+    if "blocks" in path:
+        return layer < frozen
+    return iteration is REAL and ("patch_embedding" in path or "control" in path)
+
+
+def test_random_freezing_follows_torch_adamw_with_grad_none_on_what_rests():
+    settings = OptimizerConfig(learning_rate=0.03, weight_decay=0.1, clip_norm=0.0)
+    transformation = optimizer.make_optimizer(settings, steps=50)
+    params = fresh_params()
+    state = transformation.init(params)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    # One torch parameter a block: in torch a block can rest by itself.
+    pieces = [
+        [torch.nn.Parameter(torch.tensor(np.array(piece))) for piece in (leaf if "blocks" in path else leaf[None])]
+        for path, leaf in zip(paths, jax.tree.leaves(params), strict=True)
+    ]
+    reference = torch.optim.AdamW(
+        [p for row in pieces for p in row], lr=0.03, weight_decay=0.1, betas=(0.9, 0.999), eps=1e-8
+    )
+
+    @jax.jit
+    def update(gradients, state, params, active):
+        updates, state = transformation.update(gradients, state, params, active=active)
+        return jax.tree.map(jnp.add, params, updates), state
+
+    random = np.random.default_rng(1)
+    for _ in range(50):
+        iteration = REAL if random.random() < 0.5 else SYNTHETIC
+        frozen = int(random.integers(0, DEPTH + 1)) if iteration is REAL else 0
+        gradients = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), params)
+        params, state = update(gradients, state, params, optimizer.activity(params, iteration, jnp.int32(frozen)))
+        for path, row, gradient in zip(paths, pieces, jax.tree.leaves(gradients), strict=True):
+            for layer, (piece, part) in enumerate(
+                zip(row, gradient if "blocks" in path else gradient[None], strict=True)
+            ):
+                resting = rests(path, layer, iteration, frozen)
+                piece.grad = None if resting else torch.tensor(np.array(part))
+        reference.step()
+    for path, row, leaf in zip(paths, pieces, jax.tree.leaves(params), strict=True):
+        expected = torch.stack(list(row)).detach().numpy().reshape(leaf.shape)
+        error = np.max(np.abs(np.array(leaf) - expected)) / np.max(np.abs(expected))
+        assert error < 1e-5, (path, error)
+
+
+@pytest.mark.parametrize("frozen", range(DEPTH + 1))
+def test_what_rests_keeps_parameters_moments_and_count_bit_for_bit(frozen: int):
+    transformation = optimizer.make_optimizer(OptimizerConfig(learning_rate=0.1, weight_decay=0.1), steps=10)
+    params = fresh_params()
+    state = transformation.init(params)
+    ones = jax.tree.map(jnp.ones_like, params)
+    everything = optimizer.activity(params, SYNTHETIC, jnp.int32(0))
+    updates, state = transformation.update(ones, state, params, active=everything)
+    params = jax.tree.map(jnp.add, params, updates)
+
+    active = optimizer.activity(params, REAL, jnp.int32(frozen))
+    updates, new_state = transformation.update(ones, state, params, active=active)
+    new_params = jax.tree.map(jnp.add, params, updates)
+    adam = next(part for part in state if isinstance(part, optimizer.AdamState))
+    new_adam = next(part for part in new_state if isinstance(part, optimizer.AdamState))
+    for old, new in [
+        (params, new_params),
+        (adam.mu, new_adam.mu),
+        (adam.nu, new_adam.nu),
+        (adam.count, new_adam.count),
+    ]:
+        for (path, before), after in zip(
+            jax.tree_util.tree_flatten_with_path(old)[0], jax.tree.leaves(new), strict=True
+        ):
+            name = jax.tree_util.keystr(path)
+            if "blocks" in name:
+                for layer in range(DEPTH):
+                    same = np.array_equal(before[layer], after[layer])
+                    assert same == rests(name, layer, REAL, frozen), (name, layer)
+            else:
+                assert np.array_equal(before, after) == rests(name, None, REAL, frozen), name
+
+
+def test_clipping_sees_only_what_trains():
+    params = fresh_params()
+    transformation = optimizer.make_optimizer(
+        OptimizerConfig(learning_rate=1.0, weight_decay=0.0, clip_norm=1.0), steps=10
+    )
+    gradients = jax.tree.map(jnp.ones_like, params)
+    gradients["backbone"]["patch_embedding"]["kernel"] *= 1e6  # rests below, so it must not shrink the others' share
+    active = optimizer.activity(params, REAL, jnp.int32(0))
+    _, state = transformation.update(gradients, transformation.init(params), params, active=active)
+    adam = next(part for part in state if isinstance(part, optimizer.AdamState))
+    trained = [adam.mu["backbone"]["blocks"]["mlp"]["kernel"], adam.mu["backbone"]["blocks"]["mlp"]["bias"]]
+    trained.append(adam.mu["backbone"]["final"]["kernel"])
+    norm = np.sqrt(sum(float(jnp.sum(jnp.square(moment / 0.1))) for moment in trained))
+    assert norm == pytest.approx(1.0, rel=1e-5)
+
+
+def test_the_learning_rate_warms_up_and_follows_its_schedule():
+    cosine = optimizer.learning_rate_schedule(
+        OptimizerConfig(learning_rate=2.0, schedule="cosine", warmup_steps=10), 110
+    )
+    assert [float(cosine(step)) for step in (0, 5, 10, 60, 110)] == pytest.approx([0, 1, 2, 1, 0], abs=1e-6)
+    trapezoid = optimizer.learning_rate_schedule(
+        OptimizerConfig(learning_rate=2.0, schedule="trapezoid", warmup_steps=10), 100
+    )
+    assert [float(trapezoid(step)) for step in (0, 5, 10, 80, 90, 100)] == pytest.approx([0, 1, 2, 2, 1, 0], abs=1e-6)
+    constant = optimizer.learning_rate_schedule(OptimizerConfig(learning_rate=2.0, warmup_steps=10), 110)
+    assert [float(constant(step)) for step in (0, 5, 10, 110)] == pytest.approx([0, 1, 2, 2])
