@@ -34,7 +34,7 @@ _SPLIT = flags.DEFINE_enum("split", "test", ["validation", "test"], "Whose real 
 _BASE_IMAGES = flags.DEFINE_string(
     "base-images",
     "shapes_generated",
-    "Images of the base model: shapes_generated, a folder of sampled items or of PNGs, or none.",
+    "Images of the base model: shapes_generated (its split of the same captions), a folder of sampled items or PNGs, or none.",
 )
 _CLASSIFIER = flags.DEFINE_string(
     "classifier", str(PRETRAINED / "shapes_classifier.safetensors"), "The domain classifier, to read or to write."
@@ -44,7 +44,6 @@ _SIZE = flags.DEFINE_integer("size", 32, "Pixels along a side of a view, to trai
 _SEED = flags.DEFINE_integer("seed", 0, "Of the classifier's training.")
 _STEPS = flags.DEFINE_integer("steps", 3000, "Of the classifier's training.", lower_bound=1)
 
-_MOST_BASE_IMAGES = 2000
 _LEAST_ACCURACY = 0.98
 
 
@@ -174,9 +173,7 @@ def _common_size(items: Iterable[Item]) -> int:
 def _base_images(source: str, size: int) -> np.ndarray:
     """uint8[n, size, size, 3] of the dataset shapes_generated, of sampled items, or of the PNGs of a folder."""
     if source == "shapes_generated":
-        generated = records.open_split(_DATA.value, "shapes_generated", "train", size)
-        chosen = np.linspace(0, len(generated) - 1, min(len(generated), _MOST_BASE_IMAGES)).astype(int)
-        return np.stack([generated[index]["image"] for index in chosen])
+        return np.stack([record["image"] for record in records.open_split(_DATA.value, source, _SPLIT.value, size)])
     folder = pathlib.Path(source)
     paths = sorted(folder.glob("*/view_*.png")) or sorted(folder.glob("*.png"))
     if len(paths) < 2:

@@ -19,12 +19,14 @@ from einops import rearrange
 def position_features(rows: int, columns: int, channels: int, base_size: int, scale: float) -> np.ndarray:
     """Equations (1) and (2) for a grid: the first half of the channels encodes the column, the second half the row.
 
-    Returns: float32[rows, columns, channels], computed in float64. ``channels`` is a multiple of 4.
+    Returns: float32[rows, columns, channels]; (1) in float32 and (2) in float64, as the reference does. ``channels`` is a
+    multiple of 4.
     """
     frequencies = 10000.0 ** (-np.arange(channels // 4, dtype=np.float64) / (channels / 4))
 
     def axis(tokens: int) -> np.ndarray:
-        angles = np.outer(np.arange(tokens, dtype=np.float64) / (tokens / base_size) / scale, frequencies)
+        places = np.arange(tokens, dtype=np.float32) / np.float32(tokens / base_size) / np.float32(scale)
+        angles = np.outer(places.astype(np.float64), frequencies)
         return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
 
     by_column = np.broadcast_to(axis(columns)[None, :], (rows, columns, channels // 2))

@@ -13,7 +13,7 @@ def start() -> None:
     Joins a multi-host job if the environment describes one (TPU pods, SLURM, or JAX_COORDINATOR_ADDRESS), and keeps compiled
     programs in JAX_COMPILATION_CACHE_DIR (by default ~/.cache/realiz3d_jax/compilations).
     """
-    logging.set_verbosity(logging.WARNING)  # orbax and TFDS announce every file that they touch
+    logging.set_verbosity(logging.ERROR)  # orbax and TFDS announce every file that they touch
     if "JAX_COORDINATOR_ADDRESS" in os.environ or os.environ.get("TPU_WORKER_HOSTNAMES", "").count(","):
         jax.distributed.initialize()
     jax.config.update("jax_threefry_partitionable", True)

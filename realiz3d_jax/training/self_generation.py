@@ -7,6 +7,7 @@ not part of the caption that is stored, so that a model trained on the images ca
 import dataclasses
 import os
 import pathlib
+import zlib
 from collections.abc import Callable
 
 from realiz3d_jax.data import records
@@ -24,7 +25,9 @@ SAMPLING = SamplingConfig(sampler="dpm++", steps=20, guidance_scale=3.0)
 def self_generate(
     directory: str | os.PathLike[str], base: Pretrained, captions: int | None, seed: int
 ) -> tuple[pathlib.Path, bool]:
-    """Makes ``shapes_generated``: four images of each of the first ``captions`` captions of ``shapes_assets``.
+    """Makes ``shapes_generated``: four images of each of the first ``captions`` training captions of ``shapes_assets``.
+
+    Its other splits hold four images of each of the captions that are held out: what FID_B and KID_B compare with.
 
     Args:
       directory: where datasets are kept.
@@ -41,28 +44,31 @@ def self_generate(
     if base.controlled:
         raise UserError(f"{base.source}: is a model after Stage 2; expected the base model that Stage 1 starts from.")
     size = base.config.data.size
-    assets = records.open_split(directory, "shapes_assets", "train", size)
-    count = captions or len(assets)
-    if count > len(assets):
+    assets = {
+        split: records.open_split(directory, "shapes_assets", split, size) for split in ("train", *making.HELD_OUT_COUNT)
+    }
+    count = captions or len(assets["train"])
+    if count > len(assets["train"]):
         raise UserError(
-            f"--count: found {count}, but {assets.path} has {len(assets)} captions; expected at most as many."
+            f"--count: found {count}, but {assets['train'].path} has {len(assets['train'])} training captions; "
+            "expected at most as many."
         )
     generate = Generator(base.model, base.encoder, SAMPLING)
 
     def fill(missing: list[making.Chunk], advance: Callable[..., None]) -> None:
         for chunk in missing:
-            _, start, stop, _ = chunk
+            split, start, stop, _ = chunk
             numbers = range(start // VIEWS, stop // VIEWS)
-            texts = [assets[number]["caption"] for number in numbers]
+            texts = [assets[split][number]["caption"] for number in numbers]
             # A last, shorter chunk is filled up: one compilation, and the same bits whatever the number of captions.
             filling = [texts[-1]] * (making.CHUNK // VIEWS - len(texts))
             prompts = [[prompt(text, view) for view in range(VIEWS)] for text in texts + filling]
-            seeds = [seed * 1_000_003 + start // VIEWS + row for row in range(len(prompts))]
+            seeds = [zlib.crc32(f"{seed} {split} {start // VIEWS + row}".encode()) for row in range(len(prompts))]
             images = generate(base.params, prompts, seeds, Domain.REAL)
             items = [
                 (
                     {
-                        "uid": f"generated_{number:05d}_{view}",
+                        "uid": f"generated_{split}_{number:05d}_{view}",
                         "caption": text,
                         "view": view,
                         "image": images[row, view],
@@ -76,4 +82,6 @@ def self_generate(
             advance(len(items))
 
     request = {"count": count, "seed": seed, "base": base.checksum, "sampling": dataclasses.asdict(SAMPLING)}
-    return making.make(directory, "shapes_generated", size, request, {"train": count * VIEWS}, fill)
+    captions_of = {split: count if split == "train" else len(held) for split, held in assets.items()}
+    splits = {split: number * VIEWS for split, number in captions_of.items()}
+    return making.make(directory, "shapes_generated", size, request, splits, fill)
