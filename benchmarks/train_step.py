@@ -1,0 +1,106 @@
+"""How long one training iteration takes, variants side by side in one run: ``python benchmarks/train_step.py``.
+
+Prints, for each kind of iteration and each variant of the backbone's execution, the median seconds of a step, its spread, and
+the ratio to the first variant, taken round by round so that a machine whose speed drifts does not favour anybody.
+
+    scan      the blocks are scanned
+    unrolled  the same scan, unrolled altogether
+    cond      frozen blocks' backward pass is skipped at run time (``skip_frozen_backward``), as layer-aware training draws them
+    masked    it is computed, and the update is masked
+"""
+
+import dataclasses
+import time
+
+import jax
+import numpy as np
+import rich.console
+import rich.table
+from absl import flags
+
+from realiz3d_jax import errors
+from realiz3d_jax.models.presets import preset
+from realiz3d_jax.training import platform
+from realiz3d_jax.training.config import DataConfig, TrainConfig
+from realiz3d_jax.training.setup import Run, make_run
+
+_SIZE = flags.DEFINE_string("size", "shapes", "A backbone of models/presets.py.")
+_GRIDS = flags.DEFINE_integer("grids", 8, "Grids of four views in a batch.")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Steps of each variant that are timed, in turn.")
+_TAU = flags.DEFINE_float(
+    "tau", 0.4, "Real iterations freeze up to this fraction of the blocks, the same for each variant."
+)
+
+VARIANTS = {
+    "scan, masked": {"scan_unroll": 1, "skip_frozen_backward": False},
+    "scan, cond": {"scan_unroll": 1, "skip_frozen_backward": True},
+    "unrolled, masked": {"scan_unroll": 0, "skip_frozen_backward": False},
+    "unrolled, cond": {"scan_unroll": 0, "skip_frozen_backward": True},
+}
+
+
+def main(argv: list[str]) -> None:
+    """The benchmark."""
+    del argv
+    platform.start()
+    table = rich.table.Table(title=f"{_SIZE.value}, {_GRIDS.value} grids, {jax.devices()[0].device_kind}")
+    for column in ("iteration", "variant", "median s", "min to max s", "of the first variant"):
+        table.add_column(column, justify="left" if column in ("iteration", "variant") else "right")
+    for kind in ("synthetic", "real"):
+        timed = _time_variants(kind)
+        first = timed[next(iter(timed))]
+        for name, seconds in timed.items():
+            ratio = np.median(np.array(seconds) / np.array(first))
+            spread = f"{min(seconds):.3f} to {max(seconds):.3f}"
+            table.add_row(kind, name, f"{np.median(seconds):.3f}", spread, f"{ratio:.2f}")
+    rich.console.Console().print(table)
+
+
+def _time_variants(kind: str) -> dict[str, list[float]]:
+    """Seconds of ``--rounds`` steps of each variant, the variants in turn."""
+    ready = {name: _ready(kind, options) for name, options in VARIANTS.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in ready}
+    for _ in range(_ROUNDS.value):
+        for name, (run, state, batch) in ready.items():
+            start = time.perf_counter()
+            state, metrics = run.steps[kind](state, batch)
+            jax.block_until_ready((state, metrics))
+            seconds[name].append(time.perf_counter() - start)
+            ready[name] = (run, state, batch)
+    return seconds
+
+
+def _ready(kind: str, options: dict[str, int | bool]) -> tuple[Run, object, dict[str, jax.Array]]:
+    """A run of Stage 2, compiled and warm, with its state and a batch of noise."""
+    model = preset(_SIZE.value)
+    model = dataclasses.replace(model, **{**options, "scan_unroll": options["scan_unroll"] or model.depth})
+    config = TrainConfig(
+        stage="stage2",
+        workdir="",
+        steps=100,
+        model=model,
+        method={"name": "realiz3d", "tau": _TAU.value},
+        data=DataConfig(batch_grids=_GRIDS.value),
+    )
+    run = make_run(config)
+    state = run.initial_state()
+    iteration = next(iteration for iteration in run.stage.iterations if iteration.name == kind)
+    groups = 1 if iteration.joint else 4
+    random = np.random.default_rng(0)
+    text, mask = run.encoder.encode(["a red cone with a small blue torus on top"])
+    shape = (_GRIDS.value, groups)
+    batch = {
+        "image": random.integers(0, 256, (_GRIDS.value, 4, 32, 32, 3), dtype=np.uint8),
+        "text": np.broadcast_to(text[0], (*shape, *text[0].shape)).copy(),
+        "text_mask": np.broadcast_to(mask[0], (*shape, *mask[0].shape)).copy(),
+    }
+    if iteration.control:
+        batch["control"] = random.normal(size=(_GRIDS.value, 4, 32, 32, 6)).astype(np.float32)
+    batch = run.put(batch)
+    state, metrics = run.steps[kind](state, batch)
+    jax.block_until_ready(metrics)
+    return run, state, batch
+
+
+if __name__ == "__main__":
+    errors.run(main)
