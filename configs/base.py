@@ -12,12 +12,15 @@ def get_config(size: str = "shapes"):
         TrainConfig(
             stage="pretrain",
             workdir="runs/base",
-            steps=6_000,
+            steps=4_500,
             model=preset(size),
             method={"name": "pretraining"},
             ema_decay=0.999,
-            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="trapezoid", warmup_steps=300, weight_decay=0.03),
-            data=DataConfig(batch_grids=16),
+            timestep_weight_cap=25.0,
+            optimizer=OptimizerConfig(
+                learning_rate=2e-3, b2=0.99, schedule="trapezoid", warmup_steps=300, weight_decay=0.03
+            ),
+            data=DataConfig(batch_grids=16, caption_dropout=0.08),
             log=LogConfig(metrics_every=100, samples_every=1_000, checkpoint_every=500),
         )
     )

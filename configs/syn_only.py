@@ -4,8 +4,8 @@ The same backbone, batch, learning rate and number of backbone updates as ``conf
 """
 
 from realiz3d_jax.models.presets import preset
-from realiz3d_jax.training.config import DataConfig, InitConfig, LogConfig, OptimizerConfig, TrainConfig, config_dict
-from realiz3d_jax.training.release import PRETRAINED
+from realiz3d_jax.training.config import DataConfig, LogConfig, OptimizerConfig, TrainConfig, config_dict
+from realiz3d_jax.training.pretrained import FROM_BASE
 
 
 def get_config(size: str = "shapes"):
@@ -18,12 +18,7 @@ def get_config(size: str = "shapes"):
             method={"name": "syn_only"},
             task="texture",
             ema_decay=0.995,
-            init=InitConfig(
-                source=str(PRETRAINED / "shapes_base.safetensors"),
-                partitions=("backbone",),
-                command="python -m realiz3d_jax.train --config configs/base.py && "
-                "python -m realiz3d_jax.convert --workdir runs/base --output realiz3d_jax/pretrained/shapes_base.safetensors",
-            ),
+            init=FROM_BASE,
             optimizer=OptimizerConfig(learning_rate=3e-4, schedule="cosine", warmup_steps=50, weight_decay=0.0),
             data=DataConfig(batch_grids=8),
             log=LogConfig(metrics_every=20, checkpoint_every=200),

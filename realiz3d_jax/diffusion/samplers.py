@@ -28,7 +28,10 @@ The first step and the last one, which lands on clean data (λ' = ∞), are of f
 
 A step lands on the next timestep of the list, the last one on ᾱ = 1 (diffusers' ``set_alpha_to_one=True``). diffusers'
 DDIM lands on t - T//S instead: the next timestep for "leading" spacing, and for "trailing" if S divides T.
-The prediction of x_0 is never clipped: a latent has no bounds to be clipped to.
+A latent has no bounds, and clipping its x_0 would ruin it. Pixels do: at ᾱ = 4e-5 an error of 1 % in ε is one of 158 % in x_0,
+so for them, as in GLIDE (Nichol et al. 2022, ``use_clipped_model_output`` in diffusers),
+
+    (5)  x_0 <- min(max(x_0, -b), b),   ε <- (x - α x_0) / σ
 """
 
 import dataclasses
@@ -116,6 +119,7 @@ def sample(
     denoise: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     noise: jax.Array,
     key: jax.Array,
+    bound: float | None = None,
 ) -> jax.Array:
     """x_0: float[B, ...] from pure noise, in one ``lax.scan``; jitted by the caller.
 
@@ -128,6 +132,7 @@ def sample(
       noise: float[B, ...]: x at the first timestep; its dtype is the dtype of all arithmetic here.
       key: what fresh noise is drawn from, by ``fold_in(key, index)``; unused if the sampler takes none. One key, or B keys:
         then what a sample draws does not depend on the batch that it is in.
+      bound: of |x_0|, for data that are bounded, such as pixels; None for latents.
     """
     levels = trajectory(schedule, timesteps)
     fresh, momentum = sampler.coefficients(levels)
@@ -146,6 +151,9 @@ def sample(
         signal, sigma, next_signal, residual, momentum, fresh = now["coefficients"]
         epsilon = denoise(x, now["timestep"], now["index"]).astype(x.dtype)
         x0 = (x - sigma * epsilon) / signal  # (1)
+        if bound is not None:
+            x0 = jnp.clip(x0, -bound, bound)  # (5)
+            epsilon = (x - signal * x0) / sigma
         x = next_signal * x0 + residual * epsilon + momentum * (x0 - previous)  # (2)
         if stochastic:
             x = x + fresh * _fresh_noise(key, now["index"], x)

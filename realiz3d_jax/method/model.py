@@ -121,4 +121,4 @@ class Model:
             )
 
         guided = guidance.guided(denoise, guidance_scale)
-        return samplers.sample(sampler, self.schedule, timesteps, guided, noise, key)
+        return samplers.sample(sampler, self.schedule, timesteps, guided, noise, key, bound=self.codec.bound)

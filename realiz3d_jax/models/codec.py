@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 
@@ -16,16 +15,18 @@ class PixelCodec:
     Attributes:
         channels: of a latent.
         factor: side of an image over the side of its latent.
+        bound: of the absolute value of a latent; None where there is none.
     """
 
     channels: int = 3
     factor: int = 1
+    bound: float | None = 1.0
 
     def encode(self, images: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
         """uint8[..., H, W, 3] -> float32[..., H, W, 3] in [-1, 1]."""
-        return images.astype(jnp.float32) / jnp.float32(127.5) - jnp.float32(1.0)
+        return images.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
 
     def decode(self, latents: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
         """float[..., H, W, 3] -> uint8[..., H, W, 3], rounded, values outside [-1, 1] clipped."""
-        scaled = (latents.astype(jnp.float32) + jnp.float32(1.0)) * jnp.float32(127.5)
-        return scaled.round().clip(0, 255).astype(jnp.uint8)
+        scaled = (latents.astype(np.float32) + np.float32(1.0)) * np.float32(127.5)
+        return scaled.round().clip(0, 255).astype(np.uint8)

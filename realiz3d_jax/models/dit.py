@@ -228,7 +228,8 @@ def _xavier(fan_in: int, fan_out: int):
 
 
 _zeros = nnx.initializers.zeros_init()
-_narrow = nnx.initializers.normal(0.02)
+_narrow = nnx.initializers.variance_scaling(0.5, "fan_in", "normal")
+"""PixArt draws with a deviation of 0.02 at a width of 1152; this is that deviation, and stays of use at a width of 128."""
 
 
 def _modulated(x: jax.Array, scale: jax.Array, shift: jax.Array, dtype: str) -> jax.Array:

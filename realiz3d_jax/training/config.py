@@ -114,6 +114,8 @@ class TrainConfig:
       steps: how many iterations, of both kinds together.
       ema_decay: of the exponential moving average of the trained partitions, which sampling uses; early on the average is
         shorter, (1 + n) / (10 + n).
+      timestep_weight_cap: the largest weight of a noisy timestep in the loss (``diffusion.loss.timestep_weight``); 1 is the
+        paper's plain mean squared error.
       abort_after: so many non-finite steps in a row end the run with an error.
       method: ``name`` and the options of that method.
     """
@@ -126,6 +128,7 @@ class TrainConfig:
     task: str = "texture"
     seed: int = 0
     ema_decay: float = 0.999
+    timestep_weight_cap: float = 1.0
     abort_after: int = 10
     init: InitConfig = InitConfig()
     diffusion: Schedule = dataclasses.field(default_factory=Schedule)

@@ -12,7 +12,7 @@ from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models.text import WordEncoder
 from realiz3d_jax.training import release, setup
-from realiz3d_jax.training.config import TrainConfig
+from realiz3d_jax.training.config import InitConfig, TrainConfig
 
 SHIPPED = {
     "base": release.PRETRAINED / "shapes_base.safetensors",
@@ -20,6 +20,14 @@ SHIPPED = {
     "text_to_multiview": release.PRETRAINED / "shapes_text_to_multiview.safetensors",
 }
 """The models of the shapes benchmark that ship with the project: the base model, and one finished model for each task."""
+
+FROM_BASE = InitConfig(
+    source=str(SHIPPED["base"]),
+    partitions=("backbone",),
+    command="python -m realiz3d_jax.train --config configs/base.py\n"
+    f"  python -m realiz3d_jax.convert --workdir runs/base --output {SHIPPED['base']}",
+)
+"""Where every fine-tuning method starts."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,7 +45,8 @@ def self_generate(
         raise UserError(f"{base.source}: is a model after Stage 2; expected the base model that Stage 1 starts from.")
     size = base.config.data.size
     assets = {
-        split: records.open_split(directory, "shapes_assets", split, size) for split in ("train", *making.HELD_OUT_COUNT)
+        split: records.open_split(directory, "shapes_assets", split, size)
+        for split in ("train", *making.HELD_OUT_COUNT)
     }
     count = captions or len(assets["train"])
     if count > len(assets["train"]):

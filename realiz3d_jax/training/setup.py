@@ -137,6 +137,7 @@ def make_run(config: TrainConfig, devices: list[jax.Device] | None = None) -> Ru
         seed=config.seed,
         caption_dropout=config.data.caption_dropout,
         ema_decay=config.ema_decay,
+        timestep_weight_cap=config.timestep_weight_cap,
         empty_text=(text[0], mask[0]),
     )
     abstract_state = jax.eval_shape(

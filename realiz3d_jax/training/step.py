@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from realiz3d_jax.diffusion.loss import epsilon_loss
+from realiz3d_jax.diffusion.loss import epsilon_loss, timestep_weight
 from realiz3d_jax.method.interface import Iteration, Params, Stage
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.training.optimizer import activity
@@ -34,6 +34,7 @@ class StepConfig:
     seed: int
     caption_dropout: float
     ema_decay: float
+    timestep_weight_cap: float
     empty_text: tuple[Any, Any]
 
 
@@ -68,7 +69,8 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
                 freeze_input=iteration.freeze_input,
             )
             losses = epsilon_loss(prediction, inputs["noise"], groups=inputs["timestep"].shape[1])
-            return jnp.mean(losses), losses
+            weight = timestep_weight(model.schedule.alphas_cumprod, inputs["timestep"], config.timestep_weight_cap)
+            return jnp.mean(weight * losses), losses
 
         (loss, losses), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
         active = activity(trainable, iteration, plan.frozen)
