@@ -1,0 +1,48 @@
+"""Shows a result: ``python -m realiz3d_jax.report --metrics metrics.json --samples real --samples synthetic --output a.html``.
+
+Writes one HTML file with everything in it: the figures of ``realiz3d_jax.evaluate``, the pictures that they judge beside the
+control and the true renders, the training curves of ``--runs``, and the commands that make it all again.
+"""
+
+import pathlib
+
+from absl import flags
+
+from realiz3d_jax import errors
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.reporting import build
+from realiz3d_jax.training import platform
+
+_METRICS = flags.DEFINE_string("metrics", None, "The JSON file of realiz3d_jax.evaluate.", required=True)
+_SAMPLES = flags.DEFINE_multi_string("samples", [], "A folder that it judged; give one for each column of pictures.")
+_RUNS = flags.DEFINE_multi_string(
+    "runs", [], "A workdir of realiz3d_jax.train, for its curves; may be given several times."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "The HTML file to write.", required=True)
+_DATA = flags.DEFINE_string("data", "datasets", "The folder that realiz3d_jax.prepare filled, for the true renders.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["validation", "test"], "Where the objects are from.")
+_OBJECTS = flags.DEFINE_integer("objects", 12, "The most objects to show.", lower_bound=1)
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
+    if not _SAMPLES.value:
+        raise UserError("--samples is missing; expected the folders that --metrics judges.")
+    platform.start()
+    summary = build.write_report(
+        _METRICS.value,
+        _SAMPLES.value,
+        _RUNS.value,
+        pathlib.Path(_OUTPUT.value),
+        data=_DATA.value,
+        data_needed=bool(_DATA.present),
+        split=_SPLIT.value,
+        objects=_OBJECTS.value,
+    )
+    print(summary)
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,51 @@
+"""From folders and files to a written report."""
+
+import pathlib
+from collections.abc import Sequence
+
+from realiz3d_jax import files
+from realiz3d_jax.data import records
+from realiz3d_jax.reporting import inputs, page
+
+
+def write_report(
+    metrics: str,
+    samples: Sequence[str],
+    runs: Sequence[str],
+    output: pathlib.Path,
+    *,
+    data: str = "datasets",
+    data_needed: bool = False,
+    split: str = "test",
+    objects: int = 12,
+) -> str:
+    """Reads everything, checks that it belongs together, and writes the page in one step.
+
+    Args:
+      metrics: the JSON file of ``evaluate``.
+      samples: folders of ``sample``, one or more; a column of pictures each.
+      runs: workdirs of ``train``.
+      data: the folder of the datasets, for the true renders.
+      data_needed: whether it is an error if there are none.
+      split: of ``shapes_assets``, where the objects are from.
+      objects: the most to show.
+
+    Returns:
+      what was written, to tell the user.
+
+    Raises:
+      UserError: an input is missing or damaged, or they do not fit one another; ``output`` is as it was.
+    """
+    figures = inputs.read_figures(metrics)
+    folders = [inputs.read_samples(folder, figures) for folder in dict.fromkeys(samples)]
+    training = [inputs.read_run(run) for run in dict.fromkeys(runs)]
+    held_out = None
+    if data_needed or records.dataset_path(data, "shapes_assets", figures.size).exists():
+        held_out = records.open_split(data, "shapes_assets", split, figures.size)
+        shown = {uid for folder in folders for uid in folder.items}
+        if not any(record["uid"] in shown for record in held_out):
+            held_out = None
+    content = page.render(page.Report(figures, folders, training, held_out, split, objects, output, data))
+    files.writable_directory(output.parent)
+    files.write_text(output, content)
+    return f"{output}: {len(folders)} folders, {len(training)} runs, {len(content.encode()) / 1e6:.1f} MB"

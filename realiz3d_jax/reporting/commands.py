@@ -1,0 +1,99 @@
+"""The commands that make what a report shows, as far as configs and items tell them."""
+
+import dataclasses
+import importlib.util
+import pathlib
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from realiz3d_jax.data.records import Records
+from realiz3d_jax.reporting.inputs import Figures, Samples, TrainingRun
+from realiz3d_jax.training.config import TrainConfig, from_config_dict
+
+_CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+_INERT = {"workdir", "init.command"}
+"""Settings that do not change what a run computes; the workdir is a flag of its own."""
+
+
+def train_command(run: TrainingRun) -> str | None:
+    """The command that trains ``run``: the config file of its stage and method, and what was set otherwise; None if no
+    config file has all its settings."""
+    wanted = _flatten(dataclasses.asdict(run.config))
+    candidates = []
+    for path in sorted(_CONFIGS.glob("*.py")):
+        settings = _flatten(dataclasses.asdict(_load(path)))
+        same = all(settings.get(key) == wanted.get(key) for key in ("stage", "method.name"))
+        if same and set(settings) == set(wanted):
+            changed = {key: value for key, value in wanted.items() if value != settings[key] and key not in _INERT}
+            candidates.append((len(changed), path.name, changed))
+    if not candidates:
+        return None
+    _, name, changed = min(candidates, key=lambda candidate: candidate[:2])
+    words = ["python", "-m", "realiz3d_jax.train", "--config", f"configs/{name}", "--workdir", str(run.path)]
+    return shlex.join(words + [f"--config.{key}={value}" for key, value in changed.items()])
+
+
+def sample_command(samples: Samples, split: Records | None, split_name: str, data: str) -> str | None:
+    """The command that draws ``samples``, if they are the first objects of the benchmark's split; None otherwise."""
+    shared = {key: samples.common(key) for key in ("task", "domain", "sampling", "batch")}
+    source = samples.common("model", "source")
+    if split is None or None in (*shared.values(), source):
+        return None
+    first = [split[index]["uid"] for index in range(min(len(samples.items), len(split)))]
+    if set(first) != set(samples.items):
+        return None
+    seed = samples.items[first[0]]["seed"]
+    if [samples.items[uid]["seed"] for uid in first] != list(range(seed, seed + len(first))):
+        return None
+    words = ["python", "-m", "realiz3d_jax.sample", "--task", shared["task"].replace("_", "-"), "--workdir", source]
+    words += ["--split", split_name, "--domain", shared["domain"], "--seed", str(seed), *_data_flag(data)]
+    words += ["--limit", str(len(first))] if len(first) < len(split) else []
+    for name, value in {**shared["sampling"], "batch": shared["batch"]}.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join([*words, "--output", str(samples.path)])
+
+
+def evaluate_command(figures: Figures, folders: Sequence[Samples], data: str) -> str:
+    """The command that judges the folders; where the base images came from is not on record."""
+    words = ["python", "-m", "realiz3d_jax.evaluate"]
+    for folder in folders:
+        words += ["--samples", str(folder.path)]
+    without_base = not any("fid_base" in row for row in figures.rows.values())
+    words += ["--base-images", "none"] if without_base else []
+    return shlex.join([*words, *_data_flag(data), "--output", str(figures.path)])
+
+
+def report_command(
+    figures: Figures, folders: Sequence[Samples], runs: Sequence[TrainingRun], options: Sequence[str], data: str
+) -> str:
+    """The command that writes the report; ``options`` are its further words."""
+    words = ["python", "-m", "realiz3d_jax.report", "--metrics", str(figures.path)]
+    for folder in folders:
+        words += ["--samples", str(folder.path)]
+    for run in runs:
+        words += ["--runs", str(run.path)]
+    return shlex.join([*words, *_data_flag(data), *options])
+
+
+def _data_flag(data: str) -> list[str]:
+    return [] if data == "datasets" else ["--data", data]
+
+
+def _load(path: pathlib.Path) -> TrainConfig:
+    """What a config file gives without arguments."""
+    specification = importlib.util.spec_from_file_location(f"realiz3d_jax_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return from_config_dict(module.get_config())
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -1,0 +1,244 @@
+"""What a report is made of: figures, sampled items and training runs, read from disk and checked against one another."""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.cameras import AZIMUTHS
+from realiz3d_jax.training import setup
+from realiz3d_jax.training.config import TrainConfig, from_config_dict
+
+REFERENCES = {"real": "true real renders", "synthetic": "true synthetic renders"}
+"""The rows of ``metrics.json`` that are no samples: what a perfect result of either look would score."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """A ``metrics.json`` of ``realiz3d_jax.evaluate``.
+
+    Attributes:
+      size: pixels along a side of a view.
+      classifier: the facts of the judge of realism.
+      rows: the figures by name of the row; ``items`` of each are its objects.
+    """
+
+    path: pathlib.Path
+    size: int
+    classifier: Mapping[str, Any]
+    rows: Mapping[str, Mapping[str, Any]]
+
+    def objects(self, row: str) -> dict[str, Mapping[str, Any]]:
+        """The figures of a row's objects, by uid."""
+        return {item["name"]: item for item in self.rows.get(row, {"items": []})["items"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """A folder of ``realiz3d_jax.sample``.
+
+    Attributes:
+      row: the row of the figures that judges it.
+      items: what ``item.json`` says, by uid, in order of uid.
+    """
+
+    path: pathlib.Path
+    row: str
+    items: Mapping[str, Mapping[str, Any]]
+
+    def common(self, *keys: str) -> Any:
+        """What all items say under ``keys`` (one inside the other), or None if they do not agree."""
+        values = []
+        for item in self.items.values():
+            value: Any = item
+            for key in keys:
+                value = value[key]
+            values.append(value)
+        return values[0] if all(value == values[0] for value in values) else None
+
+    @property
+    def domain(self) -> str:
+        """The look that was asked for; "" if the items do not agree."""
+        return self.common("domain") or ""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRun:
+    """A workdir of ``realiz3d_jax.train``.
+
+    Attributes:
+      lines: the objects of ``metrics.jsonl``, by increasing step.
+      parameters: how many each partition holds.
+      trainable: the partitions that train.
+    """
+
+    path: pathlib.Path
+    config: TrainConfig
+    lines: Sequence[Mapping[str, Any]]
+    parameters: Mapping[str, int]
+    trainable: tuple[str, ...]
+
+
+def read_figures(path: str | os.PathLike[str]) -> Figures:
+    """Reads a ``metrics.json``.
+
+    Raises:
+      UserError: it is missing, is no JSON, or is not what ``evaluate`` writes.
+    """
+    path = pathlib.Path(path)
+    content = _read_json(path, f"python -m realiz3d_jax.evaluate --samples FOLDER --output {path}")
+    mend = f"Write it again by\n  python -m realiz3d_jax.evaluate --samples FOLDER --output {path}"
+    for key, kind in (("size", int), ("classifier", dict), ("rows", dict)):
+        if not isinstance(content.get(key), kind) or not content[key]:
+            raise UserError(f"{path}: {key} is {content.get(key)!r}; expected a filled {kind.__name__}. {mend}")
+    for name, row in content["rows"].items():
+        objects = row.get("items") if isinstance(row, dict) else None
+        if not objects or not all({"name", "domain_score", "silhouette_iou"} <= set(item) for item in objects):
+            raise UserError(f"{path}: rows.{name}.items lacks the figures of the single objects. {mend}")
+    return Figures(path, content["size"], content["classifier"], content["rows"])
+
+
+def read_samples(path: str | os.PathLike[str], figures: Figures) -> Samples:
+    """Reads the descriptions of a folder of items, and finds the row of the figures that judges them.
+
+    Raises:
+      UserError: there are no items, one is damaged, or the figures judge no such folder, or other items.
+    """
+    path = pathlib.Path(path)
+    places = sorted(place.parent for place in path.glob("*/item.json"))
+    if not places:
+        raise UserError(
+            f"{path}: no items (folders with an item.json) in it; expected what this writes:\n"
+            f"  python -m realiz3d_jax.sample --output {path}"
+        )
+    items = {}
+    for place in places:
+        item = _read_json(place / "item.json", f"python -m realiz3d_jax.sample --output {path}")
+        missing = {"uid", "caption", "task", "domain", "seed", "mesh", "sampling", "model", "versions"} - set(item)
+        if missing:
+            raise UserError(
+                f"{place / 'item.json'}: has no {sorted(missing)[0]!r}; expected what realiz3d_jax.sample writes. "
+                "Remove the folder and sample it again."
+            )
+        items[item["uid"]] = item
+    row = _row_of(path, figures)
+    judged = set(figures.objects(row))
+    if judged != set(items):
+        strange = sorted(judged ^ set(items))
+        raise UserError(
+            f"{figures.path}: its row {row!r} judges {len(judged)} objects, but {path} holds {len(items)} "
+            f"({strange[0]!r} is in one of them only); expected the same objects. Evaluate the folder again."
+        )
+    return Samples(path, row, items)
+
+
+def read_grid(samples: Samples, uid: str, size: int) -> np.ndarray:
+    """The four views of an item in their 2x2 grid, uint8[2 size, 2 size, 3], from the files that were judged.
+
+    Raises:
+      UserError: a view is missing, damaged or of another size.
+    """
+    front, right, back, left = (
+        read_image(samples.path / uid / f"view_{azimuth:03d}.png", size) for azimuth in AZIMUTHS
+    )
+    return np.block([[[front], [right]], [[back], [left]]])
+
+
+def read_image(path: pathlib.Path, side: int) -> np.ndarray:
+    """uint8[side, side, 3].
+
+    Raises:
+      UserError: the image is missing, damaged or of another size.
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as an image ({error}); expected a PNG. Sample it again.") from error
+    if pixels.shape[:2] != (side, side):
+        raise UserError(
+            f"{path}: found {pixels.shape[1]} x {pixels.shape[0]} pixels, expected {side} x {side}, as the figures "
+            "were made from. Sample it again."
+        )
+    return pixels
+
+
+def read_run(path: str | os.PathLike[str]) -> TrainingRun:
+    """Reads the config and the metrics of a run.
+
+    A last line that ends in the middle belongs to a run that is writing it, and is left out.
+
+    Raises:
+      UserError: one of them is missing or damaged, or there are no metrics yet.
+    """
+    path = pathlib.Path(path)
+    command = f"python -m realiz3d_jax.train --config configs/stage2.py --workdir {path}"
+    try:
+        config = from_config_dict(_read_json(path / "config.json", command))
+    except UserError as error:
+        raise UserError(f"{path / 'config.json'}: {error}") from error
+    log = path / "metrics.jsonl"
+    try:
+        texts = log.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{log}: cannot be read ({error}); expected the metrics of a run, as by\n  {command}"
+        ) from error
+    lines = []
+    for number, text in enumerate(texts, 1):
+        try:
+            line = json.loads(text)
+            lines.append({"step": int(line["step"]), **line})
+        except (ValueError, TypeError, KeyError) as error:
+            if number < len(texts) or text.endswith("}"):
+                raise UserError(
+                    f"{log}: line {number} is {text[:60]!r}; expected a JSON object with a step. Remove that line."
+                ) from error
+    if not lines:
+        raise UserError(
+            f"{log}: holds no metrics; expected a line for every {config.log.metrics_every} steps. Let the run go on by\n"
+            f"  {command}"
+        )
+    # Only shapes are asked for: what was trained with another machine's attention is counted here as well.
+    countable = dataclasses.replace(config, model=dataclasses.replace(config.model, attention="xla"))
+    model = setup.make_model(countable)
+    stage = setup.find_stage(model, config.stage)
+    shapes = jax.eval_shape(lambda: model.init(stage.partitions, jax.random.key(0)))
+    parameters = {
+        name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes[name])) for name in stage.partitions
+    }
+    return TrainingRun(path, config, lines, parameters, stage.trainable)
+
+
+def _read_json(path: pathlib.Path, command: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); expected what this writes:\n  {command}"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{path}: is no JSON ({error}); expected what this writes:\n  {command}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: found a {type(content).__name__}, expected an object, as this writes:\n  {command}")
+    return content
+
+
+def _row_of(path: pathlib.Path, figures: Figures) -> str:
+    """The row whose name is the end of the path: ``evaluate`` takes as few last parts as tell its folders apart."""
+    parts = path.resolve().parts
+    names = ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+    if found := [name for name in names if name in figures.rows]:
+        return found[-1]
+    raise UserError(
+        f"{figures.path}: has no row for {path}; it has {', '.join(figures.rows)}. Evaluate the folder as well:\n"
+        f"  python -m realiz3d_jax.evaluate --samples {path} --output {figures.path}"
+    )
