@@ -24,6 +24,8 @@ BACKENDS = {"xla": None, "cudnn": "gpu", "splash": "tpu"}
 MASKED = -10000.0
 """What the reference adds to the score of a masked token; finite, so an all-masked row stays a number."""
 
+_SPLASH_BLOCK = 128
+
 _target_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("target_platform", default=None)
 
 
@@ -59,13 +61,20 @@ def attend(
         backend: one of ``BACKENDS``, used where there is no bias.
 
     Returns: float[S, Q, K, h] in the dtype of ``value``.
-    Raises: UserError if the back end is not available.
+    Raises: UserError if the back end is not available, or cannot take this dtype or number of tokens.
     """
     check_backend(backend)
     if bias is not None or backend == "xla":
         return _xla(query, key, value, bias)
     if backend == "cudnn":
+        if query.dtype != jnp.bfloat16:
+            raise UserError(f"attention: 'cudnn' needs dtype bfloat16, found {query.dtype}; use attention='xla'.")
         return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+    if query.shape[1] % _SPLASH_BLOCK or key.shape[1] % _SPLASH_BLOCK:
+        raise UserError(
+            f"attention: 'splash' needs a multiple of {_SPLASH_BLOCK} tokens, found {query.shape[1]} queries and "
+            f"{key.shape[1]} keys; use attention='xla'."
+        )
     return _splash(query, key, value)
 
 

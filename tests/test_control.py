@@ -1,0 +1,83 @@
+"""Controls are tokens that start at zero; the codec puts images on [-1, 1] and back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from realiz3d_jax.models import control, dit
+from realiz3d_jax.models.codec import PixelCodec
+
+CONFIG = dit.DiTConfig(
+    width=16,
+    depth=1,
+    heads=2,
+    patch_size=2,
+    in_channels=3,
+    out_channels=6,
+    caption_channels=8,
+    sample_size=4,
+    base_size=2,
+)
+
+
+def _maps():
+    return np.random.default_rng(0).standard_normal((2, 4, 4, 4, 6)).astype(np.float32)
+
+
+def _params(task):
+    params = control.init(task, CONFIG, jax.random.key(0))
+    assert all((leaf == 0).all() and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+    return jax.tree.map(lambda leaf: np.random.default_rng(1).standard_normal(leaf.shape).astype(np.float32), params)
+
+
+@pytest.mark.parametrize(("task", "shape"), [("texture", (2, 4, 4, 16)), ("text_to_multiview", (1, 4, 1, 16))])
+def test_fresh_tokens_are_zero_and_learn_from_the_first_step(task, shape):
+    params = control.init(task, CONFIG, jax.random.key(0))
+    tokens = control.apply(task, CONFIG, params, _maps())
+    assert (tokens.shape, tokens.dtype) == (shape, jnp.float32)
+    assert (tokens == 0).all()
+    gradient = jax.grad(lambda params: control.apply(task, CONFIG, params, _maps()).sum())(params)
+    assert np.abs(gradient["kernel"]).max() > 0
+
+
+def test_texture_tokens_are_the_convolution_of_the_concatenated_channels():
+    params, maps = _params("texture"), _maps()
+    kernel = params["kernel"].reshape(6, 2, 2, 16)
+    expected = jax.lax.conv_general_dilated(
+        maps.reshape(8, 4, 4, 6), kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "IHWO", "NHWC")
+    )
+    tokens = control.apply("texture", CONFIG, params, maps)
+    np.testing.assert_allclose(tokens, expected.reshape(2, 4, 4, 16), rtol=1e-5, atol=1e-5)
+
+
+def test_a_null_control_adds_nothing_even_when_trained():
+    assert (control.apply("texture", CONFIG, _params("texture"), np.zeros_like(_maps())) == 0).all()
+
+
+def test_a_token_sees_its_own_patch_only():
+    params, maps = _params("texture"), _maps()
+    changed = maps.copy()
+    changed[1, 2, 2:, :2] += 1.0  # third view, second row and first column of tokens
+    tokens = [np.asarray(control.apply("texture", CONFIG, params, array)) for array in (maps, changed)]
+    moved = (tokens[0] != tokens[1]).any(axis=-1)
+    assert np.argwhere(moved).tolist() == [[1, 2, 2]]
+
+
+def test_the_four_viewpoints_can_be_given_any_four_vectors():
+    code = control.azimuth_code(control.AZIMUTHS)
+    assert code.shape == (4, 6)
+    assert set(np.unique(code)) == {-1.0, 0.0, 1.0}
+    assert np.linalg.matrix_rank(code) == 4
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_pixels_survive_the_codec(array):
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
+    latents = PixelCodec().encode(array(images))
+    assert isinstance(latents, type(array(images)))
+    assert (latents.dtype, float(latents.min()), float(latents.max())) == (jnp.float32, -1.0, 1.0)
+    decoded = PixelCodec().decode(latents)
+    assert decoded.dtype == jnp.uint8
+    np.testing.assert_array_equal(decoded, images)
+    assert PixelCodec().decode(array(np.array([-1.5, 3.0], np.float32))).tolist() == [0, 255]
