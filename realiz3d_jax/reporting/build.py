@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from realiz3d_jax import files
 from realiz3d_jax.data import records
 from realiz3d_jax.reporting import inputs, page
+from realiz3d_jax.reporting import picture as picture_of_objects
+
+_PICTURED = 6
 
 
 def write_report(
@@ -20,6 +23,8 @@ def write_report(
     objects: int = 12,
 ) -> str:
     """Reads everything, checks that it belongs together, and writes the page in one step.
+
+    Beside the page, a PNG of the same name shows the first few objects.
 
     Args:
       metrics: the JSON file of ``evaluate``.
@@ -48,4 +53,7 @@ def write_report(
     content = page.render(page.Report(figures, folders, training, held_out, split, objects, output, data))
     files.writable_directory(output.parent)
     files.write_text(output, content)
+    if folders:
+        picture = picture_of_objects.render_picture(figures, folders, held_out, min(objects, _PICTURED))
+        files.write_bytes(output.with_suffix(".png"), picture)
     return f"{output}: {len(folders)} folders, {len(training)} runs, {len(content.encode()) / 1e6:.1f} MB"
