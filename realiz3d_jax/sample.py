@@ -105,7 +105,8 @@ def _requests(size: int) -> tuple[list[Request], list[str]]:
         if not _PROMPT.value:
             raise UserError("--mesh was given without --prompt; say what the mesh shall look like.")
         mesh = pathlib.Path(_MESH.value) if _MESH.value else None
-        wanted = [requests.make_request(mesh.stem if mesh else "item_0000", _PROMPT.value, _SEED.value, mesh)]
+        uid = requests.as_uid(mesh.stem) if mesh else "item_0000"
+        wanted = [requests.make_request(uid, _PROMPT.value, _SEED.value, mesh)]
     else:
         wanted = requests.from_split(_DATA.value, _SPLIT.value, size, _SEED.value)
     return wanted[: _LIMIT.value], problems

@@ -8,22 +8,29 @@ what was asked.
 import pathlib
 import sys
 
-from absl import flags
+from absl import app, flags
 from ml_collections import config_flags
 
 from realiz3d_jax import errors
+from realiz3d_jax.errors import UserError
 from realiz3d_jax.training import platform
 from realiz3d_jax.training.config import from_config_dict
 from realiz3d_jax.training.loop import NonFiniteError, train
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, FILE.py or FILE.py:SIZE.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "A file of configs/, FILE.py or FILE.py:SIZE.",
+    lock_config=False,
+    accept_new_attributes=True,
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; the config's own workdir by default.")
 
 
 def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) > 1:
-        raise errors.UserError(f"unexpected argument {argv[1]!r}; settings are given as --config.KEY=VALUE.")
+        raise UserError(f"unexpected argument {argv[1]!r}; settings are given as --config.KEY=VALUE.")
     config = from_config_dict(_CONFIG.value)
     platform.start()
     try:
@@ -33,6 +40,23 @@ def main(argv: list[str]) -> None:
         sys.exit(3)
 
 
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags; that a new key is accepted leaves it to ``from_config_dict`` to say which keys there are.
+
+    Raises:
+      UserError: the config file is not there or cannot be read, or a setting is below a key that does not exist.
+    """
+    try:
+        rest = app.parse_flags_with_usage(argv)
+        if _CONFIG.value is not None:
+            _CONFIG.value.items()  # a file that could not be loaded says so only now
+    except OSError as error:
+        raise UserError(f"--config: {error}") from error
+    except (AttributeError, KeyError) as error:
+        raise UserError(f"--config.KEY=VALUE: there is no such key: {error.args[0]}") from error
+    return rest
+
+
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    errors.run(main)
+    errors.run(main, parse)

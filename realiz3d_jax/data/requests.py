@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -67,8 +66,13 @@ def geometry_of(request: Request, size: int) -> Geometry:
 
 
 def from_split(directory: str, split: str, size: int, seed: int) -> list[Request]:
-    """The objects of a split of ``shapes_assets``; item n has the seed ``seed + n``."""
+    """The objects of a split of ``shapes_assets``; item n has the seed ``seed + n``.
+
+    Raises:
+      UserError: the dataset is not there, or a seed is out of range.
+    """
     held = records.open_split(directory, "shapes_assets", split, size)
+    _check_seed(seed + len(held) - 1)
     return [
         Request(
             uid=record["uid"],
@@ -100,14 +104,17 @@ def from_manifest(path: str | os.PathLike[str], seed: int) -> tuple[list[Request
         raise UserError(
             f"{path}: cannot be read ({error}); expected a text file with one JSON object a line."
         ) from error
-    requests, problems = [], []
+    requests, problems = {}, []
     for number, line in enumerate(lines):
         if line.strip():
             try:
-                requests.append(_parse_line(line, number, path.parent, seed))
+                request = _parse_line(line, number, path.parent, seed)
+                if request.uid in requests:
+                    raise UserError(f"the uid {request.uid!r} occurs for the second time; the first one is kept.")
+                requests[request.uid] = request
             except UserError as error:
                 problems.append(f"{path}:{number + 1}: {error}")
-    return requests, problems + _duplicates(path, requests)
+    return list(requests.values()), problems
 
 
 def _parse_line(line: str, number: int, folder: pathlib.Path, seed: int) -> Request:
@@ -141,15 +148,16 @@ def make_request(uid: str, prompt: str, seed: int, mesh: pathlib.Path | None = N
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", uid):
         raise UserError(f"uid: found {uid!r}, expected letters, digits, '_', '-' and '.' (it names the output folder).")
-    if not 0 <= seed < 2**32:
-        raise UserError(f"seed: found {seed}, expected 0 to {2**32 - 1}.")
+    _check_seed(seed)
     return Request(uid, prompt, seed, mesh)
 
 
-def _duplicates(path: pathlib.Path, requests: Iterable[Request]) -> list[str]:
-    seen, problems = set(), []
-    for request in requests:
-        if request.uid in seen:
-            problems.append(f"{path}: the uid {request.uid!r} occurs twice; the first one is kept.")
-        seen.add(request.uid)
-    return problems
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed: found {seed}, expected 0 to {2**32 - 1}.")
+
+
+def as_uid(name: str) -> str:
+    """A file's name as the name of an item, which is plain enough for a folder anywhere."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+    return plain if re.match(r"[A-Za-z0-9_]", plain) else f"_{plain}"

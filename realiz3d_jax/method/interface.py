@@ -126,15 +126,19 @@ def load(name: str, options: Mapping[str, Any]) -> Method:
     """The method called ``name`` with ``options`` for its fields.
 
     Raises:
-      UserError: there is no such method, or it has no such option.
+      UserError: there is no such method, it has no such option, or an option's value is of another type than its default.
     """
     if name not in names():
         raise UserError(f"config.method.name: found {name!r}, expected one of {', '.join(names())}.")
     method_class = importlib.import_module(f"realiz3d_jax.method.{name}").Method
-    known = {field.name for field in dataclasses.fields(method_class)}
-    for option in options:
+    known = {field.name: type(field.default) for field in dataclasses.fields(method_class)}
+    for option, value in options.items():
         if option not in known:
             raise UserError(
                 f"config.method.{option}: the method {name!r} has no such option; it has {', '.join(sorted(known)) or 'none'}."
+            )
+        if type(value) is not known[option] and not (known[option] is float and type(value) is int):
+            raise UserError(
+                f"config.method.{option}: found {value!r}, expected a value of type {known[option].__name__}."
             )
     return method_class(**options)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realiz3d_jax.errors import UserError
 from realiz3d_jax.method import plans, shifters
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.interface import Iteration, Params, Stage
@@ -36,6 +37,14 @@ class Method:
     layer_aware: bool = True
     real_fraction: float = 0.5
     real_warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("tau", "reassignment_probability", "real_fraction"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UserError(f"config.method.{name}: found {getattr(self, name)}, expected 0 to 1.")
+        for name, least in (("rank", 1), ("real_warmup_steps", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"config.method.{name}: found {getattr(self, name)}, expected at least {least}.")
 
     def stages(self) -> Mapping[str, Stage]:
         """Stage 1 and Stage 2."""

@@ -48,6 +48,10 @@ class Checkpoints:
         """The step of the newest complete checkpoint."""
         return self._manager.latest_step()
 
+    def due(self, step: int) -> bool:
+        """Whether ``save`` would save ``step`` without being forced to."""
+        return self._manager.latest_step() != step and self._manager.should_save(step)
+
     def save(self, step: int, state: TrainState, positions: Positions, force: bool = False) -> bool:
         """Saves if it is time to, or if ``force``; called every step, so that a preemption is noticed on every host.
 
@@ -101,7 +105,10 @@ def read_config(workdir: str | os.PathLike[str]) -> TrainConfig:
     """
     with _reader(workdir) as manager:
         meta = manager.restore(manager.latest_step(), args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-    return from_config_dict(meta["config"])
+    try:
+        return from_config_dict(meta["config"])
+    except UserError as error:
+        raise UserError(f"{workdir}: was trained by another version ({error}) Train it anew.") from error
 
 
 def latest_step(workdir: str | os.PathLike[str]) -> int:
@@ -132,9 +139,9 @@ def read_params(workdir: str | os.PathLike[str], like: Tree, averaged: bool = Tr
             step, args=ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in like.items()})
         )
         params = {name: restored[name] for name in like}
-        trained = _tree_metadata(folder, "ema")
-    if averaged:
-        params.update(_read_averages(folder, {name: like[name] for name in like if name in trained}))
+        trained = {name: like[name] for name in _tree_metadata(folder, "ema") if name in like}
+    if averaged and trained:
+        params.update(_read_averages(folder, trained))
     return params
 
 

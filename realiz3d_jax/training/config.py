@@ -83,7 +83,7 @@ class LogConfig:
     """How often things are written, in steps; 0 is never.
 
     Attributes:
-      metrics_every: averaged metrics to ``metrics.jsonl``, TensorBoard and the terminal.
+      metrics_every: averaged metrics to ``metrics.jsonl``, TensorBoard and the terminal; at least 1.
       samples_every: a grid of samples of held-out objects into TensorBoard.
       checkpoint_every: checkpoints; one is always written at the end.
       checkpoints_kept: the newest that are kept.
@@ -147,15 +147,57 @@ def from_config_dict(values: Mapping[str, Any]) -> TrainConfig:
     """The schema's view of a config.
 
     Raises:
-      UserError: a key is unknown, missing, or of another type than its field.
+      UserError: a key is unknown, missing, of another type than its field, or out of its range.
     """
     plain = values.to_dict() if isinstance(values, ml_collections.ConfigDict) else values
-    return _build(TrainConfig, plain, "config")
+    config = _build(TrainConfig, plain, "config")
+    _check_ranges(config)
+    return config
 
 
 def to_json(config: TrainConfig) -> str:
     """``config`` as JSON; ``from_config_dict(json.loads(...))`` gives it back."""
     return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def _check_ranges(config: TrainConfig) -> None:
+    """Raises UserError unless every value is one that a run can work with."""
+    model, data, adam, log = config.model, config.data, config.optimizer, config.log
+    checks = {
+        "steps": (config.steps, config.steps >= 1, "at least 1"),
+        "ema_decay": (config.ema_decay, 0.0 <= config.ema_decay < 1.0, "from 0 up to, but not, 1"),
+        "timestep_weight_cap": (config.timestep_weight_cap, config.timestep_weight_cap >= 1.0, "at least 1"),
+        "abort_after": (config.abort_after, config.abort_after >= 1, "at least 1"),
+        "model.depth": (model.depth, model.depth >= 1, "at least 1"),
+        "model.width": (
+            model.width,
+            model.width > 0 and model.heads > 0 and model.width % 4 == 0 and model.width % model.heads == 0,
+            f"a multiple of 4 and of model.heads = {model.heads}",
+        ),
+        "model.sample_size": (
+            model.sample_size,
+            model.patch_size > 0 and model.sample_size % model.patch_size == 0,
+            f"a multiple of model.patch_size = {model.patch_size}",
+        ),
+        "model.caption_channels": (
+            model.caption_channels,
+            model.caption_channels == data.text_channels,
+            f"data.text_channels = {data.text_channels}",
+        ),
+        "optimizer.learning_rate": (adam.learning_rate, adam.learning_rate >= 0.0, "at least 0"),
+        "optimizer.warmup_steps": (adam.warmup_steps, adam.warmup_steps >= 0, "at least 0"),
+        "data.size": (data.size, data.size == model.sample_size, f"model.sample_size = {model.sample_size}"),
+        "data.batch_grids": (data.batch_grids, data.batch_grids >= 1, "at least 1"),
+        "data.caption_dropout": (data.caption_dropout, 0.0 <= data.caption_dropout <= 1.0, "0 to 1"),
+        "data.render_fraction": (data.render_fraction, 0.0 <= data.render_fraction <= 1.0, "0 to 1"),
+        "log.metrics_every": (log.metrics_every, log.metrics_every >= 1, "at least 1"),
+        "log.samples_every": (log.samples_every, log.samples_every >= 0, "at least 0"),
+        "log.checkpoint_every": (log.checkpoint_every, log.checkpoint_every >= 0, "at least 0"),
+        "log.checkpoints_kept": (log.checkpoints_kept, log.checkpoints_kept >= 1, "at least 1"),
+    }
+    for name, (found, holds, expected) in checks.items():
+        if not holds:
+            raise UserError(f"config.{name}: found {found!r}, expected {expected}.")
 
 
 def _build(schema: type[Dataclass], values: Mapping[str, Any], path: str) -> Dataclass:

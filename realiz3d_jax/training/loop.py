@@ -74,13 +74,17 @@ def _loop(run: Run, state: TrainState, streams, checkpoints: Checkpoints, monito
         if config.log.samples_every and step % config.log.samples_every == 0:
             monitor.image("samples", previews(state.sampling_params()), step)
         # 2. Save it, with the data's position before the next batch.
+        asked = preempted.is_set()  # once: what comes after this is for the next step to notice
+        force = asked or step == config.steps
+        if force or checkpoints.due(step):
+            # What a resumed run will not go through again has to be written before it is saved.
+            _check(monitor.flush(final=True), config)
         positions = {name: stream.get_state() for name, stream in streams.items()}
-        stop = checkpoints.save(step, state, positions, force=preempted.is_set() or step == config.steps)
-        if stop or preempted.is_set():
+        stop = checkpoints.save(step, state, positions, force)
+        if stop or asked:
             print(f"stopped on request; saved step {step}", file=sys.stderr, flush=True)
             sys.exit(PREEMPTED)
         if step == config.steps:
-            _check(monitor.flush(final=True), config)
             return state
         # 3. Only now take a batch.
         iteration = run.stage.iteration(step)

@@ -83,13 +83,9 @@ class Monitor:
 
     def drop_after(self, step: int) -> None:
         """Forgets the lines of steps after ``step``: a run that was killed wrote them, and will write them again."""
-        lines = [
-            line
-            for line in self._path.read_text().splitlines()
-            if line.endswith("}") and json.loads(line)["step"] <= step
-        ]
+        *complete, _ = self._path.read_text().split("\n")  # what follows the last line end was cut off by the kill
         self._jsonl.close()
-        files.write_text(self._path, "".join(f"{line}\n" for line in lines))
+        files.write_text(self._path, "".join(f"{line}\n" for line in complete if json.loads(line)["step"] <= step))
         self._jsonl = self._path.open("a")
 
     def record(self, step: int, iteration: Iteration, metrics: dict[str, jax.Array], records: np.ndarray) -> None:
@@ -97,7 +93,10 @@ class Monitor:
         self._current.append((step, iteration.name, metrics, records))
 
     def flush(self, final: bool = False) -> dict[str, float] | None:
-        """Ends an interval; writes the interval before it (and this one, if ``final``) and returns what it wrote last."""
+        """Ends an interval; writes the interval before it (and this one, if ``final``) and returns what it wrote last.
+
+        Each step is written once, in the line of the interval that it belongs to.
+        """
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         written = None
@@ -105,7 +104,7 @@ class Monitor:
         for steps, duration in intervals:
             if steps:
                 written = self._write(jax.device_get(steps), duration)
-        self._waiting, self._seconds, self._current = self._current, seconds, []
+        self._waiting, self._seconds, self._current = ([] if final else self._current), seconds, []
         return written
 
     def image(self, name: str, image: np.ndarray, step: int) -> None:
@@ -129,13 +128,13 @@ class Monitor:
                 values[f"loss_by_timestep/{name}_{bucket}"] = float(total[bucket] / count[bucket])
         skipped = [(step, records) for step, _, metrics, records in steps if not metrics["finite"]]
         values["skipped_steps"] = len(skipped)
-        values["skipped_in_a_row"] = int(steps[-1][2]["skipped_in_a_row"])
+        values["skipped_in_a_row"] = max(int(metrics["skipped_in_a_row"]) for _, _, metrics, _ in steps)
         values["steps_per_second"] = len(steps) / seconds
         values["images_per_second"] = len(steps) * self._config.data.batch_grids * self._views / seconds
         values["flops_per_second"] = sum(self._flops[kind] for _, kind, _, _ in steps) / seconds
         if peak := peak_flops(self._devices):
             values["mfu"] = values["flops_per_second"] / peak
-        line = {"step": last, **values}
+        line = {"step": last, "steps": len(steps), **values}
         if skipped:
             line["skipped"] = [{"step": step, "records": np.unique(records).tolist()} for step, records in skipped]
         self._jsonl.write(json.dumps(line) + "\n")

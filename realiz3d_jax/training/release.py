@@ -104,4 +104,10 @@ def _open(path: str | os.PathLike[str]) -> tuple[TrainConfig, dict[str, Any], di
         raise UserError(
             f"{path}: has no 'config' in its metadata, so it is not a release; make one with realiz3d_jax.convert."
         )
-    return from_config_dict(json.loads(metadata["config"])), json.loads(metadata.get("facts", "{}")), flat
+    try:
+        config, facts = from_config_dict(json.loads(metadata["config"])), json.loads(metadata.get("facts", "{}"))
+    except (UserError, ValueError) as error:
+        raise UserError(
+            f"{path}: its metadata is not that of a release of this version ({error}) Make it again with realiz3d_jax.convert."
+        ) from error
+    return config, facts, flat

@@ -163,7 +163,7 @@ def read_init(config: TrainConfig, like: Params) -> Params:
     """The partitions that ``config.init`` names, on the shardings of ``like``.
 
     Raises:
-      UserError: the source is missing (the message gives the command that makes it) or of another model.
+      UserError: the source is missing, damaged or of another model; the message gives the command that makes it.
     """
     source = pathlib.Path(config.init.source)
     if not source.exists():
@@ -171,4 +171,7 @@ def read_init(config: TrainConfig, like: Params) -> Params:
             f"config.init.source: {source} does not exist; the stage {config.stage!r} takes its "
             f"{' and '.join(like)} from there. Make it with:\n  {config.init.command}"
         )
-    return release.read_params(source, like)
+    try:
+        return release.read_params(source, like)
+    except UserError as error:
+        raise UserError(f"config.init.source: {error}\nWhat makes it:\n  {config.init.command}") from error

@@ -40,8 +40,8 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     """
     devices = devices or jax.devices()
     sizes = [config.data, config.fsdp]
-    if -1 in sizes:
-        sizes[sizes.index(-1)] = len(devices) // abs(int(np.prod(sizes)))
+    if sizes.count(-1) == 1:
+        sizes[sizes.index(-1)] = len(devices) // max(-int(np.prod(sizes)), 1)
     if min(sizes) < 1 or np.prod(sizes) != len(devices):
         raise UserError(
             f"config.mesh: data={config.data}, fsdp={config.fsdp} does not fit {len(devices)} devices; "

@@ -1,0 +1,241 @@
+"""What is saved comes back bit for bit, on any mesh and in part; what is damaged or of another model is named."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from worlds import assert_same, load_config, random_params, run_command, write_release
+
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.training import checkpoint, release, setup
+from realiz3d_jax.training.checkpoint import Checkpoints
+from realiz3d_jax.training.pretrained import open_model
+from realiz3d_jax.training.setup import Run
+from realiz3d_jax.training.state import TrainState
+
+POSITIONS = {"synthetic_grids": {"next_index": 5}, "real_images": {"next_index": 2}}
+
+
+def make_run(devices: int = 1, **changes) -> Run:
+    named = {key.replace("__", "."): value for key, value in changes.items()}
+    mesh = {"mesh.data": 1, "mesh.fsdp": devices}
+    return setup.make_run(load_config("stage2", {**mesh, **named}), jax.devices()[:devices])
+
+
+def random_state(run: Run, seed: int = 0) -> TrainState:
+    """A state of which no two leaves are alike."""
+    random = np.random.default_rng(seed)
+
+    def fill(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        values = random.integers(0, 100, leaf.shape) if leaf.dtype == np.int32 else random.normal(size=leaf.shape)
+        return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
+
+    return jax.tree.map(fill, run.abstract_state)
+
+
+def like(run: Run, *partitions: str):
+    return {name: run.abstract_state.params[name] for name in partitions}
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return make_run()
+
+
+@pytest.fixture(scope="module")
+def saved(run: Run, tmp_path_factory) -> tuple[pathlib.Path, TrainState]:
+    """A workdir with a checkpoint of step 7, and the state in it."""
+    workdir, state = tmp_path_factory.mktemp("workdir"), random_state(run)
+    with Checkpoints(workdir, run.config) as checkpoints:
+        checkpoints.save(7, state, POSITIONS, force=True)
+    return workdir, state
+
+
+def test_a_state_comes_back_bit_for_bit_with_the_positions_of_the_data(run, saved):
+    workdir, state = saved
+    with Checkpoints(workdir, run.config) as checkpoints:
+        assert checkpoints.latest() == 7
+        restored, positions = checkpoints.restore(run.abstract_state)
+    assert_same(restored, state)
+    assert positions == POSITIONS
+    assert checkpoint.read_config(workdir) == run.config
+    assert checkpoint.latest_step(workdir) == 7
+
+
+def test_a_state_moves_from_one_device_to_eight_and_back(run, saved, tmp_path):
+    workdir, state = saved
+    eight = make_run(8)
+    with Checkpoints(workdir, run.config) as checkpoints:
+        on_eight, _ = checkpoints.restore(eight.abstract_state)
+    assert_same(on_eight, state)
+    for leaf, wanted in zip(*map(jax.tree.leaves, (on_eight, eight.abstract_state)), strict=True):
+        assert leaf.sharding == wanted.sharding
+    with Checkpoints(tmp_path, eight.config) as checkpoints:
+        checkpoints.save(8, on_eight, POSITIONS, force=True)
+    with Checkpoints(tmp_path, run.config) as checkpoints:
+        back, _ = checkpoints.restore(run.abstract_state)
+    assert_same(back, state)
+    assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(back)} == {1}
+
+
+def test_the_shifters_can_be_taken_over_alone(run, saved):
+    workdir, state = saved
+    taken = checkpoint.read_params(workdir, like(run, "shifters"))
+    assert_same(taken, {"shifters": state.params["shifters"]})
+
+
+def test_trained_partitions_are_read_averaged_or_as_they_are(run, saved):
+    workdir, state = saved
+    partitions = like(run, "backbone", "shifters", "control")
+    assert_same(checkpoint.read_params(workdir, partitions), state.sampling_params())
+    assert_same(checkpoint.read_params(workdir, partitions, averaged=False), state.params)
+    assert_same(checkpoint.read_params(workdir, like(run, "control")), {"control": state.ema["control"]})
+    assert not np.array_equal(state.ema["control"]["kernel"], state.params["control"]["kernel"])
+
+
+def test_only_the_newest_checkpoints_are_kept(run, tmp_path):
+    config = dataclasses.replace(
+        run.config, log=dataclasses.replace(run.config.log, checkpoint_every=2, checkpoints_kept=2)
+    )
+    state = random_state(run)
+    with Checkpoints(tmp_path, config) as checkpoints:
+        due = [step for step in range(8) if checkpoints.due(step) | bool(checkpoints.save(step, state, POSITIONS))]
+    assert due == [0, 2, 4, 6]
+    assert sorted(int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()) == [4, 6]
+
+
+def restore_all(workdir: pathlib.Path, run: Run) -> None:
+    with Checkpoints(workdir, run.config) as checkpoints:
+        checkpoints.restore(run.abstract_state)
+
+
+def restore_shifters(workdir: pathlib.Path, run: Run) -> None:
+    checkpoint.read_params(workdir, like(run, "shifters"))
+
+
+@pytest.mark.parametrize("restore", [restore_all, restore_shifters])
+def test_parameters_of_another_shape_are_named_with_what_is_there_and_what_was_expected(saved, restore):
+    workdir, _ = saved
+    with pytest.raises(UserError, match=r"2 parameters differ") as caught:
+        restore(workdir, make_run(method__rank=4))
+    assert "shifters/left: found (3, 32, 8), expected (3, 32, 4)" in str(caught.value)
+    assert "shifters/right: found (3, 8, 32), expected (3, 4, 32)" in str(caught.value)
+    assert str(workdir) in str(caught.value)
+
+
+def test_another_depth_names_at_most_a_dozen_parameters_and_counts_the_rest(saved):
+    workdir, _ = saved
+    with pytest.raises(UserError, match=r"holds another model \(\d\d parameters differ\)") as caught:
+        checkpoint.read_params(workdir, like(make_run(model__depth=5), "backbone"))
+    assert 10 < len(str(caught.value).splitlines()) < 16
+
+
+def test_a_partition_that_is_not_there_is_named_with_those_that_are(run, saved):
+    workdir, _ = saved
+    with pytest.raises(UserError, match=r"has no partition 'adapter'; it holds .*backbone.*shifters"):
+        checkpoint.read_params(workdir, {"adapter": {}})
+
+
+def test_a_folder_without_a_complete_checkpoint_is_refused(run, tmp_path):
+    with pytest.raises(UserError, match="no checkpoint is here"):
+        checkpoint.read_config(tmp_path)
+    (tmp_path / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir(parents=True)
+    with pytest.raises(UserError, match="no checkpoint is complete yet"):
+        checkpoint.read_params(tmp_path, like(run, "shifters"))
+
+
+# Releases
+
+
+@pytest.fixture(scope="module")
+def released(run, tmp_path_factory) -> pathlib.Path:
+    path = tmp_path_factory.mktemp("release") / "model.safetensors"
+    write_release(path, run.config)
+    return path
+
+
+def test_a_release_comes_back_bit_for_bit(run, released):
+    found = release.read(released)
+    assert_same(found.params, random_params(run.config))
+    assert found.config == run.config
+    assert found.facts == {"seed": 0}
+    taken = release.read_params(released, like(make_run(8), "backbone"))
+    assert_same(taken, {"backbone": random_params(run.config)["backbone"]})
+    assert not taken["backbone"]["blocks"]["mlp"]["first"]["kernel"].sharding.is_fully_replicated
+
+
+def test_converting_a_run_gives_the_parameters_that_its_checkpoint_samples_from(run, saved, tmp_path, capsys):
+    workdir, state = saved
+    (workdir / "metrics.jsonl").write_text('{"step": 5, "loss/real": 2.0}\n{"step": 7, "loss/real": 1.0}\n')
+    output = tmp_path / "new" / "model.safetensors"
+    assert run_command("convert", f"--workdir={workdir}", f"--output={output}", "--command=make it") == 0
+    assert "7 steps" in capsys.readouterr().out
+    found = release.read(output)
+    assert_same(found.params, state.sampling_params())
+    assert found.config == run.config
+    assert found.facts["command"] == "make it"
+    assert found.facts["step"] == 7
+    assert found.facts["last_metrics"] == {"step": 7, "loss/real": 1.0}
+    assert found.facts["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert open_model(output).checksum == open_model(workdir).checksum == found.facts["parameters_sha256"]
+
+
+def test_converting_what_is_no_run_or_to_where_nothing_can_be_written_is_one_message(saved, tmp_path, capsys):
+    assert run_command("convert", f"--workdir={tmp_path / 'none'}", f"--output={tmp_path / 'a.safetensors'}") == 2
+    assert "no such workdir" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "a.safetensors"
+    assert run_command("convert", f"--workdir={saved[0]}", f"--output={output}") == 2
+    assert "cannot write here" in capsys.readouterr().err
+
+
+def test_a_truncated_or_damaged_release_is_refused(released, tmp_path):
+    content = released.read_bytes()
+    path = tmp_path / "model.safetensors"
+    for damaged in (content[: len(content) // 2], content[:100], b"", b"\xff" * 64 + content[64:]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"model.safetensors: cannot be read as safetensors .* damaged"):
+            release.read(path)
+    with pytest.raises(UserError, match="no such file"):
+        release.read(tmp_path / "none.safetensors")
+
+
+def test_a_release_that_lacks_a_parameter_a_partition_or_its_config_is_refused(run, released, tmp_path):
+    path = tmp_path / "model.safetensors"
+    flat, metadata = safetensors.numpy.load_file(released), {"config": release.to_json(run.config)}
+    safetensors.numpy.save_file({k: v for k, v in flat.items() if k != "shifters/left"}, path, metadata)
+    with pytest.raises(UserError, match=r"shifters/left: found nothing, expected \(3, 32, 8\)"):
+        release.read_params(path, like(run, "shifters"))
+    safetensors.numpy.save_file({k: v for k, v in flat.items() if "shifters" not in k}, path, metadata)
+    with pytest.raises(UserError, match=r"has no partition 'shifters'; it holds .*backbone"):
+        release.read_params(path, like(run, "shifters"))
+    safetensors.numpy.save_file({**flat, "shifters/gate": np.zeros(3, np.float32)}, path, metadata)
+    with pytest.raises(UserError, match=r"shifters/gate: found \(3,\), expected nothing"):
+        release.read_params(path, like(run, "shifters"))
+    safetensors.numpy.save_file(flat, path)
+    with pytest.raises(UserError, match="not a release"):
+        open_model(path)
+    safetensors.numpy.save_file(flat, path, {"config": json.dumps({"nonsense": 1})})
+    with pytest.raises(UserError, match=r"model.safetensors: .*config.nonsense"):
+        open_model(path)
+
+
+def test_a_release_is_written_in_one_step(run, released, tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(released.read_bytes())
+    monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError, match="no space"):
+        write_release(path, run.config, seed=1)
+    assert path.read_bytes() == released.read_bytes()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_reading_leaves_a_workdir_as_it_is(run, saved):
+    workdir, _ = saved
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    checkpoint.read_params(workdir, like(run, "shifters"))
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before

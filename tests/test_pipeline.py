@@ -1,0 +1,182 @@
+"""Batches: what is in them, and that their order is a function of the seed and one integer."""
+
+import collections
+
+import grain
+import numpy as np
+import pytest
+from worlds import OBJECTS, World, load_config
+
+from realiz3d_jax.data import pipeline, records
+from realiz3d_jax.data.pipeline import STREAMS, VIEW_WORDS, StreamConfig, control_maps, open_stream
+from realiz3d_jax.training import setup
+
+ENCODER = setup.make_encoder(load_config("base"))
+
+
+class Recorder:
+    """An encoder that writes captions into the text, so that a test can read them."""
+
+    def encode(self, captions):
+        text = np.zeros((len(captions), 160), np.uint8)
+        for row, caption in enumerate(captions):
+            text[row, : len(caption)] = np.frombuffer(caption.encode(), np.uint8)
+        return text, text > 0
+
+
+RECORDER = Recorder()
+
+
+def captions(batch) -> list[str]:
+    text = batch["text"].reshape(-1, batch["text"].shape[-1])
+    return [bytes(row[row > 0]).decode() for row in text]
+
+
+def settings(world: World, encoder=ENCODER, render_fraction: float = 0.15) -> StreamConfig:
+    return StreamConfig(str(world.data), 32, render_fraction, encoder)
+
+
+def take(stream, count: int) -> list[dict[str, np.ndarray]]:
+    return [next(stream) for _ in range(count)]
+
+
+def assert_same_batches(found, expected) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert set(one) == set(other)
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_batch_holds_what_it_says(world, name):
+    batch = next(open_stream(name, settings(world), seed=0, batch_grids=4))
+    groups = 1 if name == "synthetic_grids" else 4
+    shapes = {
+        "image": ((4, 4, 32, 32, 3), np.uint8),
+        "text": ((4, groups, 20, 64), np.float32),
+        "text_mask": ((4, groups, 20), bool),
+        "record": ((4, groups), np.int64),
+    }
+    if name == "synthetic_grids":
+        shapes["control"] = ((4, 4, 32, 32, 6), np.float32)
+    assert {key: (value.shape, value.dtype) for key, value in batch.items()} == shapes
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_goes_on_from_its_position_with_the_same_batches(world, name):
+    stream = open_stream(name, settings(world), seed=3, batch_grids=2)
+    take(stream, 7)
+    position = stream.get_state()
+    assert position["next_index"] == 7
+    expected = take(stream, 5)
+    again = open_stream(name, settings(world), seed=3, batch_grids=2, threads=1)
+    again.set_state(position)
+    assert_same_batches(take(again, 5), expected)
+    assert again.get_state()["next_index"] == 12
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_two_hosts_take_the_same_global_batches_as_one(world, name):
+    alone = take(open_stream(name, settings(world), seed=1, batch_grids=4), 3)
+    hosts = [take(open_stream(name, settings(world), seed=1, batch_grids=4, host=host, hosts=2), 3) for host in (0, 1)]
+    for number, batch in enumerate(alone):
+        for key, value in batch.items():
+            # Host h has the elements h, h + 2, ... of the global order; a batch is a set, whatever its order.
+            np.testing.assert_array_equal(hosts[0][number][key], value[0::2])
+            np.testing.assert_array_equal(hosts[1][number][key], value[1::2])
+
+
+def test_another_seed_gives_another_order_and_an_epoch_sees_every_record_once(world):
+    orders = []
+    for seed in (0, 1):
+        batches = take(open_stream("synthetic_grids", settings(world), seed=seed, batch_grids=5), 4)
+        orders.append(np.concatenate([batch["record"].ravel() for batch in batches]))
+        for epoch in (0, 1):
+            assert sorted(orders[-1][epoch * OBJECTS : (epoch + 1) * OBJECTS]) == list(range(OBJECTS))
+    assert (orders[0] != orders[1]).any()
+    assert (orders[0][:OBJECTS] != orders[0][OBJECTS:]).any(), "the next epoch is shuffled anew"
+
+
+def test_grids_show_the_views_of_one_object_in_order_with_their_control(world):
+    assets = records.open_split(world.data, "shapes_assets", "train")
+    batch = next(open_stream("synthetic_grids", settings(world, RECORDER), seed=0, batch_grids=4))
+    for row, (number,) in enumerate(batch["record"]):
+        record = assets[int(number)]
+        np.testing.assert_array_equal(batch["image"][row], record["synthetic"])
+        np.testing.assert_array_equal(
+            batch["control"][row], control_maps(record["normal"], record["position"], record["mask"])
+        )
+        assert captions(batch)[row] == record["caption"]
+
+
+def test_synthetic_images_are_synthetic_views_without_view_words(world):
+    assets = records.open_split(world.data, "shapes_assets", "train")
+    seen = collections.Counter()
+    for batch in take(open_stream("synthetic_images", settings(world, RECORDER), seed=0, batch_grids=2), 5):
+        images, numbers = batch["image"].reshape(-1, 32, 32, 3), batch["record"].ravel()
+        for image, number, caption in zip(images, numbers, captions(batch), strict=True):
+            record = assets[int(number)]
+            views = [view for view in range(4) if np.array_equal(image, record["synthetic"][view])]
+            assert views, "the image is one of the record's synthetic views"
+            seen[int(number)] += 1
+            assert caption == record["caption"]
+    assert set(seen.values()) == {4}, "one epoch of all views: every record four times"
+
+
+def test_real_images_carry_their_own_captions_and_never_a_view_word(world):
+    generated = records.open_split(world.data, "shapes_generated", "train")
+    for batch in take(open_stream("real_images", settings(world, RECORDER), seed=0, batch_grids=2), 5):
+        images, numbers = batch["image"].reshape(-1, 32, 32, 3), batch["record"].ravel()
+        for image, number, caption in zip(images, numbers, captions(batch), strict=True):
+            np.testing.assert_array_equal(image, generated[int(number)]["image"])
+            assert caption == generated[int(number)]["caption"]
+            assert "view" not in caption.split()
+            assert "render" not in caption.split()
+
+
+def test_photos_are_renders_and_name_their_view_in_the_stated_shares(world, monkeypatch):
+    """2,400 draws, five sigma. A render is named as one, and the view that is named is the view that is shown."""
+    held = records.open_split(world.data, "shapes_photos", "train")
+    read = [held[number] for number in range(len(held))]
+    monkeypatch.setattr(records, "open_split", lambda *arguments: read)  # decoded once: the shares are what is tested
+    renders, named, count = 0, 0, 0
+    for batch in take(open_stream("photos", settings(world, RECORDER, 0.3), seed=0, batch_grids=20), 30):
+        images, numbers = batch["image"].reshape(-1, 32, 32, 3), batch["record"].ravel()
+        for image, number, caption in zip(images, numbers, captions(batch), strict=True):
+            record = read[int(number)]
+            render = caption.startswith("flat render of ")
+            look = record["synthetic" if render else "real"]
+            views = [view for view in range(4) if np.array_equal(image, look[view])]
+            assert views
+            suffixes = [view for view in range(4) if caption.endswith(f", {VIEW_WORDS[view]} view")]
+            assert len(suffixes) <= 1
+            assert not suffixes or suffixes[0] in views
+            assert record["caption"] in caption
+            renders, named, count = renders + render, named + bool(suffixes), count + 1
+    assert abs(renders / count - 0.3) < 5 * (0.3 * 0.7 / count) ** 0.5
+    assert abs(named / count - 0.75) < 5 * (0.75 * 0.25 / count) ** 0.5
+
+
+def test_controls_are_minus_one_to_one_on_the_object_and_exactly_zero_elsewhere(world):
+    record = records.open_split(world.data, "shapes_assets", "train")[0]
+    control = control_maps(record["normal"], record["position"], record["mask"])
+    on = record["mask"].astype(bool)
+    assert (control[~on] == 0.0).all()
+    assert np.abs(control).max() <= 1.0
+    np.testing.assert_allclose(np.linalg.norm(control[on][:, :3], axis=-1), 1.0, atol=2e-4)
+    decoded = records.decode_positions(record["position"], record["mask"])
+    np.testing.assert_allclose(control[..., 3:], 2 * decoded, atol=1e-6)
+    ends = control_maps(*np.array([[[[[0] * 3]]], [[[[65535] * 3]]]], np.uint16), np.ones((1, 1, 1), np.uint8))
+    np.testing.assert_array_equal(ends[0, 0, 0], [-1, -1, -1, 1, 1, 1])
+
+
+def test_a_prompt_names_its_look_and_its_view():
+    assert pipeline.prompt("a red cone") == "a red cone"
+    assert pipeline.prompt("a red cone", 1) == "a red cone, right side view"
+    assert pipeline.prompt("a red cone", 3, render=True) == "flat render of a red cone, left side view"
+
+
+def test_streams_are_grain_iterators_whose_state_is_one_integer(world):
+    stream = open_stream("photos", settings(world), seed=0, batch_grids=1)
+    assert isinstance(stream, grain.DatasetIterator)
+    assert stream.get_state() == {"next_index": 0}

@@ -1,0 +1,307 @@
+"""One iteration: what it computes, what it changes, and what it must leave exactly as it is."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from worlds import assert_same, leaves, load_config, random_params
+
+from realiz3d_jax.method import interface, plans
+from realiz3d_jax.method.domains import Domain
+from realiz3d_jax.method.model import Model
+from realiz3d_jax.models import dit
+from realiz3d_jax.training import monitoring, setup
+from realiz3d_jax.training.optimizer import AdamState
+from realiz3d_jax.training.setup import Run
+from realiz3d_jax.training.state import TrainState, new_state, stream_key
+
+GRIDS, DEPTH = 2, 3
+
+
+def make_run(file: str, **changes) -> Run:
+    named = {key.replace("__", "."): value for key, value in changes.items()}
+    return setup.make_run(load_config(file, {"data.batch_grids": GRIDS, **named}), jax.devices()[:1])
+
+
+def random_state(run: Run) -> TrainState:
+    """A state in the middle of training, on the host: random parameters, fresh moments."""
+    make = jax.jit(lambda params: new_state(params, run.stage, run.step_config.optimizer))
+    return jax.device_get(make(random_params(run.config)))
+
+
+def random_batch(run: Run, kind: interface.Iteration, seed: int = 0) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    groups = 1 if kind.joint else 4
+    captions = [f"a {'red' if random.random() < 0.5 else 'blue'} cone" for _ in range(GRIDS * groups)]
+    text, mask = run.encoder.encode(captions)
+    batch = {
+        "image": random.integers(0, 256, (GRIDS, 4, 32, 32, 3), np.uint8),
+        "text": text.reshape(GRIDS, groups, *text.shape[1:]),
+        "text_mask": mask.reshape(GRIDS, groups, -1),
+    }
+    if kind.control:
+        batch["control"] = random.uniform(-1, 1, (GRIDS, 4, 32, 32, 6)).astype(np.float32)
+    return batch
+
+
+def take_step(run: Run, state: TrainState, kind: interface.Iteration, batch=None) -> tuple[TrainState, dict]:
+    """A step from a state on the host, which stays as it is, to one on the host."""
+    where = jax.tree.map(lambda leaf: leaf.sharding, run.abstract_state)
+    batch = random_batch(run, kind) if batch is None else batch
+    there = jax.device_put(state, where, may_alias=False)  # the step eats its argument
+    return jax.device_get(run.steps[kind.name](there, run.put(batch)))
+
+
+def adam_state(state: TrainState) -> AdamState:
+    return next(part for part in state.opt_state if isinstance(part, AdamState))
+
+
+@pytest.fixture(scope="module")
+def first() -> Run:
+    return make_run("stage1")
+
+
+@pytest.fixture(scope="module")
+def second() -> Run:
+    """Stage 2; real iterations freeze any number of blocks, from none to all."""
+    return make_run("stage2", method__tau=1.0)
+
+
+# What a fresh model is
+
+
+@pytest.mark.parametrize("task", ["texture", "text_to_multiview"])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_with_fresh_shifters_and_control_the_model_is_the_base_model_bit_for_bit(task: str, groups: int):
+    config = load_config("stage2")
+    model = Model(config.model, interface.load("realiz3d", {}), task, config.diffusion)
+    params = jax.jit(lambda key: model.init(("shifters", "control"), key))(jax.random.key(0))
+    params["backbone"] = random_params(config)["backbone"]
+    base = Model(config.model, interface.load("pretraining", {}), task, config.diffusion)
+    random = np.random.default_rng(0)
+    text, mask = setup.make_encoder(config).encode(["a red cone"] * GRIDS * groups)
+    inputs = (
+        random.normal(size=(GRIDS, 4, 32, 32, 3)).astype(np.float32),
+        random.integers(0, 1000, (GRIDS, groups)),
+        text.reshape(GRIDS, groups, *text.shape[1:]),
+        mask.reshape(GRIDS, groups, -1),
+    )
+    control = random.uniform(-1, 1, (GRIDS, 4, 32, 32, 6)).astype(np.float32)
+    uniform = jnp.full(DEPTH, Domain.REAL)
+    expected = np.array(jax.jit(base.predict)({"backbone": params["backbone"]}, *inputs, domain=uniform))
+    assert np.std(expected) > 0.01, "the base model answers, so that equality means something"
+    predict = jax.jit(model.predict)
+    for number in range(2**DEPTH):
+        domain = jnp.array([number >> layer & 1 for layer in range(DEPTH)])
+        for given in (None, control):
+            found = predict(params, *inputs, domain=domain, control=given)
+            np.testing.assert_array_equal(found, expected, err_msg=f"{domain}, control {given is not None}")
+
+
+def test_a_control_and_a_domain_change_the_prediction_once_they_have_been_learnt():
+    config = load_config("stage2")
+    model = setup.make_model(config)
+    params, predict_jitted = random_params(config), jax.jit(model.predict)
+    text, mask = setup.make_encoder(config).encode(["a red cone"])
+    noise = np.random.default_rng(0).normal(size=(1, 4, 32, 32, 3)).astype(np.float32)
+    control = np.ones((1, 4, 32, 32, 6), np.float32)
+
+    def predict(domain: Domain, control: np.ndarray | None) -> np.ndarray:
+        plan = jnp.full(DEPTH, domain)
+        timestep = np.array([[500]])
+        return np.array(predict_jitted(params, noise, timestep, text[None], mask[None], domain=plan, control=control))
+
+    real = predict(Domain.REAL, None)
+    assert np.std(predict(Domain.SYNTHETIC, None) - real) > 1e-3
+    assert np.std(predict(Domain.REAL, control) - real) > 1e-3
+    np.testing.assert_array_equal(predict(Domain.REAL, 0 * control), real)
+
+
+# What a stage leaves alone
+
+
+def test_stage_1_trains_the_shifters_and_leaves_every_backbone_parameter_alone(first: Run):
+    state = random_state(first)
+    trained = state
+    for step in range(4):
+        trained, _ = take_step(first, trained, first.stage.iteration(step))
+    assert_same(trained.params["backbone"], state.params["backbone"])
+    for path, leaf in leaves(trained.params["shifters"]).items():
+        assert not np.array_equal(leaf, leaves(state.params["shifters"])[path]), path
+    assert set(adam_state(trained).mu) == set(adam_state(trained).nu) == set(trained.ema) == {"shifters"}
+
+
+def test_stage_2_trains_backbone_and_control_and_leaves_every_shifter_alone(second: Run):
+    state = random_state(second)
+    trained = state
+    for step in range(19, 23):
+        trained, _ = take_step(second, trained, second.stage.iteration(step))
+    assert {second.stage.iteration(step).name for step in range(19, 23)} == {"real", "synthetic"}
+    assert_same(trained.params["shifters"], state.params["shifters"])
+    before, after = leaves(state.params), leaves(trained.params)
+    for path in before:
+        if "shifters" not in path:
+            assert not np.array_equal(before[path], after[path]), path
+    assert set(adam_state(trained).mu) == set(adam_state(trained).nu) == set(trained.ema) == {"backbone", "control"}
+
+
+# Layer-aware training
+
+
+def frozen_at(run: Run, step: int) -> int:
+    kind = run.stage.iterations[1]
+    return int(kind.plan(stream_key(run.config.seed, "plan", step), DEPTH).frozen)
+
+
+def test_frozen_blocks_keep_parameters_and_optimizer_state_for_every_number_in_one_compilation(second: Run):
+    """The blocks that are frozen, what feeds block 0 and the control rest bit for bit; everything else moves."""
+    synthetic, real = second.stage.iterations
+    state, _ = take_step(second, random_state(second), synthetic)  # moments and counts that are not zero
+    steps = {frozen_at(second, step): step for step in range(1, 40)}
+    assert sorted(steps) == list(range(DEPTH + 1))
+    for frozen, step in steps.items():
+        before = dataclasses.replace(state, step=np.int32(step))
+        after, metrics = take_step(second, before, real)
+        assert metrics["finite"]
+        adam, new_adam = adam_state(before), adam_state(after)
+        trained = [
+            ({name: state.params[name] for name in second.stage.trainable}, after.params),
+            (adam.mu, new_adam.mu),
+            (adam.nu, new_adam.nu),
+            (adam.count, new_adam.count),
+        ]
+        for old, new in trained:
+            new = leaves({name: new[name] for name in old})
+            for path, value in leaves(old).items():
+                if "blocks" in path:
+                    same = [np.array_equal(value[layer], new[path][layer]) for layer in range(DEPTH)]
+                    assert same == [layer < frozen for layer in range(DEPTH)], (frozen, path)
+                else:
+                    rests = "patch_embedding" in path or "control" in path
+                    assert np.array_equal(value, new[path]) == rests, (frozen, path)
+    assert second.steps["real"]._cache_size() == 1
+
+
+def test_skipping_the_backward_pass_of_frozen_blocks_or_masking_it_gives_the_same_update(second: Run):
+    masking = make_run("stage2", method__tau=1.0, model__skip_frozen_backward=False)
+    real = second.stage.iterations[1]
+    state = random_state(second)
+    for frozen, step in {frozen_at(second, step): step for step in range(1, 40)}.items():
+        at_step = dataclasses.replace(state, step=np.int32(step))
+        skipped, metrics = take_step(second, at_step, real)
+        masked, other_metrics = take_step(masking, at_step, real)
+        assert metrics["loss"] == pytest.approx(float(other_metrics["loss"]), rel=1e-6)
+        assert metrics["gradient_norm"] == pytest.approx(float(other_metrics["gradient_norm"]), rel=1e-5)
+        for path, moment in leaves(adam_state(skipped).mu).items():
+            other = leaves(adam_state(masked).mu)[path]
+            error = np.max(np.abs(moment - other)) / max(np.max(np.abs(other)), 1e-12)
+            assert error < 2e-5, (frozen, path, error)
+    assert masking.steps["real"]._cache_size() == 1
+
+
+def test_without_layer_aware_training_a_real_iteration_trains_every_block_and_what_feeds_them():
+    kind = interface.load("realiz3d", {"layer_aware": False, "tau": 1.0}).stages()["stage2"].iterations[1]
+    assert not kind.freeze_input
+    drawn = [kind.plan(jax.random.key(seed), DEPTH) for seed in range(60)]
+    assert {int(plan.frozen) for plan in drawn} == {0}
+    assert any((plan.domain == Domain.SYNTHETIC).any() for plan in drawn), "reassignment stays"
+
+
+# Steps that are not finite
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_step_and_the_counts(second: Run):
+    synthetic, _ = second.stage.iterations
+    state, _ = take_step(second, random_state(second), synthetic)
+    batch = random_batch(second, synthetic)
+    batch["control"][0, 0, 0, 0, 0] = np.nan
+    skipped, metrics = take_step(second, state, synthetic, batch)
+    assert not metrics["finite"]
+    for part in ("params", "opt_state", "ema"):
+        assert_same(getattr(skipped, part), getattr(state, part))
+    assert [int(count) for count in (skipped.step, skipped.skipped, skipped.skipped_in_a_row)] == [2, 1, 1]
+    again, _ = take_step(second, skipped, synthetic, batch)
+    assert [int(count) for count in (again.step, again.skipped, again.skipped_in_a_row)] == [3, 2, 2]
+    healed, metrics = take_step(second, again, synthetic)
+    assert metrics["finite"]
+    assert [int(count) for count in (healed.step, healed.skipped, healed.skipped_in_a_row)] == [4, 2, 0]
+    assert all(np.isfinite(leaf).all() for leaf in leaves(healed).values())
+
+
+# What is told of a step
+
+
+def test_the_losses_of_the_timestep_buckets_add_up_to_the_mean_loss(first: Run, second: Run):
+    for run, kind in [(first, first.stage.iterations[1]), (second, second.stage.iterations[0])]:
+        _, metrics = take_step(run, random_state(run), kind)
+        assert np.sum(metrics["bucket_count"]) == GRIDS * (1 if kind.joint else 4)
+        mean = np.sum(metrics["bucket_loss"]) / np.sum(metrics["bucket_count"])
+        assert mean == pytest.approx(float(metrics["loss"]), rel=1e-6)
+
+
+def test_every_timestep_falls_into_the_quarter_it_lies_in(second: Run):
+    """The draws of 40 steps: the count of each bucket is that of the timesteps that the named stream gives."""
+    counts = np.zeros(4)
+    expected = np.zeros(4)
+    state = random_state(second)
+    synthetic = second.stage.iterations[0]
+    for step in range(8):
+        at_step = dataclasses.replace(state, step=np.int32(step))
+        _, metrics = take_step(second, at_step, synthetic)
+        counts += np.array(metrics["bucket_count"])
+        drawn = jax.random.randint(stream_key(second.config.seed, "timestep", step), (GRIDS, 1), 0, 1000)
+        expected += np.histogram(drawn, bins=[0, 250, 500, 750, 1000])[0]
+    np.testing.assert_array_equal(counts, expected)
+    assert np.count_nonzero(expected) >= 3
+
+
+def test_captions_are_dropped_with_their_probability_and_become_the_empty_caption(second: Run):
+    from realiz3d_jax.training.step import _draw
+
+    kind = second.stage.iterations[0]
+    config = dataclasses.replace(second.step_config, caption_dropout=0.3)
+    batch = {
+        "image": np.zeros((512, 4, 4, 4, 3), np.uint8),
+        "text": np.full((512, 1, 20, 64), 7.0, np.float32),
+        "text_mask": np.ones((512, 1, 20), bool),
+    }
+    drawn = _draw(config, kind, jnp.int32(5), batch)
+    dropped = np.array(drawn["text"][:, 0, 0, 0] != 7.0)
+    assert abs(dropped.mean() - 0.3) < 0.1  # five sigma
+    empty, empty_mask = second.encoder.encode([""])
+    np.testing.assert_array_equal(drawn["text"][dropped][0, 0], empty[0])
+    np.testing.assert_array_equal(drawn["text_mask"][dropped][0, 0], empty_mask[0])
+    assert (np.array(drawn["text_mask"][~dropped])).all()
+
+
+def test_the_average_follows_the_parameters_with_its_decay(second: Run):
+    synthetic = second.stage.iterations[0]
+    state = dataclasses.replace(random_state(second), step=np.int32(9))
+    after, _ = take_step(second, state, synthetic)
+    decay = min(second.config.ema_decay, 10 / 19)
+    for path, average in leaves(after.ema).items():
+        old, new = leaves(state.ema)[path], leaves({name: after.params[name] for name in after.ema})[path]
+        np.testing.assert_allclose(average, decay * old + (1 - decay) * new, rtol=1e-6, atol=1e-7)
+
+
+def test_flops_are_those_of_the_backbone_times_the_passes_that_a_stage_needs(first: Run, second: Run):
+    synthetic, real = second.stage.iterations
+    config = second.config
+    joint = dit.flops(config.model, 4, 1, config.data.text_tokens)
+    single = dit.flops(config.model, 4, 4, config.data.text_tokens)
+    assert joint > single, "attention over all views costs more"
+    assert monitoring.iteration_flops(config, second.stage, synthetic, 4) == pytest.approx(3 * GRIDS * joint)
+    assert monitoring.iteration_flops(config, second.stage, real, 4) == pytest.approx(3 * GRIDS * single)
+    one = monitoring.iteration_flops(first.config, first.stage, first.stage.iterations[0], 4)
+    assert one == pytest.approx(2 * GRIDS * single)
+
+
+def test_the_plan_of_a_real_iteration_is_drawn_from_the_step_number_alone():
+    kind = interface.load("realiz3d", {}).stages()["stage2"].iterations[1]
+    for step in range(5):
+        one, other = (kind.plan(stream_key(3, "plan", step), 10) for _ in range(2))
+        assert_same(one._asdict(), other._asdict())
+        expected = plans.draw_real_plan(stream_key(3, "plan", step), 10, 0.4, 0.1)
+        assert_same(one._asdict(), expected._asdict())

@@ -1,0 +1,157 @@
+"""A small world for tests: data of a few objects, models of the ``tiny`` size with random parameters, configs of them."""
+
+import copy
+import dataclasses
+import importlib
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+from realiz3d_jax.data import records
+from realiz3d_jax.data.shapes import builders, making
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.training import config as configs
+from realiz3d_jax.training import release, setup
+from realiz3d_jax.training.config import TrainConfig
+
+REPOSITORY = pathlib.Path(__file__).parent.parent
+OBJECTS = 10
+HELD_OUT = {"validation": 2, "test": 3}
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Folders and files that every test may read and none may change.
+
+    Attributes:
+      data: a folder with the three datasets; the self-generated images are noise.
+      base: a release of a base model.
+    """
+
+    data: pathlib.Path
+    base: pathlib.Path
+
+
+def make_world(folder: pathlib.Path) -> World:
+    """Makes the world; a few seconds."""
+    data = folder / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(making, "HELD_OUT_COUNT", HELD_OUT)
+        making.prepare(data, "shapes_assets", 32, count=OBJECTS, workers=1)
+        making.prepare(data, "shapes_photos", 32, count=OBJECTS, workers=1)
+    assets = records.open_split(data, "shapes_assets", "train")
+    random = np.random.default_rng(0)
+
+    def generated():
+        for number, asset in enumerate(assets):
+            for view in range(4):
+                image = random.integers(0, 256, (32, 32, 3), np.uint8)
+                uid = f"generated_{number}_{view}"
+                yield {"uid": uid, "caption": asset["caption"], "view": view, "image": image}, {}
+
+    builders.write(data, "shapes_generated", 32, {"train": generated}, {"count": OBJECTS})
+    base = folder / "base.safetensors"
+    write_release(base, load_config("base", {"data.directory": str(data)}))
+    return World(data, base)
+
+
+def load_config(file: str, changes: Mapping[str, Any] | None = None, size: str = "tiny") -> TrainConfig:
+    """``configs/FILE.py:SIZE`` with ``changes`` by dotted key, as the command reads it with overrides."""
+    spec = importlib.util.spec_from_file_location(f"config_{file}", REPOSITORY / "configs" / f"{file}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    values = module.get_config(size)
+    values.update_from_flattened_dict(dict(changes or {}))
+    return configs.from_config_dict(values)
+
+
+def stage_changes(world: World, **changes: Any) -> dict[str, Any]:
+    """Overrides that put Stage 1 or Stage 2 into the world; a dot in a key is written as two underscores."""
+    named = {key.replace("__", "."): value for key, value in changes.items()}
+    return {"data.directory": str(world.data), "init.source": str(world.base), "data.batch_grids": 2, **named}
+
+
+def random_params(config: TrainConfig, seed: int = 0, partitions: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """Random parameters of a config's stage: no layer is left at its zero initialisation, where gradients would be zero."""
+    model = setup.make_model(config)
+    partitions = partitions or setup.find_stage(model, config.stage).partitions
+    random = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda: model.init(partitions, jax.random.key(0)))
+    return jax.tree.map(lambda leaf: np.float32(0.1 * random.normal(size=leaf.shape)), shapes)
+
+
+def write_release(path: pathlib.Path, config: TrainConfig, seed: int = 0) -> None:
+    """A release with random parameters."""
+    release.write(path, release.Release(random_params(config, seed), config, {"seed": seed}))
+
+
+def leaves(tree: Any) -> dict[str, np.ndarray]:
+    """The leaves by their path, on the host."""
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in flat}
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    """Two trees have the same leaves, bit for bit."""
+    found, expected = leaves(found), leaves(expected)
+    assert sorted(found) == sorted(expected)
+    different = [path for path in expected if found[path].tobytes() != expected[path].tobytes()]
+    assert not different
+
+
+def command(module: str, *arguments: str, **options: Any) -> subprocess.Popen:
+    """Starts ``python -m realiz3d_jax.MODULE`` as a user does, on one device."""
+    quick = "--xla_backend_optimization_level=0"  # as in conftest, but for the number of devices
+    environment = {**os.environ, "XLA_FLAGS": quick, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(
+        [sys.executable, "-m", f"realiz3d_jax.{module}", *arguments],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def run_command(module: str, *arguments: str) -> int:
+    """Runs a command within this process, on a command line; returns its exit status, messages go to stderr.
+
+    Two commands may have a flag of the same name, which absl refuses within one process: the flags of all commands are set
+    aside meanwhile, and those of this one are defined anew.
+    """
+    name = f"realiz3d_jax.{module}"
+    kept = {key: copy.copy(value) for key, value in flags.FLAGS.__dict__.items()}
+    kept["__flags_by_module"] = {key: list(value) for key, value in flags.FLAGS.flags_by_module_dict().items()}
+    for owner, defined in kept["__flags_by_module"].items():
+        if owner.startswith("realiz3d_jax."):
+            for flag in defined:
+                delattr(flags.FLAGS, flag.name)
+    argv = [name, *arguments]
+    try:
+        imported = sys.modules.get(name)
+        loaded = importlib.reload(imported) if imported else importlib.import_module(name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", argv)  # config_flags looks for overrides there
+            loaded.main(getattr(loaded, "parse", flags.FLAGS)(argv))
+        return 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except flags.Error as error:
+        print(f"FATAL Flags parsing error: {error}", file=sys.stderr)
+        return 1
+    except SystemExit as error:
+        return error.code
+    finally:
+        flags.FLAGS.__dict__.clear()
+        flags.FLAGS.__dict__.update(kept)
