@@ -48,6 +48,10 @@ def test_every_config_says_what_it_is_and_what_it_needs(name: str):
         (["--config.method.tau=1.5"], "config.method.tau: found 1.5, expected 0 to 1"),
         (["--config.method.rank=0"], "config.method.rank: found 0, expected at least 1"),
         (["--config.method.name=realised"], "config.method.name: found 'realised', expected one of .*realiz3d"),
+        (
+            ["--config.method.name=model"],
+            "config.method.name: found 'model', expected one of pretraining, realiz3d, syn_only",
+        ),
         (["--config.stage=stage3"], "config.stage: found 'stage3', expected one of stage1, stage2"),
         (["--config.task=sculpting"], "config.task: found 'sculpting', expected one of texture, text_to_multiview"),
         (["--config.optimizer.schedule=linear"], "config.optimizer.schedule: found 'linear', expected one of constant"),

@@ -118,8 +118,9 @@ class DomainFree:
 def names() -> list[str]:
     """The methods that exist: the modules of this folder that define a ``Method`` of their own."""
     package = importlib.import_module("realiz3d_jax.method")
-    modules = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "interface"]
-    return [name for name in modules if hasattr(importlib.import_module(f"realiz3d_jax.method.{name}"), "Method")]
+    modules = {module.name: f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)}
+    found = {name: getattr(importlib.import_module(path), "Method", Method) for name, path in modules.items()}
+    return [name for name, method in found.items() if method.__module__ == modules[name] and method is not Method]
 
 
 def load(name: str, options: Mapping[str, Any]) -> Method:
