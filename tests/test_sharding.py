@@ -1,0 +1,199 @@
+"""One table says how every array lies on the devices, and any mesh computes what one device computes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from worlds import leaves, load_config, random_params
+
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.method import interface
+from realiz3d_jax.method.model import Model
+from realiz3d_jax.models.presets import PRESETS
+from realiz3d_jax.training import setup, sharding
+from realiz3d_jax.training.config import MeshConfig
+from realiz3d_jax.training.optimizer import AdamState
+from realiz3d_jax.training.state import new_state, stream_key
+
+MESHES = {"data": (8, 1), "fsdp": (1, 8), "both": (2, 4)}
+LEARNING_RATE = 1e-3
+PARTS = {
+    "backbone": {"patch_embedding", "timestep_embedding", "modulation", "caption_projection", "blocks", "final"},
+    "shifters": {"left", "right", "embedding"},
+    "control": {"kernel"},
+}
+
+
+def stages() -> list[tuple[str, str]]:
+    return [(name, stage) for name in interface.names() for stage in interface.load(name, {}).stages()]
+
+
+def shapes_of(method: str, stage: str, preset: str = "tiny", task: str = "texture"):
+    model = Model(PRESETS[preset], interface.load(method, {}), task, load_config("base").diffusion)
+    partitions = model.method.stages()[stage].partitions
+    return jax.eval_shape(lambda: model.init(partitions, jax.random.key(0)))
+
+
+# Partitions
+
+
+@pytest.mark.parametrize(("method", "stage"), stages())
+def test_the_partitions_of_a_stage_are_exactly_those_it_names_and_hold_exactly_their_parts(method: str, stage: str):
+    declared = interface.load(method, {}).stages()[stage]
+    shapes = shapes_of(method, stage)
+    assert set(shapes) == set(declared.partitions)
+    assert len(set(declared.partitions)) == len(declared.partitions)
+    assert set(declared.trainable) <= set(declared.partitions)
+    assert declared.trainable
+    for name, tree in shapes.items():
+        assert set(tree) == PARTS[name], name
+
+
+def test_no_shifter_is_a_leaf_of_the_backbone_and_stage_1_and_2_share_the_trees_that_they_share():
+    first, second, base = (
+        shapes_of(*names) for names in [("realiz3d", "stage1"), ("realiz3d", "stage2"), ("pretraining", "pretrain")]
+    )
+    for name in ("backbone", "shifters"):
+        assert jax.tree.structure(first[name]) == jax.tree.structure(second[name])
+    assert jax.tree.structure(first["backbone"]) == jax.tree.structure(base["backbone"])
+    total = len(jax.tree.leaves(second))
+    assert total == sum(len(jax.tree.leaves(second[name])) for name in ("backbone", "shifters", "control"))
+
+
+# The table
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("method", "stage"), stages())
+def test_every_parameter_of_every_method_and_size_is_matched_by_exactly_one_rule(method: str, stage: str, preset: str):
+    mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=8))
+    for task in ("texture", "text_to_multiview"):
+        shapes = shapes_of(method, stage, preset, task)
+        laid = sharding.params_sharding(shapes, mesh)
+        assert jax.tree.structure(laid) == jax.tree.structure(shapes)
+        backbone = [
+            (leaf.size, rule)
+            for leaf, rule in zip(*map(jax.tree.leaves, (shapes["backbone"], laid["backbone"])), strict=True)
+        ]
+        replicated = sum(size for size, rule in backbone if rule.is_fully_replicated)
+        assert replicated < 0.1 * sum(size for size, _ in backbone), "nine tenths of the backbone are split"
+
+
+def test_every_rule_is_needed_by_the_two_stages():
+    used = set()
+    for path, _ in leaves_of_paths(shapes_of("realiz3d", "stage2")):
+        used |= {number for number, (pattern, _) in enumerate(sharding.RULES) if sharding.re.fullmatch(pattern, path)}
+    assert used == set(range(len(sharding.RULES)))
+
+
+def leaves_of_paths(tree) -> list[tuple[str, jax.ShapeDtypeStruct]]:
+    return [("/".join(key.key for key in path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+@pytest.mark.parametrize("path", [("backbone", "blocks", "gate"), ("shifters", "scale"), ("adapter", "kernel")])
+def test_a_parameter_without_a_rule_is_refused(path: tuple[str, ...]):
+    tree = jax.ShapeDtypeStruct((8, 8), jnp.float32)
+    for part in reversed(path):
+        tree = {part: tree}
+    with pytest.raises(ValueError, match=rf"{'/'.join(path)}' is matched by 0 sharding rules, expected exactly one"):
+        sharding.params_sharding(tree, sharding.make_mesh(MeshConfig()))
+
+
+def test_moments_and_averages_lie_like_their_parameters():
+    run = setup.make_run(load_config("stage2", {"mesh.data": 1, "mesh.fsdp": 8}))
+    state = run.abstract_state
+    adam = next(part for part in state.opt_state if isinstance(part, AdamState))
+    assert not state.params["backbone"]["blocks"]["mlp"]["first"]["kernel"].sharding.is_fully_replicated
+    for name in run.stage.trainable:
+        expected = [leaf.sharding for leaf in jax.tree.leaves(state.params[name])]
+        for tree in (adam.mu, adam.nu, state.ema):
+            assert [leaf.sharding for leaf in jax.tree.leaves(tree[name])] == expected
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(3, 1), (-1, 3), (-1, -1), (-1, 0), (0, -1), (2, 8), (-2, -4)])
+def test_a_mesh_that_does_not_fit_the_devices_is_refused(data: int, fsdp: int):
+    with pytest.raises(UserError, match=rf"config.mesh: data={data}, fsdp={fsdp} does not fit 8 devices"):
+        sharding.make_mesh(MeshConfig(data, fsdp))
+
+
+def test_minus_one_takes_the_devices_that_are_left():
+    assert dict(sharding.make_mesh(MeshConfig(-1, 2)).shape) == {"data": 4, "fsdp": 2}
+    assert dict(sharding.make_mesh(MeshConfig(4, -1)).shape) == {"data": 4, "fsdp": 2}
+    assert dict(sharding.make_mesh(MeshConfig(-1, 1), jax.devices()[:1]).shape) == {"data": 1, "fsdp": 1}
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused():
+    with pytest.raises(UserError, match=r"config.data.batch_grids: found 6, expected a multiple of the 8 devices"):
+        setup.make_run(load_config("stage2", {"data.batch_grids": 6}))
+
+
+# One device and eight
+
+
+def test_one_and_eight_devices_draw_the_same_noise():
+    shape, key = (8, 4, 8, 8, 3), stream_key(0, "noise", 3)
+    expected = jax.jit(lambda: jax.random.normal(key, shape))()
+    for data, fsdp in MESHES.values():
+        split = sharding.batch_sharding(sharding.make_mesh(MeshConfig(data, fsdp)))
+        drawn = jax.jit(lambda: jax.random.normal(key, shape), out_shardings=split)()
+        assert len(drawn.sharding.device_set) == 8
+        np.testing.assert_array_equal(drawn, expected)
+
+
+def three_steps(data: int, fsdp: int, devices: list[jax.Device]):
+    """A real iteration, a synthetic one and another real one; what they leave, and their losses."""
+    changes = {
+        "model.depth": 2,
+        "method.tau": 1.0,
+        "mesh.data": data,
+        "mesh.fsdp": fsdp,
+        "optimizer.learning_rate": LEARNING_RATE,
+        "optimizer.warmup_steps": 0,
+        "optimizer.schedule": "constant",
+    }
+    run = setup.make_run(load_config("stage2", changes), devices)
+    params = random_params(run.config)
+    where = jax.tree.map(lambda leaf: leaf.sharding, run.abstract_state)
+    state = jax.jit(lambda params: new_state(params, run.stage, run.step_config.optimizer), out_shardings=where)(params)
+    random = np.random.default_rng(0)
+    losses = []
+    for number in (1, 0, 1):
+        kind = run.stage.iterations[number]
+        groups = 1 if kind.joint else 4
+        text, mask = run.encoder.encode(["a red cone", "a blue cone"] * (4 * groups))
+        batch = {
+            "image": random.integers(0, 256, (8, 4, 32, 32, 3), np.uint8),
+            "text": text.reshape(8, groups, *text.shape[1:]),
+            "text_mask": mask.reshape(8, groups, -1),
+        }
+        if kind.control:
+            batch["control"] = random.uniform(-1, 1, (8, 4, 32, 32, 6)).astype(np.float32)
+        state, metrics = run.steps[kind.name](state, run.put(batch))
+        losses.append(float(metrics["loss"]))
+    adam = next(part for part in state.opt_state if isinstance(part, AdamState))
+    return losses, leaves(state.params), leaves(adam.mu)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return three_steps(1, 1, jax.devices()[:1])
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_eight_devices_train_like_one(mesh: str, alone):
+    """Losses agree to 1e-5, gradients to 1e-4 of each array's largest, parameters as far as Adam lets them.
+
+    On another mesh float32 sums run in another order, so a gradient g carries an error of some 1e-6 of its array's scale. Adam
+    divides g by its own size: on its first steps it moves a parameter by the learning rate lr in the direction of sign(g),
+    whatever |g| is. Where |g| is far above the error, the moves agree to a small part of lr; where g is nothing but that error
+    its sign is arbitrary, and each of the three steps may differ by 2 lr. (By Cauchy and Schwarz |m| / sqrt(v) is at most 1.004
+    over three steps.) So all entries are held to 3 x 2.01 lr, and all but one in a thousand to lr / 100.
+    """
+    losses, params, moments = three_steps(*MESHES[mesh], jax.devices())
+    assert losses == pytest.approx(alone[0], rel=1e-5)
+    for path, moment in moments.items():
+        error = np.max(np.abs(moment - alone[2][path])) / np.max(np.abs(alone[2][path]))
+        assert error < 1e-4, (path, error)
+    errors = np.concatenate([np.abs(params[path] - alone[1][path]).ravel() for path in params])
+    assert errors.max() <= 3 * 2.01 * LEARNING_RATE
+    assert np.quantile(errors, 0.999) <= LEARNING_RATE / 100
