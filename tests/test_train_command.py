@@ -1,0 +1,315 @@
+"""The command ``train``: what interrupts a run does not change what comes out of it."""
+
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import pytest
+from worlds import REPOSITORY, World, assert_same, command, leaves, load_config, run_command, stage_changes
+
+from realiz3d_jax.training import checkpoint, loop, monitoring, setup
+from realiz3d_jax.training.checkpoint import Checkpoints
+from realiz3d_jax.training.setup import Run
+
+STEPS, CHECKPOINT_EVERY, METRICS_EVERY = 40, 15, 4
+SECONDS = 500
+"""A machine that is busy otherwise is no failure."""
+
+RUNNING: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running():
+    yield
+    while RUNNING:
+        process = RUNNING.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def settings(world: World, stage: str, source: pathlib.Path) -> dict[str, object]:
+    changes = {
+        "init__source": str(source),
+        "steps": STEPS,
+        "log__checkpoint_every": CHECKPOINT_EVERY,
+        "log__metrics_every": METRICS_EVERY,
+    }
+    if stage == "stage2":
+        changes["method__real_warmup_steps"] = 3
+    return stage_changes(world, **changes)
+
+
+def start(world: World, stage: str, source: pathlib.Path, workdir: pathlib.Path) -> subprocess.Popen:
+    overrides = [f"--config.{key}={value}" for key, value in settings(world, stage, source).items()]
+    RUNNING.append(command("train", f"--config=configs/{stage}.py:tiny", f"--workdir={workdir}", *overrides))
+    return RUNNING[-1]
+
+
+def finish(process: subprocess.Popen) -> str:
+    _, error = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, error
+    return error
+
+
+def lines(workdir: pathlib.Path) -> list[dict]:
+    path = workdir / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_until(process: subprocess.Popen, happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def kill_between_checkpoints(process: subprocess.Popen, workdir: pathlib.Path, after: int) -> None:
+    """kill -9 once metrics of a step behind ``after`` are there: some steps behind a checkpoint, some before the next."""
+
+    def written() -> bool:
+        path = workdir / "metrics.jsonl"
+        return path.exists() and any(f'"step": {step}, ' in path.read_text() for step in range(after + 1, STEPS))
+
+    wait_until(process, written)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it was killed before its end"
+    assert checkpoint.latest_step(workdir) < STEPS
+
+
+def final_state(world: World, stage: str, source: pathlib.Path, workdir: pathlib.Path):
+    run = setup.make_run(load_config(stage, settings(world, stage, source)), jax.devices()[:1])
+    with Checkpoints(workdir, run.config) as checkpoints:
+        assert checkpoints.latest() == STEPS
+        return checkpoints.restore(run.abstract_state)
+
+
+def assert_every_step_is_told_once(workdir: pathlib.Path, reference: pathlib.Path) -> None:
+    told = lines(workdir)
+    assert [line["step"] for line in told] == np.cumsum([line["steps"] for line in told]).tolist()
+    assert told[-1]["step"] == STEPS
+    # The losses of intervals that both runs have are the same.
+    losses = [
+        {
+            (line["step"], line["steps"]): {key: value for key, value in line.items() if key.startswith("loss")}
+            for line in lines(folder)
+        }
+        for folder in (workdir, reference)
+    ]
+    common = losses[0].keys() & losses[1].keys()
+    assert len(common) >= 6
+    assert all(losses[0][interval] == losses[1][interval] for interval in common)
+
+
+@pytest.fixture(scope="module")
+def first(world, tmp_path_factory) -> pathlib.Path:
+    """Stage 1, undisturbed."""
+    workdir = tmp_path_factory.mktemp("stage1") / "run"
+    finish(start(world, "stage1", world.base, workdir))
+    return workdir
+
+
+def test_stage_1_killed_and_resumed_ends_with_the_same_bits(world, first, tmp_path):
+    workdir = tmp_path / "run"
+    process = start(world, "stage1", world.base, workdir)
+    kill_between_checkpoints(process, workdir, after=CHECKPOINT_EVERY)
+    finish(start(world, "stage1", world.base, workdir))
+    states = [final_state(world, "stage1", world.base, folder) for folder in (workdir, first)]
+    assert_same(states[0][0], states[1][0])
+    assert states[0][1] == states[1][1]
+    assert_every_step_is_told_once(workdir, first)
+
+
+def test_stage_2_stopped_then_killed_and_resumed_ends_with_the_same_bits(world, first, tmp_path):
+    """SIGTERM saves at the step that it finds and exits with 143; what is resumed is killed, and resumed again."""
+    undisturbed = start(world, "stage2", first, tmp_path / "undisturbed")
+    workdir = tmp_path / "run"
+    process = start(world, "stage2", first, workdir)
+    wait_until(process, lambda: bool(lines(workdir)))
+    process.terminate()
+    _, error = process.communicate(timeout=SECONDS)
+    assert process.returncode == 143, error
+    stopped = checkpoint.latest_step(workdir)
+    assert f"stopped on request; saved step {stopped}" in error
+    assert 0 < stopped < STEPS
+    assert lines(workdir)[-1]["step"] == stopped, "what was done is told before it is left"
+
+    process = start(world, "stage2", first, workdir)
+    kill_between_checkpoints(process, workdir, after=max(stopped, CHECKPOINT_EVERY))
+    finish(start(world, "stage2", first, workdir))
+    finish(undisturbed)
+    states = [final_state(world, "stage2", first, folder) for folder in (workdir, tmp_path / "undisturbed")]
+    assert_same(states[0][0], states[1][0])
+    assert states[0][1] == states[1][1]
+    assert_every_step_is_told_once(workdir, tmp_path / "undisturbed")
+
+
+def test_a_run_leaves_its_config_its_curves_and_its_last_checkpoint(world, first):
+    config = load_config("stage1", settings(world, "stage1", world.base))
+    assert checkpoint.read_config(first) == config
+    assert json.loads((first / "config.json").read_text())["init"]["source"] == str(world.base)
+    assert list((first / "tensorboard").iterdir())
+    assert [line["step"] for line in lines(first)] == [4, 8, 12, 15, 16, 20, 24, 28, 30, 32, 36, 40]
+    last = lines(first)[-1]
+    for name in ("synthetic", "real"):
+        assert np.isfinite(last[f"loss/{name}"])
+        assert last[f"gradient_norm/{name}"] > 0
+        assert any(key.startswith(f"loss_by_timestep/{name}_") for key in last)
+    assert last["skipped_steps"] == 0
+    assert last["images_per_second"] == pytest.approx(8 * last["steps_per_second"])
+    run = setup.make_run(config, jax.devices()[:1])
+    flops = [monitoring.iteration_flops(config, run.stage, kind, 4) for kind in run.stage.iterations]
+    assert last["flops_per_second"] == pytest.approx(np.mean(flops) * last["steps_per_second"])
+
+
+# In this process, on one device
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """``train`` within this process: on one device, and SIGTERM handled as before afterwards."""
+    monkeypatch.setattr(loop, "make_run", lambda config: setup.make_run(config, jax.devices()[:1]))
+    before = signal.getsignal(signal.SIGTERM)
+    yield monkeypatch
+    signal.signal(signal.SIGTERM, before)
+
+
+def train(world: World, workdir: pathlib.Path, **changes) -> int:
+    flags = {
+        **settings(world, "stage1", world.base),
+        **{key.replace("__", "."): value for key, value in changes.items()},
+    }
+    overrides = [f"--config.{key}={value}" for key, value in flags.items()]
+    return run_command("train", f"--config={REPOSITORY}/configs/stage1.py:tiny", f"--workdir={workdir}", *overrides)
+
+
+def test_too_many_steps_that_are_not_finite_end_the_run_and_what_was_saved_is_finite(world, here, tmp_path, capsys):
+    put, taken = Run.put, []
+
+    def poisoned(run: Run, batch):
+        taken.append(batch)
+        if len(taken) in (3, 4) or len(taken) > 10:
+            batch = {**batch, "text": np.full_like(batch["text"], np.nan)}
+        return put(run, batch)
+
+    here.setattr(Run, "put", poisoned)
+    assert train(world, tmp_path / "run", abort_after=3) == 3
+    error = capsys.readouterr().err
+    assert "steps in a row had a loss or gradient that is not finite (the limit is config.abort_after = 3)" in error
+    assert "Traceback" not in error
+    told = lines(tmp_path / "run")
+    assert sum(line["skipped_steps"] for line in told) >= 2 + 3
+    named = {entry["step"]: entry["records"] for line in told for entry in line.get("skipped", [])}
+    assert {3, 4, 11, 12, 13} <= set(named)
+    assert not {1, 2, 5, 10} & set(named)
+    assert all(records for records in named.values())
+    run = setup.make_run(load_config("stage1", settings(world, "stage1", world.base)), jax.devices()[:1])
+    with Checkpoints(tmp_path / "run", run.config) as checkpoints:
+        state, _ = checkpoints.restore(run.abstract_state)
+    assert all(np.isfinite(leaf).all() for leaf in leaves(state).values())
+
+
+def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(world, here, first, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(first, workdir)
+    assert train(world, workdir) == 0
+    assert lines(workdir) == lines(first)
+    assert train(world, workdir, steps=STEPS + 2) == 0
+    assert checkpoint.latest_step(workdir) == STEPS + 2
+    assert lines(workdir)[:-1] == lines(first)
+    assert lines(workdir)[-1]["steps"] == 2
+
+
+def test_a_run_that_is_further_than_asked_for_is_refused(world, here, first, capsys):
+    assert train(world, first, steps=STEPS - 5) == 2
+    error = capsys.readouterr().err
+    assert f"config.steps: found {STEPS - 5}, but the checkpoint in the workdir is at step {STEPS} already" in error
+
+
+def test_a_workdir_of_another_model_is_refused_and_left_as_it_is(world, here, first, capsys):
+    before = {path: path.stat().st_mtime_ns for path in (first / "checkpoints").rglob("*")}
+    told = (first / "metrics.jsonl").read_text()
+    assert train(world, first, method__rank=4) == 2
+    error = capsys.readouterr().err
+    assert "holds another model" in error
+    assert "shifters/left: found (3, 32, 8), expected (3, 32, 4)" in error
+    assert {path: path.stat().st_mtime_ns for path in (first / "checkpoints").rglob("*")} == before
+    assert (first / "metrics.jsonl").read_text() == told
+
+
+# What is told
+
+
+def monitor_of(tmp_path, devices) -> monitoring.Monitor:
+    run = setup.make_run(load_config("stage1", {"data.batch_grids": 2}), jax.devices()[:1])
+    return monitoring.Monitor(tmp_path, run.config, run.stage, devices, 4), run
+
+
+def metrics_of(loss: float, finite: bool = True, in_a_row: int = 0) -> dict:
+    buckets = {"bucket_loss": np.array([loss, 0, 3 * loss, 0]), "bucket_count": np.array([1, 0, 3, 0])}
+    return {"loss": loss, "gradient_norm": 2 * loss, **buckets, "finite": finite, "skipped_in_a_row": in_a_row}
+
+
+def test_averages_are_of_finite_steps_by_kind_and_every_step_is_written_once_and_late(tmp_path):
+    monitor, run = monitor_of(tmp_path, jax.devices()[:1])
+    synthetic, real = run.stage.iterations
+    with monitor:
+        for step, (kind, metrics) in enumerate(
+            [
+                (synthetic, metrics_of(1.0)),
+                (real, metrics_of(5.0)),
+                (synthetic, metrics_of(3.0)),
+                (real, metrics_of(np.nan, finite=False, in_a_row=1)),
+            ],
+            start=1,
+        ):
+            monitor.record(step, kind, metrics, np.array([step, step]))
+        assert monitor.flush() is None, "one interval late"
+        monitor.record(5, synthetic, metrics_of(7.0), np.array([5]))
+        written = monitor.flush()
+        assert written["loss/synthetic"] == 2.0
+        assert written["loss/real"] == 5.0
+        assert written["loss_by_timestep/synthetic_0"] == 2.0
+        assert written["loss_by_timestep/synthetic_2"] == 2.0
+        assert "loss_by_timestep/synthetic_1" not in written
+        assert written["skipped_in_a_row"] == 1, "the longest row, also if it has ended since"
+        monitor.record(6, synthetic, metrics_of(9.0), np.array([6]))
+        monitor.flush(final=True)
+        assert monitor.flush(final=True) is None, "nothing is written twice"
+    told = lines(tmp_path)
+    assert [(line["step"], line["steps"]) for line in told] == [(4, 4), (5, 1), (6, 1)]
+    assert told[0]["skipped"] == [{"step": 4, "records": [4]}]
+
+
+def test_what_a_killed_run_wrote_too_much_or_by_half_is_dropped(tmp_path):
+    whole = "".join(json.dumps({"step": step, "skipped": [{"step": step}]}) + "\n" for step in (5, 10, 15))
+    (tmp_path / "metrics.jsonl").write_text(whole + '{"step": 20, "skipped": [{"step": 20}')
+    monitor, _ = monitor_of(tmp_path, jax.devices()[:1])
+    with monitor:
+        monitor.drop_after(10)
+    assert [line["step"] for line in lines(tmp_path)] == [5, 10]
+
+
+def test_utilisation_is_told_where_the_peak_is_known(tmp_path):
+    class Chip:
+        def __init__(self, kind: str):
+            self.device_kind = kind
+
+    assert monitoring.peak_flops([Chip("TPU v5 lite")] * 4) == 4 * 197e12
+    assert monitoring.peak_flops([Chip("TPU v5p")]) == 459e12
+    assert monitoring.peak_flops([Chip("NVIDIA H100 80GB HBM3"), Chip("cpu")]) is None
+    monitor, run = monitor_of(tmp_path, [Chip("NVIDIA A100-SXM4-40GB")])
+    with monitor:
+        monitor.record(1, run.stage.iterations[0], metrics_of(1.0), np.array([0]))
+        written = monitor.flush(final=True)
+    flops = monitoring.iteration_flops(run.config, run.stage, run.stage.iterations[0], 4)
+    assert written["flops_per_second"] == pytest.approx(flops * written["steps_per_second"])
+    assert written["mfu"] == pytest.approx(written["flops_per_second"] / 312e12)
