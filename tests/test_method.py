@@ -15,7 +15,9 @@ DEPTH = 10
 
 
 def drawn_plans(count: int = 4000, **options) -> list[plans.BlockPlan]:
-    draw = jax.jit(jax.vmap(lambda key: plans.draw_real_plan(key, DEPTH, options.get("tau", 0.4), options.get("p", 0.1))))
+    draw = jax.jit(
+        jax.vmap(lambda key: plans.draw_real_plan(key, DEPTH, options.get("tau", 0.4), options.get("p", 0.1)))
+    )
     drawn = draw(jax.random.split(jax.random.key(0), count))
     return [plans.BlockPlan(*(np.array(value[index]) for value in drawn)) for index in range(count)]
 
@@ -51,7 +53,8 @@ def test_reassignment_happens_in_one_tenth_of_the_iterations_by_default():
 
 
 @pytest.mark.parametrize(
-    ("fraction", "depth", "expected"), [(0.4, 28, 11), (0.3, 28, 8), (0.3, 10, 3), (0.4, 10, 4), (0.0, 8, 0), (1.0, 8, 8)]
+    ("fraction", "depth", "expected"),
+    [(0.4, 28, 11), (0.3, 28, 8), (0.3, 10, 3), (0.4, 10, 4), (0.0, 8, 0), (1.0, 8, 8)],
 )
 def test_fractions_of_the_blocks_are_rounded_down(fraction: float, depth: int, expected: int):
     assert plans.count(fraction, depth) == expected

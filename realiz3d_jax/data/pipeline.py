@@ -11,6 +11,7 @@ Every stream is global shuffle -> decode -> grid of V views -> this host's strid
 
 import dataclasses
 import functools
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -165,7 +166,7 @@ def open_stream(
     Raises:
       UserError: the data is missing or damaged (see ``records.open_split``).
     """
-    dataset = STREAMS[name](config, seed)
+    dataset = STREAMS[name](config, zlib.crc32(f"{seed} {name}".encode()))  # each stream in an order of its own
     dataset = dataset.slice(slice(host, None, hosts)).batch(batch_grids // hosts)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)
     return iter(dataset.to_iter_dataset(options))

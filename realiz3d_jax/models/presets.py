@@ -18,7 +18,7 @@ PRESETS: dict[str, DiTConfig] = {
         scan_unroll=8,
         skip_frozen_backward=False,
     ),
-    # The same with almost nothing in it, for tests and for trying a change out; scanned, which compiles faster.
+    # The same with almost nothing in it, for tests and for trying a change out.
     "tiny": DiTConfig(
         width=32,
         depth=3,

@@ -14,7 +14,8 @@ def start() -> None:
     programs in JAX_COMPILATION_CACHE_DIR (by default ~/.cache/realiz3d_jax/compilations).
     """
     logging.set_verbosity(logging.ERROR)  # orbax and TFDS announce every file that they touch
-    if "JAX_COORDINATOR_ADDRESS" in os.environ or os.environ.get("TPU_WORKER_HOSTNAMES", "").count(","):
+    tpu_hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").count(",") + 1
+    if "JAX_COORDINATOR_ADDRESS" in os.environ or tpu_hosts > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         jax.distributed.initialize()
     jax.config.update("jax_threefry_partitionable", True)
     if not jax.config.jax_compilation_cache_dir:
