@@ -123,7 +123,7 @@ def test_a_set_that_is_there_is_left_alone_and_another_count_is_refused(tmp_path
     first = command(*flags)
     assert first.returncode == 0, first.stderr
     assert "made shapes_photos (train 2)" in first.stdout
-    assert "rendering shapes_photos: 2/2" in first.stderr
+    assert "making shapes_photos: 2/2" in first.stderr
     before = contents(tmp_path)
     assert all(name.startswith("shapes_photos") for name in before)  # the work directory went
     second = command(*flags)

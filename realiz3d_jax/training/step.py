@@ -79,7 +79,7 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
         decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda average, new: decay * average + (1 - decay) * new, state.ema, updated)
 
-        gradient_norm = optax.global_norm(gradients)
+        gradient_norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
         kept = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
