@@ -127,6 +127,21 @@ def test_clipping_sees_only_what_trains():
     assert norm == pytest.approx(1.0, rel=1e-5)
 
 
+def test_the_control_factor_scales_the_steps_of_the_control_alone():
+    params = fresh_params()
+    active = optimizer.activity(params, SYNTHETIC, jnp.int32(0))
+    steps = {}
+    for factor in (1.0, 8.0):
+        settings = OptimizerConfig(learning_rate=0.1, weight_decay=0.1, control_factor=factor)
+        transformation = optimizer.make_optimizer(settings, steps=10)
+        steps[factor], _ = transformation.update(params, transformation.init(params), params, active=active)
+    np.testing.assert_allclose(steps[8.0]["control"]["kernel"], 8 * steps[1.0]["control"]["kernel"], rtol=1e-6)
+    for one, other in zip(
+        jax.tree.leaves(steps[1.0]["backbone"]), jax.tree.leaves(steps[8.0]["backbone"]), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_the_learning_rate_warms_up_and_follows_its_schedule():
     cosine = optimizer.learning_rate_schedule(
         OptimizerConfig(learning_rate=2.0, schedule="cosine", warmup_steps=10), 110

@@ -26,6 +26,8 @@ class OptimizerConfig:
       learning_rate: the peak.
       schedule: after ``warmup_steps`` of linear warm-up "constant", "cosine" (to zero at the last step) or "trapezoid"
         (constant, then linearly to zero over the last fifth of the steps: a run can be prolonged before that).
+      control_factor: on the learning rate of the control embedding, which starts at zero beside a trained backbone; the
+        paper states one learning rate, a factor of 1.
       clip_norm: the largest global norm of the trainable gradients; 0 does not clip.
     """
 
@@ -36,6 +38,7 @@ class OptimizerConfig:
     b2: float = 0.999
     epsilon: float = 1e-8
     weight_decay: float = 0.01
+    control_factor: float = 1.0
     clip_norm: float = 1.0
 
 
@@ -185,6 +188,7 @@ def _check_ranges(config: TrainConfig) -> None:
             f"data.text_channels = {data.text_channels}",
         ),
         "optimizer.learning_rate": (adam.learning_rate, adam.learning_rate >= 0.0, "at least 0"),
+        "optimizer.control_factor": (adam.control_factor, adam.control_factor >= 0.0, "at least 0"),
         "optimizer.warmup_steps": (adam.warmup_steps, adam.warmup_steps >= 0, "at least 0"),
         "data.size": (data.size, data.size == model.sample_size, f"model.sample_size = {model.sample_size}"),
         "data.batch_grids": (data.batch_grids, data.batch_grids >= 1, "at least 1"),

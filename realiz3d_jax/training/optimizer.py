@@ -68,6 +68,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         _scale_by_adam_where_active(config.b1, config.b2, config.epsilon),
         optax.add_decayed_weights(config.weight_decay),
         optax.scale_by_learning_rate(learning_rate),
+        _scale_control(config.control_factor),
         _zero_where_inactive(),
     )
 
@@ -102,6 +103,13 @@ def _zero_where_inactive() -> optax.GradientTransformationExtraArgs:
         return jax.tree.map(lambda a, u: _where(a, u, jnp.zeros_like(u)), active, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def _scale_control(factor: float) -> optax.GradientTransformation:
+    def scale(path: tuple[jax.tree_util.DictKey, ...], update: jax.Array) -> jax.Array:
+        return update * factor if path[0].key == "control" else update
+
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates))
 
 
 def _scale_by_adam_where_active(b1: float, b2: float, epsilon: float) -> optax.GradientTransformationExtraArgs:
