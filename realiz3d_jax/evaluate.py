@@ -9,6 +9,7 @@ import hashlib
 import json
 import pathlib
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -70,9 +71,14 @@ def main(argv: list[str]) -> None:
     rows = {name: evaluate_views(items, features, classifier, description=name) for name, items in samples.items()}
     rows |= _true_renders(split, {item.name for items in samples.values() for item in items}, features, classifier)
     result = {
+        "command": shlex.join(["python", "-m", "realiz3d_jax.evaluate", *sys.argv[1:]]),
         "size": size,
         "classifier": {"file": pathlib.Path(_CLASSIFIER.value).name, **classifier.facts},
-        "references": {name: {"images": len(images[name])} for name in images},
+        "references": {
+            name: {"images": len(images[name]), "source": source}
+            for name, source in (("real", f"shapes_assets, {_SPLIT.value}"), ("base", _BASE_IMAGES.value))
+            if name in images
+        },
         "rows": rows,
     }
     files.write_text(output, json.dumps(result, indent=2, allow_nan=False) + "\n")

@@ -28,7 +28,7 @@ from realiz3d_jax.data.pipeline import VIEWS, control_maps
 from realiz3d_jax.data.requests import Geometry, Request
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.domains import Domain
-from realiz3d_jax.method.generate import Generator, SamplingConfig
+from realiz3d_jax.method.generate import SAMPLERS, Generator, SamplingConfig
 from realiz3d_jax.training import platform
 from realiz3d_jax.training.pretrained import SHIPPED, Pretrained, open_model
 
@@ -47,12 +47,18 @@ _DATA = flags.DEFINE_string("data", "datasets", "The folder that realiz3d_jax.pr
 _LIMIT = flags.DEFINE_integer("limit", None, "Only the first so many items.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the first item; the next ones count up.", lower_bound=0)
 _DOMAIN = flags.DEFINE_enum("domain", "real", ["real", "synthetic"], "The look that is asked for.")
-_BLOCK_MAX = flags.DEFINE_float("block-max", 0.3, "B_max: this fraction of the blocks runs in synthetic mode always.")
-_TIMESTEP_MAX = flags.DEFINE_integer("timestep-max", 950, "t_max: all blocks run in synthetic mode from here on up.")
-_GUIDANCE_SCALE = flags.DEFINE_float("guidance-scale", 3.0, "Of the classifier-free guidance, on the text only.")
-_STEPS = flags.DEFINE_integer("steps", 50, "Sampling steps.")
-_SAMPLER = flags.DEFINE_enum("sampler", "ddim", ["ddim", "dpm++"], "DDIM or DPM-Solver++ 2M.")
-_ETA = flags.DEFINE_float("eta", 0.0, "DDIM's share of fresh noise, 0 to 1.")
+_BLOCK_MAX = flags.DEFINE_float(
+    "block-max", SamplingConfig.block_max, "B_max: this fraction of the blocks runs in synthetic mode always."
+)
+_TIMESTEP_MAX = flags.DEFINE_integer(
+    "timestep-max", SamplingConfig.timestep_max, "t_max: all blocks run in synthetic mode from here on up."
+)
+_GUIDANCE_SCALE = flags.DEFINE_float(
+    "guidance-scale", SamplingConfig.guidance_scale, "Of the classifier-free guidance, on the text only."
+)
+_STEPS = flags.DEFINE_integer("steps", SamplingConfig.steps, "Sampling steps.")
+_SAMPLER = flags.DEFINE_enum("sampler", SamplingConfig.sampler, list(SAMPLERS), "DDIM or DPM-Solver++ 2M.")
+_ETA = flags.DEFINE_float("eta", SamplingConfig.eta, "DDIM's share of fresh noise, 0 to 1.")
 _BATCH = flags.DEFINE_integer("batch", 8, "Items drawn at a time.", lower_bound=1)
 
 

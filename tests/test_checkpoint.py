@@ -127,6 +127,16 @@ def test_parameters_of_another_shape_are_named_with_what_is_there_and_what_was_e
     assert str(workdir) in str(caught.value)
 
 
+def test_the_state_of_another_optimizer_is_refused(run, saved):
+    workdir, _ = saved
+    other = dataclasses.replace(run.abstract_state, opt_state=run.abstract_state.opt_state[:-1])
+    with (
+        Checkpoints(workdir, run.config) as checkpoints,
+        pytest.raises(UserError, match="another version or optimizer"),
+    ):
+        checkpoints.restore(other)
+
+
 def test_another_depth_names_at_most_a_dozen_parameters_and_counts_the_rest(saved):
     workdir, _ = saved
     with pytest.raises(UserError, match=r"holds another model \(\d\d parameters differ\)") as caught:

@@ -21,13 +21,13 @@ SPACINGS = ("trailing", "leading", "linspace")
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """How images are drawn from a model; the defaults are the paper's.
+    """How images are drawn from a model; the defaults are the paper's where it states one.
 
     Attributes:
       sampler: "ddim" or "dpm++" (DPM-Solver++ 2M).
       spacing: of the timesteps, "trailing" (from pure noise on), "leading" or "linspace".
       steps: S, evaluations of the model (twice that with guidance).
-      guidance_scale: of the classifier-free guidance, on the text only.
+      guidance_scale: of the classifier-free guidance, on the text only (not stated in the paper).
       eta: DDIM's share of fresh noise, 0 to 1.
       block_max: B_max, the fraction of the blocks that always run in synthetic mode.
       timestep_max: t_max, at and above which all blocks run in synthetic mode.
@@ -36,7 +36,7 @@ class SamplingConfig:
     sampler: str = "ddim"
     spacing: str = "trailing"
     steps: int = 50
-    guidance_scale: float = 4.5
+    guidance_scale: float = 3.0
     eta: float = 0.0
     block_max: float = 0.3
     timestep_max: int = 950

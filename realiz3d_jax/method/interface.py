@@ -73,12 +73,6 @@ class Stage:
         """The kind of iteration that step number ``step`` (from 0) is."""
         return self.iterations[self._seconds_before(step + 1) - self._seconds_before(step)]
 
-    def batches_before(self, step: int) -> dict[str, int]:
-        """How many batches each stream has given before ``step``."""
-        seconds = self._seconds_before(step)
-        counts = (step - seconds, seconds)
-        return {kind.stream: used for kind, used in zip(self.iterations, counts, strict=False)}
-
 
 class Method(Protocol):
     """A way of fine-tuning a base model into a multi-view generator."""

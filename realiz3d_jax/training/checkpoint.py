@@ -76,17 +76,20 @@ class Checkpoints:
         """The newest checkpoint, on the shardings of ``like`` (a state or its shapes).
 
         Raises:
-          UserError: a parameter is missing, surplus, or of another shape than ``like``'s; every such one is named.
+          UserError: a parameter is missing, surplus, or of another shape than ``like``'s (every such one is named), or the
+            optimizer's state is another optimizer's.
         """
         step = self._manager.latest_step()
-        wanted = _items(like)
-        _check_partitions(self._manager.directory / str(step), like.params)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                **{name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}, data=ocp.args.JsonRestore()
-            ),
-        )
+        folder, wanted = self._manager.directory / str(step), _items(like)
+        _check_partitions(folder, like.params)
+        arguments = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}
+        try:
+            restored = self._manager.restore(step, args=ocp.args.Composite(**arguments, data=ocp.args.JsonRestore()))
+        except ValueError as error:  # orbax compares the trees; the partitions fit, so it is what training adds to them
+            raise UserError(
+                f"{folder}: is damaged, or was saved by another version or optimizer ({str(error).splitlines()[0]}). Start "
+                "in another --workdir; --config.init.source and --config.init.partitions take over its parameters."
+            ) from error
         state = dataclasses.replace(
             like,
             params={name: restored[name] for name in like.params},

@@ -61,10 +61,12 @@ def train(config: TrainConfig, workdir: pathlib.Path) -> TrainState:
             flush=True,
         )
         files.write_text(workdir / "config.json", to_json(config))
-        with monitoring.Monitor(workdir, config, run.stage, list(run.mesh.devices.flat), VIEWS) as monitor:
-            monitor.drop_after(first)
-            with progress.bar(config.stage, config.steps, done=first) as advance:
-                return _loop(run, state, streams, checkpoints, monitor, advance)
+        devices = list(run.mesh.devices.flat)
+        with (
+            monitoring.Monitor(workdir, config, run.stage, devices, VIEWS, first) as monitor,
+            progress.bar(config.stage, config.steps, done=first) as advance,
+        ):
+            return _loop(run, state, streams, checkpoints, monitor, advance)
 
 
 def _loop(run: Run, state: TrainState, streams, checkpoints: Checkpoints, monitor, advance) -> TrainState:

@@ -63,12 +63,22 @@ def peak_flops(devices: Iterable[jax.Device]) -> float | None:
 class Monitor:
     """Collects the metrics of steps and writes their averages, one interval late, so that no step waits for a transfer."""
 
-    def __init__(self, workdir: pathlib.Path, config: TrainConfig, stage: Stage, devices: list[jax.Device], views: int):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        config: TrainConfig,
+        stage: Stage,
+        devices: list[jax.Device],
+        views: int,
+        first: int = 0,
+    ):
+        """Goes on after step ``first``: what a run that was killed wrote of later steps is forgotten, for it comes again."""
         self._config, self._devices, self._views = config, devices, views
         self._flops = {kind.name: iteration_flops(config, stage, kind, views) for kind in stage.iterations}
         self._path = workdir / "metrics.jsonl"
+        _drop_after(self._path, first)
         self._jsonl = self._path.open("a")
-        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"))
+        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first + 1)
         self._current: list[tuple[int, str, dict[str, Any], np.ndarray]] = []
         self._waiting: list[tuple[int, str, dict[str, Any], np.ndarray]] = []
         self._seconds = 0.0
@@ -80,13 +90,6 @@ class Monitor:
     def __exit__(self, *unused: object) -> None:
         self._jsonl.close()
         self._board.close()
-
-    def drop_after(self, step: int) -> None:
-        """Forgets the lines of steps after ``step``: a run that was killed wrote them, and will write them again."""
-        *complete, _ = self._path.read_text().split("\n")  # what follows the last line end was cut off by the kill
-        self._jsonl.close()
-        files.write_text(self._path, "".join(f"{line}\n" for line in complete if json.loads(line)["step"] <= step))
-        self._jsonl = self._path.open("a")
 
     def record(self, step: int, iteration: Iteration, metrics: dict[str, jax.Array], records: np.ndarray) -> None:
         """Takes a step's metrics, still on the device, and the numbers of the records that it saw."""
@@ -142,6 +145,13 @@ class Monitor:
         for name, value in values.items():
             self._board.add_scalar(name, value, last)
         return values
+
+
+def _drop_after(path: pathlib.Path, step: int) -> None:
+    """Leaves of the lines of ``path`` those of steps up to ``step``."""
+    if path.exists():
+        *complete, _ = path.read_text().split("\n")  # what follows the last line end was cut off by the kill
+        files.write_text(path, "".join(f"{line}\n" for line in complete if json.loads(line)["step"] <= step))
 
 
 def summary(values: dict[str, float]) -> str:

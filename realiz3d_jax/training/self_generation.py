@@ -18,7 +18,7 @@ from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import Generator, SamplingConfig
 from realiz3d_jax.training.pretrained import Pretrained
 
-SAMPLING = SamplingConfig(sampler="dpm++", steps=20, guidance_scale=3.0)
+SAMPLING = SamplingConfig(sampler="dpm++", steps=20)
 """How the images are drawn."""
 
 
