@@ -11,9 +11,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import pytest
-from worlds import REPOSITORY, World, assert_same, command, leaves, load_config, run_command, stage_changes
+from worlds import HELD_OUT, REPOSITORY, World, assert_same, command, leaves, load_config, run_command, stage_changes
 
-from realiz3d_jax.training import checkpoint, loop, monitoring, setup
+from realiz3d_jax.training import checkpoint, loop, monitoring, previews, setup
 from realiz3d_jax.training.checkpoint import Checkpoints
 from realiz3d_jax.training.setup import Run
 
@@ -251,6 +251,31 @@ def test_a_workdir_of_another_model_is_refused_and_left_as_it_is(world, here, fi
 def monitor_of(tmp_path, devices, first: int = 0) -> tuple[monitoring.Monitor, setup.Run]:
     run = setup.make_run(load_config("stage1", {"data.batch_grids": 2}), jax.devices()[:1])
     return monitoring.Monitor(tmp_path, run.config, run.stage, devices, 4, first), run
+
+
+@pytest.mark.parametrize(("stage", "domains"), [("stage2", 2), ("syn_only", 1)])
+def test_samples_show_every_domain_that_the_stage_trains(stage, domains, world):
+    run = setup.make_run(load_config(stage, stage_changes(world)), jax.devices()[:1])
+    params = run.model.init(run.stage.partitions, jax.random.key(0))
+    picture = previews.Previews(run)(params)
+    assert (picture.dtype, picture.shape) == (np.uint8, (domains * 64, HELD_OUT["validation"] * 64, 3))
+
+
+def test_samples_are_put_into_tensorboard_and_change_nothing_of_the_training(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "Previews", lambda run: lambda params: np.zeros((4, 4, 3), np.uint8))
+    changes = {**settings(world, "stage1", world.base), "steps": 2, "log.metrics_every": 1, "data.batch_grids": 8}
+    losses = []
+    for every in (1, 0):
+        workdir = tmp_path / f"every_{every}"
+        overrides = [f"--config.{key}={value}" for key, value in {**changes, "log.samples_every": every}.items()]
+        assert run_command("train", "--config=configs/stage1.py:tiny", f"--workdir={workdir}", *overrides) == 0
+        events = b"".join(path.read_bytes() for path in (workdir / "tensorboard").iterdir())
+        assert events.count(b"\x89PNG") == 3 * every, "before the first step and after each"
+        losses.append(
+            [{key: value for key, value in line.items() if key.startswith("loss")} for line in lines(workdir)]
+        )
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 2
 
 
 def metrics_of(loss: float, finite: bool = True, in_a_row: int = 0) -> dict:

@@ -1,11 +1,10 @@
-"""Samples of the model in training, for TensorBoard: held-out objects, each in every domain that the method knows."""
+"""Samples of the model in training, for TensorBoard: held-out objects, each in every domain that the stage trains."""
 
 import einops
 import numpy as np
 
 from realiz3d_jax.data import records
 from realiz3d_jax.data.pipeline import VIEWS, control_maps, prompt
-from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import Generator, SamplingConfig
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.training.setup import Run
@@ -21,16 +20,16 @@ class Previews:
         self._generate = Generator(run.model, run.encoder, SamplingConfig(steps=25))
 
     def __call__(self, params: Params) -> np.ndarray:
-        """uint8[H, W, 3]: a row of single images (no control yet), or a row of 2x2 grids for each domain."""
+        """uint8[H, W, 3]: a row of 2x2 grids for each domain; of single images where no control is trained yet."""
         data, controlled = self._run.config.data, any(kind.control for kind in self._run.stage.iterations)
         validation = records.open_split(data.directory, "shapes_assets", "validation", data.size)
-        items = [validation[index] for index in range(ITEMS)]
+        items = [validation[index] for index in range(min(ITEMS, len(validation)))]
         if controlled:
             captions = [[item["caption"]] for item in items]
             control = np.stack([control_maps(item["normal"], item["position"], item["mask"]) for item in items])
         else:
             captions = [[prompt(item["caption"], view) for view in range(VIEWS)] for item in items]
             control = None
-        domains = Domain if controlled else [Domain.REAL]
-        rows = [self._generate(params, captions, range(ITEMS), domain, control) for domain in domains]
+        domains = sorted({kind.domain for kind in self._run.stage.iterations})
+        rows = [self._generate(params, captions, range(len(items)), domain, control) for domain in domains]
         return einops.rearrange(np.stack(rows), "d n (a b) h w c -> (d a h) (n b w) c", a=2)
