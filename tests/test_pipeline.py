@@ -157,17 +157,17 @@ def test_photos_are_renders_and_name_their_view_in_the_stated_shares(world, monk
     assert abs(named / count - 0.75) < 5 * (0.75 * 0.25 / count) ** 0.5
 
 
-def test_controls_are_minus_one_to_one_on_the_object_and_exactly_zero_elsewhere(world):
+def test_controls_are_zero_to_one_on_the_object_and_exactly_zero_elsewhere(world):
     record = records.open_split(world.data, "shapes_assets", "train")[0]
     control = control_maps(record["normal"], record["position"], record["mask"])
     on = record["mask"].astype(bool)
     assert (control[~on] == 0.0).all()
-    assert np.abs(control).max() <= 1.0
-    np.testing.assert_allclose(np.linalg.norm(control[on][:, :3], axis=-1), 1.0, atol=2e-4)
+    assert 0.0 <= control.min() < control.max() <= 1.0
+    np.testing.assert_allclose(np.linalg.norm(2 * control[on][:, :3] - 1, axis=-1), 1.0, atol=2e-4)
     decoded = records.decode_positions(record["position"], record["mask"])
-    np.testing.assert_allclose(control[..., 3:], 2 * decoded, atol=1e-6)
+    np.testing.assert_allclose(control[on][:, 3:] - 0.5, decoded[on], atol=1e-6)
     ends = control_maps(*np.array([[[[[0] * 3]]], [[[[65535] * 3]]]], np.uint16), np.ones((1, 1, 1), np.uint8))
-    np.testing.assert_array_equal(ends[0, 0, 0], [-1, -1, -1, 1, 1, 1])
+    np.testing.assert_array_equal(ends[0, 0, 0], [0, 0, 0, 1, 1, 1])
 
 
 def test_a_prompt_names_its_look_and_its_view():

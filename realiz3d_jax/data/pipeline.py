@@ -50,7 +50,9 @@ def prompt(caption: str, view: int | None = None, render: bool = False) -> str:
 
 
 def control_maps(normal: np.ndarray, position: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The control of the texturing task: normal and position, each in [-1, 1], exactly 0 on the background.
+    """The control of the texturing task: normal and position, each in [0, 1], exactly 0 on the background.
+
+    Unsigned, as a picture of them is: a channel is about 1/2 on the object, so a linear embedding sees the silhouette.
 
     Args:
       normal, position: uint16[V, H, W, 3], ``value / 65535`` is ``n / 2 + 0.5`` or ``p + 0.5``.
@@ -59,7 +61,7 @@ def control_maps(normal: np.ndarray, position: np.ndarray, mask: np.ndarray) -> 
     Returns:
       float32[V, H, W, 6].
     """
-    maps = np.concatenate([normal, position], axis=-1).astype(np.float32) / 32767.5 - 1.0
+    maps = np.concatenate([normal, position], axis=-1).astype(np.float32) / 65535.0
     return maps * mask[..., None].astype(np.float32)
 
 
