@@ -47,18 +47,19 @@ _DATA = flags.DEFINE_string("data", "datasets", "The folder that realiz3d_jax.pr
 _LIMIT = flags.DEFINE_integer("limit", None, "Only the first so many items.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the first item; the next ones count up.", lower_bound=0)
 _DOMAIN = flags.DEFINE_enum("domain", "real", ["real", "synthetic"], "The look that is asked for.")
-_BLOCK_MAX = flags.DEFINE_float(
-    "block-max", SamplingConfig.block_max, "B_max: this fraction of the blocks runs in synthetic mode always."
-)
-_TIMESTEP_MAX = flags.DEFINE_integer(
-    "timestep-max", SamplingConfig.timestep_max, "t_max: all blocks run in synthetic mode from here on up."
-)
-_GUIDANCE_SCALE = flags.DEFINE_float(
-    "guidance-scale", SamplingConfig.guidance_scale, "Of the classifier-free guidance, on the text only."
-)
-_STEPS = flags.DEFINE_integer("steps", SamplingConfig.steps, "Sampling steps.")
-_SAMPLER = flags.DEFINE_enum("sampler", SamplingConfig.sampler, list(SAMPLERS), "DDIM or DPM-Solver++ 2M.")
-_ETA = flags.DEFINE_float("eta", SamplingConfig.eta, "DDIM's share of fresh noise, 0 to 1.")
+# How images are drawn; what is not given is as the model's own config (config.sampling) says.
+_SAMPLING = {
+    "block_max": flags.DEFINE_float(
+        "block-max", None, "B_max: this fraction of the blocks runs in synthetic mode always."
+    ),
+    "timestep_max": flags.DEFINE_integer(
+        "timestep-max", None, "t_max: all blocks run in synthetic mode from here on up."
+    ),
+    "guidance_scale": flags.DEFINE_float("guidance-scale", None, "Of the classifier-free guidance, on the text only."),
+    "steps": flags.DEFINE_integer("steps", None, "Sampling steps."),
+    "sampler": flags.DEFINE_enum("sampler", None, list(SAMPLERS), "DDIM or DPM-Solver++ 2M."),
+    "eta": flags.DEFINE_float("eta", None, "DDIM's share of fresh noise, 0 to 1."),
+}
 _BATCH = flags.DEFINE_integer("batch", 8, "Items drawn at a time.", lower_bound=1)
 
 
@@ -67,17 +68,11 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
     platform.start()
-    sampling = SamplingConfig(
-        sampler=_SAMPLER.value,
-        steps=_STEPS.value,
-        guidance_scale=_GUIDANCE_SCALE.value,
-        eta=_ETA.value,
-        block_max=_BLOCK_MAX.value,
-        timestep_max=_TIMESTEP_MAX.value,
-    )
     task = _TASK.value.replace("-", "_")
     pretrained = open_model(_WORKDIR.value or SHIPPED[task])
     _check_task(pretrained, task)
+    given = {name: flag.value for name, flag in _SAMPLING.items() if flag.value is not None}
+    sampling = dataclasses.replace(pretrained.config.sampling, **given)
     wanted, problems = _requests(pretrained.config.data.size)
     output = files.writable_directory(_OUTPUT.value)
     done, found = _sample_all(pretrained, sampling, wanted, output)

@@ -8,7 +8,7 @@ from realiz3d_jax.data import records
 from realiz3d_jax.data.pipeline import VIEW_WORDS
 from realiz3d_jax.data.shapes import making
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.method.generate import Generator, SamplingConfig
+from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.training import self_generation
 from realiz3d_jax.training.pretrained import Pretrained, open_model
 from realiz3d_jax.training.self_generation import self_generate
@@ -17,7 +17,7 @@ from realiz3d_jax.training.self_generation import self_generate
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Two steps, chunks of three captions."""
-    monkeypatch.setattr(self_generation, "SAMPLING", SamplingConfig(sampler="dpm++", steps=2, guidance_scale=3.0))
+    monkeypatch.setattr(self_generation, "STEPS", 2)
     monkeypatch.setattr(making, "CHUNK", 12)
     monkeypatch.setattr(making, "HELD_OUT_COUNT", HELD_OUT)
 

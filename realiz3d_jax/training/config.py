@@ -13,6 +13,7 @@ import ml_collections
 
 from realiz3d_jax.diffusion.schedule import Schedule
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.method.generate import SamplingConfig
 from realiz3d_jax.models.dit import DiTConfig
 
 Dataclass = TypeVar("Dataclass")
@@ -121,6 +122,7 @@ class TrainConfig:
         paper's plain mean squared error.
       abort_after: so many non-finite steps in a row end the run with an error.
       method: ``name`` and the options of that method.
+      sampling: how images are drawn from the model unless a command says otherwise.
     """
 
     stage: str
@@ -139,6 +141,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     mesh: MeshConfig = MeshConfig()
     log: LogConfig = LogConfig()
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
 
 
 def config_dict(config: TrainConfig) -> ml_collections.ConfigDict:

@@ -1,15 +1,18 @@
 """Samples of the model in training, for TensorBoard: held-out objects, each in every domain that the stage trains."""
 
+import dataclasses
+
 import einops
 import numpy as np
 
 from realiz3d_jax.data import records
 from realiz3d_jax.data.pipeline import VIEWS, control_maps, prompt
-from realiz3d_jax.method.generate import Generator, SamplingConfig
+from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.training.setup import Run
 
 ITEMS = 8
+STEPS = 25
 
 
 class Previews:
@@ -17,7 +20,7 @@ class Previews:
 
     def __init__(self, run: Run):
         self._run = run
-        self._generate = Generator(run.model, run.encoder, SamplingConfig(steps=25))
+        self._generate = Generator(run.model, run.encoder, dataclasses.replace(run.config.sampling, steps=STEPS))
 
     def __call__(self, params: Params) -> np.ndarray:
         """uint8[H, W, 3]: a row of 2x2 grids for each domain; of single images where no control is trained yet."""

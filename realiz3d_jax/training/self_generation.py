@@ -15,11 +15,11 @@ from realiz3d_jax.data.pipeline import VIEWS, prompt
 from realiz3d_jax.data.shapes import making
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.domains import Domain
-from realiz3d_jax.method.generate import Generator, SamplingConfig
+from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.training.pretrained import Pretrained
 
-SAMPLING = SamplingConfig(sampler="dpm++", steps=20)
-"""How the images are drawn."""
+STEPS = 20
+"""Of DPM-Solver++; guidance is as the base model's config says."""
 
 
 def self_generate(
@@ -54,7 +54,8 @@ def self_generate(
             f"--count: found {count}, but {assets['train'].path} has {len(assets['train'])} training captions; "
             "expected at most as many."
         )
-    generate = Generator(base.model, base.encoder, SAMPLING)
+    sampling = dataclasses.replace(base.config.sampling, sampler="dpm++", steps=STEPS)
+    generate = Generator(base.model, base.encoder, sampling)
 
     def fill(missing: list[making.Chunk], advance: Callable[..., None]) -> None:
         for chunk in missing:
@@ -82,7 +83,7 @@ def self_generate(
             making.save_chunk(chunk, items)
             advance(len(items))
 
-    request = {"count": count, "seed": seed, "base": base.checksum, "sampling": dataclasses.asdict(SAMPLING)}
+    request = {"count": count, "seed": seed, "base": base.checksum, "sampling": dataclasses.asdict(sampling)}
     captions_of = {split: count if split == "train" else len(held) for split, held in assets.items()}
     splits = {split: number * VIEWS for split, number in captions_of.items()}
     return making.make(directory, "shapes_generated", size, request, splits, fill)
