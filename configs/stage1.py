@@ -17,8 +17,9 @@ def get_config(size: str = "shapes"):
             model=preset(size),
             method={"name": "realiz3d", "rank": 8},
             ema_decay=0.99,
+            timestep_weight_cap=100.0,  # pixels, not the paper's latents: what is decided at high noise has to be learned too
             init=FROM_BASE,
-            optimizer=OptimizerConfig(learning_rate=1e-2, schedule="cosine", warmup_steps=20, weight_decay=0.0),
+            optimizer=OptimizerConfig(learning_rate=2e-3, schedule="cosine", warmup_steps=20, weight_decay=0.0),
             data=DataConfig(batch_grids=8),
             log=LogConfig(metrics_every=20, checkpoint_every=200),
         )

@@ -12,7 +12,7 @@ def get_config(size: str = "shapes"):
         TrainConfig(
             stage="stage2",
             workdir="runs/stage2",
-            steps=1_000,
+            steps=2_000,
             model=preset(size),
             method={
                 "name": "realiz3d",
@@ -20,17 +20,20 @@ def get_config(size: str = "shapes"):
                 "tau": 0.4,
                 "reassignment_probability": 0.1,
                 "real_fraction": 0.5,
-                "real_warmup_steps": 20,
+                "real_warmup_steps": 40,
             },
             task="texture",
             ema_decay=0.995,
+            timestep_weight_cap=100.0,
             init=InitConfig(
                 source="runs/stage1",
                 partitions=("backbone", "shifters"),
                 command="python -m realiz3d_jax.train --config configs/stage1.py",
             ),
-            optimizer=OptimizerConfig(learning_rate=3e-4, schedule="cosine", warmup_steps=50, weight_decay=0.0),
-            data=DataConfig(batch_grids=8),
-            log=LogConfig(metrics_every=20, checkpoint_every=200),
+            optimizer=OptimizerConfig(
+                learning_rate=1e-3, control_factor=10.0, schedule="cosine", warmup_steps=100, weight_decay=0.0
+            ),
+            data=DataConfig(batch_grids=4),
+            log=LogConfig(metrics_every=25, samples_every=1_000, checkpoint_every=500),
         )
     )

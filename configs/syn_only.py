@@ -13,14 +13,17 @@ def get_config(size: str = "shapes"):
         TrainConfig(
             stage="finetune",
             workdir="runs/syn_only",
-            steps=1_000,
+            steps=2_000,
             model=preset(size),
             method={"name": "syn_only"},
             task="texture",
             ema_decay=0.995,
+            timestep_weight_cap=100.0,
             init=FROM_BASE,
-            optimizer=OptimizerConfig(learning_rate=3e-4, schedule="cosine", warmup_steps=50, weight_decay=0.0),
-            data=DataConfig(batch_grids=8),
-            log=LogConfig(metrics_every=20, checkpoint_every=200),
+            optimizer=OptimizerConfig(
+                learning_rate=1e-3, control_factor=10.0, schedule="cosine", warmup_steps=100, weight_decay=0.0
+            ),
+            data=DataConfig(batch_grids=4),
+            log=LogConfig(metrics_every=25, samples_every=1_000, checkpoint_every=500),
         )
     )

@@ -3,6 +3,7 @@
 A release holds the partitions that sampling needs (averaged where they were trained), the run's config and how it was made.
 """
 
+import dataclasses
 import json
 import pathlib
 
@@ -12,6 +13,7 @@ from absl import flags
 from realiz3d_jax import errors, files
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.training import checkpoint, platform, release
+from realiz3d_jax.training.config import InitConfig
 from realiz3d_jax.training.pretrained import open_model
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of realiz3d_jax.train.", required=True)
@@ -35,7 +37,8 @@ def main(argv: list[str]) -> None:
         "last_metrics": _last_metrics(workdir),
     }
     files.writable_directory(output.parent)
-    release.write(output, release.Release(jax.device_get(model.params), model.config, facts))
+    config = dataclasses.replace(model.config, init=InitConfig())  # a path of the machine that trained it
+    release.write(output, release.Release(jax.device_get(model.params), config, facts))
     print(
         f"{output}: {facts['parameters']:,} parameters after {facts['step']} steps, {output.stat().st_size / 1e6:.1f} MB"
     )

@@ -106,8 +106,13 @@ def test_the_shipped_classifier_tells_the_looks_of_held_out_objects_apart_as_its
     images = np.concatenate([example[look] for example in found for look in ("synthetic", "real")])
     real = np.tile(np.repeat([False, True], 4), len(found))
     assert domain_score.accuracy(shipped.params, images, real) >= 0.98
-    # Neither noise nor blur is what it goes by.
-    noisy = np.clip(images + np.random.default_rng(0).normal(0, 8, images.shape), 0, 255).astype(np.uint8)
+    # Neither noise nor blur is what it goes by, nor the seams of patches, nor colours.
+    random = np.random.default_rng(0)
+    noisy = np.clip(images + random.normal(0, 8, images.shape), 0, 255).astype(np.uint8)
     blurred = ndimage.uniform_filter(images, size=(1, 2, 2, 1), mode="nearest")
     assert domain_score.accuracy(shipped.params, noisy, real) >= 0.95
     assert domain_score.accuracy(shipped.params, blurred, real) >= 0.95
+    tiles = random.normal(1, 0.06, (len(images), 8, 8, 3)).repeat(4, axis=1).repeat(4, axis=2)
+    tiled = np.clip(255 - (255.0 - images) * tiles, 0, 255).astype(np.uint8)
+    assert domain_score.accuracy(shipped.params, tiled, real) >= 0.95
+    assert domain_score.accuracy(shipped.params, images[..., [1, 2, 0]], real) >= 0.95

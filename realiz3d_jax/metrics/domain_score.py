@@ -1,8 +1,9 @@
 """Real or synthetic? A small convolutional classifier, whose features also stand in for Inception's in FID and KID.
 
 Its second head names the words of the caption, so that the features carry what is shown and not only how it looks. Both
-classes are blurred, made noisy, mirrored, shifted and faded alike in training: what is left to tell them apart is texture,
-shading and shadows, not the noise of a sensor or the sharpness of a renderer, which generated images do not share.
+classes are blurred, made noisy, tiled, recoloured, mirrored, shifted and faded alike in training: what is left to tell them
+apart is texture, shading and shadows, not the noise of a sensor or the sharpness of a renderer, which generated images do not
+share, nor the seams between a transformer's patches or a colour that no render has, which only they have.
 """
 
 import dataclasses
@@ -201,36 +202,49 @@ def _optimizer(schedule: tuple[float, int]) -> optax.GradientTransformation:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _update(schedule, params, state, images, targets, key):
-    loss, gradient = jax.value_and_grad(_loss)(params, _augmented(key, images), targets)
+    loss, gradient = jax.value_and_grad(_loss)(params, *_augmented(key, images), targets)
     change, state = _optimizer(schedule).update(gradient, state, params)
     return optax.apply_updates(params, change), state, loss
 
 
-def _loss(params: Params, images: jax.Array, targets: jax.Array) -> jax.Array:
-    """Cross-entropies of the domain, ``targets[:, 0]``, and, as a mean, of the words, ``targets[:, 1:]``."""
+def _loss(params: Params, images: jax.Array, recoloured: jax.Array, targets: jax.Array) -> jax.Array:
+    """Cross-entropies of the domain, ``targets[:, 0]``, and, as a mean, of the words, ``targets[:, 1:]``, where they hold."""
     logits, _, word_logits = apply(params, images)
     domain = optax.sigmoid_binary_cross_entropy(logits, targets[:, 0]).mean()
-    return domain + optax.sigmoid_binary_cross_entropy(word_logits, targets[:, 1:]).mean()
+    words = optax.sigmoid_binary_cross_entropy(word_logits, targets[:, 1:]).mean(axis=-1)
+    return domain + words.mean(where=~recoloured)
 
 
-def _augmented(key: jax.Array, images: jax.Array) -> jax.Array:
-    """float32[n, H, W, 3] in [0, 1]: shifted, mirrored, faded, blurred and noisy copies of uint8[n, H, W, 3]."""
+def _augmented(key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Changed copies, float32[n, H, W, 3] in [0, 1], of uint8[n, H, W, 3], and of which the colours are others, bool[n]."""
     keys = jax.random.split(key, len(images))
     return jax.vmap(_augmented_image)(keys, images.astype(jnp.float32) / 255.0)
 
 
-def _augmented_image(key: jax.Array, image: jax.Array) -> jax.Array:
-    shift_key, draw_key, noise_key = jax.random.split(key, 3)
-    mirror, gain, blur, noise = jax.random.uniform(draw_key, (4,))
+def _augmented_image(key: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+    shift_key, draw_key, noise_key, tile_key, order_key, colour_key = jax.random.split(key, 6)
+    mirror, gain, blur, noise, tiled, colour = jax.random.uniform(draw_key, (6,))
     padded = jnp.pad(image, ((2, 2), (2, 2), (0, 0)), constant_values=1.0)
     corner = jax.random.randint(shift_key, (2,), 0, 5)
     image = jax.lax.dynamic_slice(padded, (corner[0], corner[1], 0), image.shape)
     image = jnp.where(mirror < 0.5, image, image[:, ::-1])
     image = 1.0 - (1.0 - image) * (0.85 + 0.3 * gain)
-    # Half of the images are blurred, half are noisy, each by a random amount.
+    # Half of the images change colours; half are tiled, half are blurred, half are noisy, each by a random amount.
+    dark = (1.0 - image)[..., jax.random.permutation(order_key, 3)] * jax.random.uniform(colour_key, (3,), minval=0.6)
+    image = jnp.where(colour < 0.5, 1.0 - dark, image)
+    image = 1.0 - (1.0 - image) * (1.0 + 0.3 * jnp.maximum(tiled - 0.5, 0.0) * _tiles(tile_key, image.shape))
     image = image + jnp.maximum(2 * blur - 1, 0.0) * (_blurred(image) - image)
     image = image + 0.12 * jnp.maximum(noise - 0.5, 0.0) * jax.random.normal(noise_key, image.shape)
-    return jnp.clip(image, 0.0, 1.0)
+    return jnp.clip(image, 0.0, 1.0), colour < 0.5
+
+
+def _tiles(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """Standard normal values, constant over tiles of 4 x 4 pixels whose grid begins anywhere: float32 of ``shape``."""
+    value_key, corner_key = jax.random.split(key)
+    rows, columns, channels = shape
+    values = jax.random.normal(value_key, (rows // 4 + 2, columns // 4 + 2, channels))
+    corner = jax.random.randint(corner_key, (2,), 0, 4)
+    return jax.lax.dynamic_slice(values.repeat(4, axis=0).repeat(4, axis=1), (corner[0], corner[1], 0), shape)
 
 
 def _blurred(image: jax.Array) -> jax.Array:
