@@ -28,7 +28,7 @@ from realiz3d_jax.data.pipeline import VIEWS, control_maps
 from realiz3d_jax.data.requests import Geometry, Request
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.domains import Domain
-from realiz3d_jax.method.generate import SAMPLERS, Generator, SamplingConfig
+from realiz3d_jax.method.generate import SAMPLERS, SPACINGS, Generator, SamplingConfig
 from realiz3d_jax.training import platform
 from realiz3d_jax.training.pretrained import SHIPPED, Pretrained, open_model
 
@@ -58,6 +58,7 @@ _SAMPLING = {
     "guidance_scale": flags.DEFINE_float("guidance-scale", None, "Of the classifier-free guidance, on the text only."),
     "steps": flags.DEFINE_integer("steps", None, "Sampling steps."),
     "sampler": flags.DEFINE_enum("sampler", None, list(SAMPLERS), "DDIM or DPM-Solver++ 2M."),
+    "spacing": flags.DEFINE_enum("spacing", None, list(SPACINGS), "Where the sampling steps lie."),
     "eta": flags.DEFINE_float("eta", None, "DDIM's share of fresh noise, 0 to 1."),
 }
 _BATCH = flags.DEFINE_integer("batch", 8, "Items drawn at a time.", lower_bound=1)

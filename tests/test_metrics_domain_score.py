@@ -30,7 +30,7 @@ def discs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 @pytest.fixture(scope="module")
 def classifier() -> domain_score.Classifier:
-    return domain_score.train(*discs(400, 0), seed=1, steps=120)
+    return domain_score.train(*discs(400, 0), seed=1, steps=400)
 
 
 def test_the_network_has_fewer_than_200000_parameters():
@@ -81,7 +81,7 @@ def test_a_classifier_survives_its_file(classifier: domain_score.Classifier, tmp
     loaded = domain_score.load(path)
     jax.tree.map(np.testing.assert_array_equal, loaded.params, classifier.params)
     assert loaded.words == classifier.words
-    assert loaded.facts == {"seed": 1, "steps": 120, "images": 400, "size": 16}
+    assert loaded.facts == {"seed": 1, "steps": 400, "images": 400, "size": 16}
 
 
 def test_a_missing_truncated_or_foreign_file_is_named_with_the_mend(classifier: domain_score.Classifier, tmp_path):

@@ -19,6 +19,7 @@ from realiz3d_jax.training.config import TrainConfig, to_json
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent.parent)}
 SIZE = 32
+COMMAND = "python -m realiz3d_jax.evaluate --samples real --samples synthetic --output metrics.json"
 UIDS = ("a_1", "b_2", "c_3")
 SCORES = {"real": 0.875, "synthetic": 0.125, "true real renders": 0.969}
 
@@ -30,7 +31,7 @@ def world(tmp_path: pathlib.Path) -> pathlib.Path:
         for seed, uid in enumerate(UIDS):
             write_item(tmp_path / look / uid, uid, look, seed, grey)
     rows = {name: figures(score) for name, score in SCORES.items()}
-    content = {"size": SIZE, "classifier": {"file": "judge.safetensors", "seed": 5}, "rows": rows}
+    content = {"command": COMMAND, "size": SIZE, "classifier": {"file": "judge.safetensors", "seed": 5}, "rows": rows}
     (tmp_path / "metrics.json").write_text(json.dumps(content))
     write_run(tmp_path / "stage1")
     return tmp_path
@@ -44,6 +45,7 @@ def write_item(folder: pathlib.Path, uid: str, domain: str, seed: int, grey: int
     Image.fromarray(np.full((2 * SIZE, 2 * SIZE, 3), 128, np.uint8)).save(folder / "normal.png")
     sampling = {
         "sampler": "ddim",
+        "spacing": "trailing",
         "steps": 50,
         "guidance_scale": 3.0,
         "eta": 0.0,
@@ -117,6 +119,7 @@ def test_the_page_is_whole_in_itself_and_the_same_each_time(show):
     assert "<script" not in page
     assert not re.findall(r'(?:src|href)="(?!data:image/png;base64,)', page)
     assert "http" not in page
+    assert COMMAND in page
     assert "url(" not in page
     assert page.count("data:image/png;base64,") == 3 * 3  # control and two modes of three objects
     assert "a &lt;red&gt; cone &amp; a torus" in page
@@ -170,7 +173,7 @@ def empty_metrics(world: pathlib.Path) -> None:
 
 
 def no_rows(world: pathlib.Path) -> None:
-    (world / "metrics.json").write_text('{"size": 32, "classifier": {"seed": 0}, "rows": {}}')
+    (world / "metrics.json").write_text('{"command": "a", "size": 32, "classifier": {"seed": 0}, "rows": {}}')
 
 
 def rename_row(world: pathlib.Path) -> None:

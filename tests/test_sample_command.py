@@ -83,7 +83,7 @@ def test_an_item_is_made_again_bit_for_bit_from_its_json_in_another_company(samp
     for number, folder in enumerate(folders[1:]):
         item = json.loads((folder / "item.json").read_text())
         again = tmp_path / f"again{number}"
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in item["sampling"].items() if name != "spacing"]
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in item["sampling"].items()]
         flags += [f"--prompt={item['caption']}", f"--mesh={item['mesh']['path']}", f"--seed={item['seed']}"]
         assert sample(again, *flags, f"--batch={item['batch']}", f"--domain={item['domain']}") == 0
         (same,) = again.iterdir()

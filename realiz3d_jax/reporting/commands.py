@@ -54,16 +54,6 @@ def sample_command(samples: Samples, split: Records | None, split_name: str, dat
     return shlex.join([*words, "--output", str(samples.path)])
 
 
-def evaluate_command(figures: Figures, folders: Sequence[Samples], data: str) -> str:
-    """The command that judges the folders; where the base images came from is not on record."""
-    words = ["python", "-m", "realiz3d_jax.evaluate"]
-    for folder in folders:
-        words += ["--samples", str(folder.path)]
-    without_base = not any("fid_base" in row for row in figures.rows.values())
-    words += ["--base-images", "none"] if without_base else []
-    return shlex.join([*words, *_data_flag(data), "--output", str(figures.path)])
-
-
 def report_command(
     figures: Figures, folders: Sequence[Samples], runs: Sequence[TrainingRun], options: Sequence[str], data: str
 ) -> str:

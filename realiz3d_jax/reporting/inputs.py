@@ -26,12 +26,14 @@ class Figures:
     """A ``metrics.json`` of ``realiz3d_jax.evaluate``.
 
     Attributes:
+      command: what wrote it.
       size: pixels along a side of a view.
       classifier: the facts of the judge of realism.
       rows: the figures by name of the row; ``items`` of each are its objects.
     """
 
     path: pathlib.Path
+    command: str
     size: int
     classifier: Mapping[str, Any]
     rows: Mapping[str, Mapping[str, Any]]
@@ -96,14 +98,14 @@ def read_figures(path: str | os.PathLike[str]) -> Figures:
     path = pathlib.Path(path)
     content = _read_json(path, f"python -m realiz3d_jax.evaluate --samples FOLDER --output {path}")
     mend = f"Write it again by\n  python -m realiz3d_jax.evaluate --samples FOLDER --output {path}"
-    for key, kind in (("size", int), ("classifier", dict), ("rows", dict)):
+    for key, kind in (("command", str), ("size", int), ("classifier", dict), ("rows", dict)):
         if not isinstance(content.get(key), kind) or not content[key]:
             raise UserError(f"{path}: {key} is {content.get(key)!r}; expected a filled {kind.__name__}. {mend}")
     for name, row in content["rows"].items():
         objects = row.get("items") if isinstance(row, dict) else None
         if not objects or not all({"name", "domain_score", "silhouette_iou"} <= set(item) for item in objects):
             raise UserError(f"{path}: rows.{name}.items lacks the figures of the single objects. {mend}")
-    return Figures(path, content["size"], content["classifier"], content["rows"])
+    return Figures(path, content["command"], content["size"], content["classifier"], content["rows"])
 
 
 def read_samples(path: str | os.PathLike[str], figures: Figures) -> Samples:

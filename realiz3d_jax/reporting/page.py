@@ -316,11 +316,10 @@ def _reproduce(report: Report) -> str:
         command = commands.sample_command(folder, report.split, report.split_name, report.data)
         lines += [command] if command else []
         unknown += [] if command else [f"{folder.path} (each item.json there says how)"]
-    lines.append(commands.evaluate_command(report.figures, report.folders, report.data))
+    lines.append(report.figures.command)
     options = ["--split", report.split_name, "--objects", str(report.objects), "--output", str(report.output)]
     lines.append(commands.report_command(report.figures, report.folders, report.runs, options, report.data))
     text = f'<pre class="commands">{html.escape((chr(10) * 2).join(lines))}</pre>'
-    text += '<p class="quiet">Where the base images came from is not on record; evaluate takes its defaults here.</p>'
     if unknown:
         text += f"<p>No single command is on record for {html.escape(', '.join(unknown))}.</p>"
     for run in report.runs:
