@@ -83,7 +83,8 @@ def test_each_folder_is_a_row_beside_the_true_renders_of_its_objects(judge, samp
     result = judge(samples, tmp_path / "half", base=str(samples))
     assert list(result["rows"]) == ["out", "half", "true synthetic renders", "true real renders"]
     assert [row["count"]["objects"] for row in result["rows"].values()] == [3, 2, 3, 3]
-    assert result["references"] == {"real": {"images": 12}, "base": {"images": 12}}
+    assert {name: reference["images"] for name, reference in result["references"].items()} == {"real": 12, "base": 12}
+    assert result["references"]["real"]["source"] == "shapes_assets, test"
     out, true = result["rows"]["out"], result["rows"]["true synthetic renders"]
     assert out["fid_base"] == pytest.approx(0.0, abs=1e-3)
     assert out["fid_real"] > 10 * abs(out["fid_base"])

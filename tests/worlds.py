@@ -65,12 +65,12 @@ def make_world(folder: pathlib.Path) -> World:
 
 
 def load_config(file: str, changes: Mapping[str, Any] | None = None, size: str = "tiny") -> TrainConfig:
-    """``configs/FILE.py:SIZE`` with ``changes`` by dotted key, as the command reads it with overrides."""
+    """``configs/FILE.py:SIZE`` with ``changes`` by dotted key, as the command reads it; eight devices can split its batches."""
     spec = importlib.util.spec_from_file_location(f"config_{file}", REPOSITORY / "configs" / f"{file}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     values = module.get_config(size)
-    values.update_from_flattened_dict(dict(changes or {}))
+    values.update_from_flattened_dict({"data.batch_grids": 8, **(changes or {})})
     return configs.from_config_dict(values)
 
 
