@@ -22,7 +22,9 @@ GRIDS, DEPTH = 2, 3
 
 def make_run(file: str, **changes) -> Run:
     named = {key.replace("__", "."): value for key, value in changes.items()}
-    return setup.make_run(load_config(file, {"data.batch_grids": GRIDS, **named}), jax.devices()[:1])
+    return setup.make_run(
+        load_config(file, {"data.batch_grids": GRIDS, "timestep_weight_cap": 1.0, **named}), jax.devices()[:1]
+    )
 
 
 def random_state(run: Run) -> TrainState:
@@ -60,13 +62,13 @@ def adam_state(state: TrainState) -> AdamState:
 
 @pytest.fixture(scope="module")
 def first() -> Run:
-    return make_run("stage1", timestep_weight_cap=1.0)
+    return make_run("stage1")
 
 
 @pytest.fixture(scope="module")
 def second() -> Run:
     """Stage 2; real iterations freeze any number of blocks, from none to all."""
-    return make_run("stage2", method__tau=1.0, timestep_weight_cap=1.0)
+    return make_run("stage2", method__tau=1.0)
 
 
 # What a fresh model is
