@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
     dataset = "shapes_generated" if _SELF_GENERATE.value else _DATASET.value
     if dataset not in DATASETS:
         raise UserError(f"--dataset={dataset}: unknown; expected one of {', '.join(DATASETS)}.")
-    platform.start()
+    platform.start(split_cpu=True)
     print(DATASETS[dataset]())
 
 

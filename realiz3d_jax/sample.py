@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
-    platform.start()
+    platform.start(split_cpu=True)
     task = _TASK.value.replace("-", "_")
     pretrained = open_model(_WORKDIR.value or SHIPPED[task])
     _check_task(pretrained, task)
@@ -178,6 +178,7 @@ def _describe(request: Request, pretrained: Pretrained, sampling: SamplingConfig
         "batch": _BATCH.value,
         "model": {"source": str(pretrained.source), "sha256": pretrained.checksum},
         "versions": {"realiz3d_jax": __version__, "jax": jax.__version__, "platform": jax.default_backend()},
+        "devices": jax.device_count(),
     }
 
 

@@ -7,7 +7,8 @@ import pytest
 from worlds import leaves, load_config, random_params
 
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.method import interface
+from realiz3d_jax.method import generate, interface
+from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models.presets import PRESETS
 from realiz3d_jax.training import setup, sharding
@@ -197,3 +198,24 @@ def test_eight_devices_train_like_one(mesh: str, alone):
     errors = np.concatenate([np.abs(params[path] - alone[1][path]).ravel() for path in params])
     assert errors.max() <= 3 * 2.01 * LEARNING_RATE
     assert np.quantile(errors, 0.999) <= LEARNING_RATE / 100
+
+
+@pytest.mark.parametrize(("items", "shared"), [(8, True), (3, False)])
+def test_eight_devices_draw_the_images_of_one_and_share_a_batch_that_they_divide(items: int, shared: bool, monkeypatch):
+    config = load_config("stage2", {"sampling.steps": 3})
+    model, encoder = setup.make_model(config), setup.make_encoder(config)
+    params, random = random_params(config), np.random.default_rng(0)
+    control = random.uniform(0, 1, (items, 4, 32, 32, 6)).astype(np.float32)
+    where, draw = [], generate._sample
+    monkeypatch.setattr(generate, "_sample", lambda *arguments: where.append(arguments[5].sharding) or draw(*arguments))
+
+    def images(devices: list[jax.Device]) -> np.ndarray:
+        there = jax.device_put(params, sharding.replicated(sharding.make_mesh(MeshConfig(), devices)))
+        generator = generate.Generator(model, encoder, config.sampling)
+        return generator(there, [["a red cone"]] * items, range(items), Domain.REAL, control)
+
+    found, expected = images(jax.devices()), images(jax.devices()[:1])
+    assert where[0].is_fully_replicated != shared
+    assert np.std(expected) > 10
+    assert np.mean(found != expected) < 0.01  # a value at the edge of rounding to uint8 may fall to the other side
+    np.testing.assert_allclose(found, expected.astype(float), atol=1)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from realiz3d_jax.diffusion import samplers
 from realiz3d_jax.errors import UserError
@@ -61,7 +62,10 @@ class SamplingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Generator:
-    """Draws images from a model: what a request means is decided here, the arithmetic is ``Model.sample``."""
+    """Draws images from a model: what a request means is decided here, the arithmetic is ``Model.sample``.
+
+    A batch is shared out among the devices that hold the parameters, if their number divides it; if not, each draws all of it.
+    """
 
     model: Model
     encoder: WordEncoder
@@ -94,24 +98,31 @@ class Generator:
         plan = self.model.method.inference_plan(
             timesteps, self.model.config.depth, domain, self.sampling.block_max, self.sampling.timestep_max
         )
+        batch = (np.asarray(seeds, np.uint32), text, control)
         images = _sample(
             self.model,
             sampler,
             tuple(timesteps.tolist()),
             views,
             params,
-            jnp.asarray(seeds, jnp.uint32),
-            text,
+            *jax.device_put(batch, _share_out(params, len(captions))),
             (empty_states[0], empty_mask[0]),
             plan,
-            control,
             jnp.float32(self.sampling.guidance_scale),
         )
         return np.asarray(images)
 
 
+def _share_out(params: Params, batch: int) -> jax.sharding.Sharding:
+    """How a batch lies on the devices of ``params``."""
+    where = jax.tree.leaves(params)[0].sharding
+    if not isinstance(where, NamedSharding):
+        return where
+    return NamedSharding(where.mesh, PartitionSpec(where.mesh.axis_names if batch % where.mesh.size == 0 else None))
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _sample(model, sampler, timesteps, views, params, seeds, text, empty_text, plan, control, guidance_scale):
+def _sample(model, sampler, timesteps, views, params, seeds, text, control, empty_text, plan, guidance_scale):
     side = model.config.sample_size
     keys = jax.vmap(jax.random.key)(seeds)
     noise = jax.vmap(lambda key: jax.random.normal(key, (views, side, side, model.config.in_channels)))(keys)

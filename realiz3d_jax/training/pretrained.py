@@ -11,8 +11,8 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models.text import WordEncoder
-from realiz3d_jax.training import release, setup
-from realiz3d_jax.training.config import InitConfig, TrainConfig
+from realiz3d_jax.training import release, setup, sharding
+from realiz3d_jax.training.config import InitConfig, MeshConfig, TrainConfig
 
 SHIPPED = {
     "base": release.PRETRAINED / "shapes_base.safetensors",
@@ -36,6 +36,7 @@ class Pretrained:
 
     Attributes:
       source: where it was read from.
+      params: one copy on every device.
       checksum: SHA-256 of its parameters, in hexadecimal.
     """
 
@@ -65,9 +66,9 @@ def open_model(source: str | os.PathLike[str]) -> Pretrained:
     config = release.read_config(source)
     model = setup.make_model(config)
     stage = setup.find_stage(model, config.stage)
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    everywhere = sharding.replicated(sharding.make_mesh(MeshConfig()))
     like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
         jax.eval_shape(lambda: model.init(stage.partitions, jax.random.key(0))),
     )
     params = release.read_params(source, like)

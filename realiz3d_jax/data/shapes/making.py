@@ -26,7 +26,7 @@ from realiz3d_jax.data import records
 from realiz3d_jax.data.shapes import builders, examples, objects
 from realiz3d_jax.errors import UserError
 
-CHUNK = 48
+CHUNK = 64
 """Items of a chunk: a second or two of work, and a whole number of grids."""
 
 DEFAULT_COUNT = {"shapes_photos": 8000, "shapes_assets": 1500}
