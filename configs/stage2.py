@@ -12,7 +12,7 @@ def get_config(size: str = "shapes"):
         TrainConfig(
             stage="stage2",
             workdir="runs/stage2",
-            steps=2_000,
+            steps=1_600,
             model=preset(size),
             method={
                 "name": "realiz3d",
@@ -34,6 +34,6 @@ def get_config(size: str = "shapes"):
                 learning_rate=1e-3, control_factor=10.0, schedule="cosine", warmup_steps=100, weight_decay=0.0
             ),
             data=DataConfig(batch_grids=4),
-            log=LogConfig(metrics_every=25, samples_every=1_000, checkpoint_every=500),
+            log=LogConfig(metrics_every=25, samples_every=800, checkpoint_every=400),
         )
     )

@@ -12,12 +12,16 @@ from absl import flags
 
 from realiz3d_jax import errors, files
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.reporting.inputs import read_figures
 from realiz3d_jax.training import checkpoint, platform, release
-from realiz3d_jax.training.config import InitConfig
+from realiz3d_jax.training.config import DataConfig, InitConfig
 from realiz3d_jax.training.pretrained import open_model
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of realiz3d_jax.train.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The .safetensors to write.", required=True)
+_METRICS = flags.DEFINE_string(
+    "metrics", None, "The metrics.json of realiz3d_jax.evaluate of samples of the run, for the release's facts."
+)
 _COMMAND = flags.DEFINE_string("command", "", "The command that made the run, for the release's facts.")
 
 
@@ -36,8 +40,12 @@ def main(argv: list[str]) -> None:
         "parameters_sha256": model.checksum,
         "last_metrics": _last_metrics(workdir),
     }
+    if _METRICS.value:
+        rows = read_figures(_METRICS.value).rows
+        facts["figures"] = {row: {k: v for k, v in figures.items() if k != "items"} for row, figures in rows.items()}
     files.writable_directory(output.parent)
-    config = dataclasses.replace(model.config, init=InitConfig())  # a path of the machine that trained it
+    data = dataclasses.replace(model.config.data, directory=DataConfig().directory)
+    config = dataclasses.replace(model.config, init=InitConfig(), data=data)  # no paths of the machine that trained it
     release.write(output, release.Release(jax.device_get(model.params), config, facts))
     print(
         f"{output}: {facts['parameters']:,} parameters after {facts['step']} steps, {output.stat().st_size / 1e6:.1f} MB"

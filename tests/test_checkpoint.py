@@ -13,7 +13,7 @@ from worlds import assert_same, load_config, random_params, run_command, write_r
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.training import checkpoint, release, setup
 from realiz3d_jax.training.checkpoint import Checkpoints
-from realiz3d_jax.training.config import InitConfig
+from realiz3d_jax.training.config import DataConfig, InitConfig
 from realiz3d_jax.training.pretrained import open_model
 from realiz3d_jax.training.setup import Run
 from realiz3d_jax.training.state import TrainState
@@ -182,14 +182,23 @@ def test_a_release_comes_back_bit_for_bit(run, released):
 def test_converting_a_run_gives_the_parameters_that_its_checkpoint_samples_from(run, saved, tmp_path, capsys):
     workdir, state = saved
     (workdir / "metrics.jsonl").write_text('{"step": 5, "loss/real": 2.0}\n{"step": 7, "loss/real": 1.0}\n')
+    metrics = tmp_path / "metrics.json"
+    items = [{"name": "a", "domain_score": 0.5, "silhouette_iou": [0.9] * 4}]
+    rows = {"real": {"domain_score": {"mean": 0.5}, "items": items}}
+    metrics.write_text(json.dumps({"command": "judge", "size": 32, "classifier": {"seed": 0}, "rows": rows}))
     output = tmp_path / "new" / "model.safetensors"
-    assert run_command("convert", f"--workdir={workdir}", f"--output={output}", "--command=make it") == 0
+    flags = (f"--workdir={workdir}", f"--output={output}", f"--metrics={metrics}", "--command=make it")
+    assert run_command("convert", *flags) == 0
     assert "7 steps" in capsys.readouterr().out
     found = release.read(output)
     assert_same(found.params, state.sampling_params())
-    assert found.config == dataclasses.replace(run.config, init=InitConfig()), "whose folders are nobody else's"
+    data = dataclasses.replace(run.config.data, directory=DataConfig().directory)
+    assert found.config == dataclasses.replace(run.config, init=InitConfig(), data=data), (
+        "whose folders are nobody else's"
+    )
     assert found.facts["command"] == "make it"
     assert found.facts["step"] == 7
+    assert found.facts["figures"] == {"real": {"domain_score": {"mean": 0.5}}}
     assert found.facts["last_metrics"] == {"step": 7, "loss/real": 1.0}
     assert found.facts["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert open_model(output).checksum == open_model(workdir).checksum == found.facts["parameters_sha256"]
@@ -198,7 +207,12 @@ def test_converting_a_run_gives_the_parameters_that_its_checkpoint_samples_from(
 def test_converting_what_is_no_run_or_to_where_nothing_can_be_written_is_one_message(saved, tmp_path, capsys):
     assert run_command("convert", f"--workdir={tmp_path / 'none'}", f"--output={tmp_path / 'a.safetensors'}") == 2
     assert "no such workdir" in capsys.readouterr().err
+    output = tmp_path / "a.safetensors"
     (tmp_path / "file").touch()
+    flags = (f"--workdir={saved[0]}", f"--output={output}", f"--metrics={tmp_path / 'file'}")
+    assert run_command("convert", *flags) == 2
+    assert "file: is no JSON" in capsys.readouterr().err
+    assert not output.exists()
     output = tmp_path / "file" / "a.safetensors"
     assert run_command("convert", f"--workdir={saved[0]}", f"--output={output}") == 2
     assert "cannot write here" in capsys.readouterr().err

@@ -83,7 +83,7 @@ class Generator:
         """Images uint8[B, V, H, W, 3].
 
         Args:
-          params: the partitions of a stage.
+          params: the partitions of a stage, on a mesh as ``open_model`` and a run's state have them.
           captions: B lists of G captions each: one for a grid of V consistent views, V for as many images of their own.
           seeds: B seeds; an item's noise depends on its seed alone, not on the batch that it is drawn in.
           domain: the domain of all blocks that inference-time shifting leaves alone.
@@ -98,6 +98,9 @@ class Generator:
         plan = self.model.method.inference_plan(
             timesteps, self.model.config.depth, domain, self.sampling.block_max, self.sampling.timestep_max
         )
+        mesh = jax.tree.leaves(params)[0].sharding.mesh
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        shared_out = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         batch = (np.asarray(seeds, np.uint32), text, control)
         images = _sample(
             self.model,
@@ -105,20 +108,12 @@ class Generator:
             tuple(timesteps.tolist()),
             views,
             params,
-            *jax.device_put(batch, _share_out(params, len(captions))),
+            *jax.device_put(batch, everywhere if len(captions) % mesh.size else shared_out),
             (empty_states[0], empty_mask[0]),
             plan,
             jnp.float32(self.sampling.guidance_scale),
         )
-        return np.asarray(images)
-
-
-def _share_out(params: Params, batch: int) -> jax.sharding.Sharding:
-    """How a batch lies on the devices of ``params``."""
-    where = jax.tree.leaves(params)[0].sharding
-    if not isinstance(where, NamedSharding):
-        return where
-    return NamedSharding(where.mesh, PartitionSpec(where.mesh.axis_names if batch % where.mesh.size == 0 else None))
+        return np.asarray(jax.device_put(images, everywhere))  # every host has all of them
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
