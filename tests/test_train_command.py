@@ -255,9 +255,9 @@ def monitor_of(tmp_path, devices, first: int = 0) -> tuple[monitoring.Monitor, s
 
 @pytest.mark.parametrize(("stage", "domains"), [("stage2", 2), ("syn_only", 1)])
 def test_samples_show_every_domain_that_the_stage_trains(stage, domains, world):
-    run = setup.make_run(load_config(stage, stage_changes(world)), jax.devices()[:1])
-    params = run.model.init(run.stage.partitions, jax.random.key(0))
-    picture = previews.Previews(run)(params)
+    changes = stage_changes(world, init__partitions=("backbone",))
+    run = setup.make_run(load_config(stage, changes), jax.devices()[:1])
+    picture = previews.Previews(run)(run.initial_state().sampling_params())
     assert (picture.dtype, picture.shape) == (np.uint8, (domains * 64, HELD_OUT["validation"] * 64, 3))
 
 
