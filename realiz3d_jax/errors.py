@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from absl import app
+from absl import app, flags
 
 
 class UserError(Exception):
@@ -15,10 +15,22 @@ class UserError(Exception):
     """
 
 
-def run(
-    main: Callable[[list[str]], None], parse: Callable[[list[str]], list[str]] = app.parse_flags_with_usage
-) -> NoReturn:
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags of a command line and returns the rest of it.
+
+    Raises:
+      UserError: a flag is unknown or has a value that it can't take.
+    """
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(f"{error}\nPass --help for the flags of this command.") from error
+
+
+def run(main: Callable[[list[str]], None], parse: Callable[[list[str]], list[str]] = parse_flags) -> NoReturn:
     """Runs a command's ``main`` under absl; a ``UserError`` becomes one message on stderr and exit status 2.
+
+    So does an interruption (Ctrl-C), with the exit status 130 that shells expect.
 
     Args:
       main: takes the arguments that are no flags.
@@ -30,6 +42,9 @@ def run(
             main(argv)
         except UserError as error:
             _end(error)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
 
     try:
         app.run(guarded, flags_parser=parse)

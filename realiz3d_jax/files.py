@@ -1,6 +1,7 @@
 """Writing so that a reader never sees half a file: everything is made beside its place and renamed into it."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import shutil
@@ -8,6 +9,21 @@ import tempfile
 from collections.abc import Iterator
 
 from realiz3d_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def only_one(path: pathlib.Path, message: str) -> Iterator[None]:
+    """Holds the lock file ``path``, which the system lets go of when this process ends, however it ends.
+
+    Raises:
+      UserError: with ``message``, if another process holds it.
+    """
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(message) from error
+        yield
 
 
 def writable_directory(path: str | os.PathLike[str]) -> pathlib.Path:

@@ -59,15 +59,18 @@ class _Lines:
         self._description, self._total, self._done = description, total, done
         self._first, self._note = done, ""
         self._start = self._last = time.monotonic()
+        self._second: float | None = None
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self._done += count
         self._note = note or self._note
         now = time.monotonic()
+        if self._second is None:  # the first thing often compiles, and says nothing of the time that others take
+            self._second, self._first = now, self._done
         if now - self._last >= _LINE_EVERY_SECONDS:
             self._last = now
-            left = (now - self._start) / max(self._done - self._first, 1) * (self._total - self._done)
-            self._print(f"{left:.0f} s left")
+            rate = (now - self._second) / max(self._done - self._first, 1)
+            self._print(f"{rate * (self._total - self._done):.0f} s left" if rate else f"{now - self._start:.0f} s")
 
     def close(self) -> None:
         self._print(f"{time.monotonic() - self._start:.0f} s")

@@ -134,6 +134,8 @@ def _sample_all(
             ready.append((request, geometry, description))
         except UserError as error:
             problems.append(str(error))
+    if not ready:
+        return done, problems
     with progress.bar("sampling", len(ready)) as advance:
         for start in range(0, len(ready), _BATCH.value):
             batch = ready[start : start + _BATCH.value]

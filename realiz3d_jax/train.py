@@ -8,7 +8,7 @@ what was asked.
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from realiz3d_jax import errors
@@ -47,7 +47,7 @@ def parse(argv: list[str]) -> list[str]:
       UserError: the config file is not there or cannot be read, or a setting is below a key that does not exist.
     """
     try:
-        rest = app.parse_flags_with_usage(argv)
+        rest = errors.parse_flags(argv)
         if _CONFIG.value is not None:
             _CONFIG.value.items()  # a file that could not be loaded says so only now
     except OSError as error:

@@ -159,6 +159,26 @@ def test_a_folder_without_a_complete_checkpoint_is_refused(run, tmp_path):
         checkpoint.read_params(tmp_path, like(run, "shifters"))
 
 
+def test_a_damaged_checkpoint_is_one_message_that_names_the_one_before(run, tmp_path, capsys):
+    with Checkpoints(tmp_path, run.config) as checkpoints:
+        for step in (7, 9):
+            checkpoints.save(step, random_state(run), POSITIONS, force=True)
+    for path in (tmp_path / "checkpoints" / "9" / "backbone").rglob("*"):
+        if path.is_file() and path.suffix != ".json":
+            path.write_bytes(path.read_bytes()[:100])
+    with Checkpoints(tmp_path, run.config) as checkpoints, pytest.raises(UserError) as caught:
+        checkpoints.restore(run.abstract_state)
+    for message in (str(caught.value), converted(tmp_path, capsys)):
+        assert "checkpoints/9: is damaged" in message
+        assert "Remove this folder to go on from step 7" in message
+        assert message.count("\n") <= 1
+
+
+def converted(workdir: pathlib.Path, capsys) -> str:
+    assert run_command("convert", f"--workdir={workdir}", f"--output={workdir / 'a.safetensors'}") == 2
+    return capsys.readouterr().err
+
+
 # Releases
 
 

@@ -88,7 +88,7 @@ def test_a_mistake_in_a_setting_is_named_with_what_was_expected(arguments, messa
     ],
 )
 def test_a_value_of_another_type_is_refused_with_its_flag(argument, message, capsys):
-    assert train(argument) == 1
+    assert train(argument) == 2
     assert message in capsys.readouterr().err
 
 

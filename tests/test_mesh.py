@@ -134,6 +134,18 @@ def test_a_mesh_without_material_is_light_grey_and_a_texture_colours_its_faces(t
     np.testing.assert_allclose(color * 255, [10, 200, 90], atol=1)
 
 
+@pytest.mark.parametrize("normals", [True, False])
+def test_a_part_of_nothing_but_faces_without_area_is_left_out(normals):
+    line = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [2, 0, 0]], [[0, 1, 2]], process=False)
+    box = trimesh.creation.box([1, 2, 3])
+    both, alone, empty = (
+        trimesh.Scene(parts).export(file_type="glb", include_normals=normals) for parts in ([line, box], [box], [line])
+    )
+    np.testing.assert_array_equal(mesh.parse_glb(both, "both").vertices, mesh.parse_glb(alone, "alone").vertices)
+    with pytest.raises(UserError, match="empty: no faces"):
+        mesh.parse_glb(empty, "empty")
+
+
 def test_faces_without_area_are_dropped():
     part = mesh.Part(
         np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0.0]]),

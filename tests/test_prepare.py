@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from realiz3d_jax import files
 from realiz3d_jax.data import records
 from realiz3d_jax.data.shapes import builders, making
 from realiz3d_jax.errors import UserError
@@ -154,5 +155,8 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
 def test_two_processes_do_not_make_the_same_set_at_once(tmp_path):
     work = tmp_path / ".prepare" / "shapes_photos-32-1.0.0"
     work.mkdir(parents=True)
-    with making._only_one(work), pytest.raises(UserError, match="another process is making this dataset"):
+    with (
+        files.only_one(work / "lock", "free"),
+        pytest.raises(UserError, match="another process is making this dataset"),
+    ):
         making.prepare(tmp_path, "shapes_photos", count=1, workers=1)

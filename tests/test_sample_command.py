@@ -153,13 +153,14 @@ def test_a_manifest_finishes_its_good_lines_and_reports_the_bad_ones_by_number(s
         json.dumps({**good, "mesh": "none.glb", "uid": "missing"}),
         json.dumps({**good, "prompt": "red " * 40, "uid": "long"}),
         json.dumps({"prompt": "a red cone", "uid": "bare"}),
+        json.dumps({**good, "uid": "u" * 300}),
     ]
     manifest = tmp_path / "prompts.jsonl"
     manifest.write_text("\n".join(lines))
     assert sample(tmp_path / "out", f"--manifest={manifest}", "--seed=100") == 1
     printed = capsys.readouterr()
-    assert "2 items, 12 problems" in printed.out
-    for number in (2, 4, 5, 6, 7, 8, 9, 11):
+    assert "2 items, 13 problems" in printed.out
+    for number in (2, 4, 5, 6, 7, 8, 9, 11, 16):
         assert printed.err.count(f"{manifest}:{number}: ") == 1, number
     for number in (1, 3, 10):
         assert f"{manifest}:{number}: " not in printed.err
@@ -219,7 +220,8 @@ def test_a_file_name_that_is_no_folder_name_still_gives_an_item(sample, assets, 
         (["--block-max=1.5"], 2, "block_max: found 1.5, expected a fraction of the blocks, 0 to 1"),
         (["--timestep-max=2000"], 2, "timestep_max: found 2000"),
         (["--eta=2"], 2, "eta: found 2.0, expected 0 to 1"),
-        (["--domain=cartoon"], 1, "domain"),
+        (["--guidance-scale=nan"], 2, "guidance_scale: found nan, expected a finite number"),
+        (["--domain=cartoon"], 2, "domain"),
         (["--mesh=a.glb"], 2, "--mesh was given without --prompt"),
         (["--manifest=a.jsonl", "--prompt=a"], 2, "expected one of the two ways"),
         (["--manifest=/nowhere/a.jsonl"], 2, "/nowhere/a.jsonl: cannot be read"),
@@ -233,6 +235,12 @@ def test_a_file_name_that_is_no_folder_name_still_gives_an_item(sample, assets, 
 def test_a_mistake_in_the_flags_is_named(sample, tmp_path, capsys, arguments, status, message):
     assert sample(tmp_path / "out", *arguments) == status
     assert message in capsys.readouterr().err
+
+
+def test_an_empty_manifest_is_a_mistake(sample, tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text("\n \n")
+    assert sample(tmp_path / "out", f"--manifest={tmp_path / 'a.jsonl'}") == 2
+    assert "a.jsonl: is empty; expected one JSON object a line" in capsys.readouterr().err
 
 
 def test_an_output_that_is_a_file_is_refused(sample, tmp_path, capsys):

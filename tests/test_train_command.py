@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from worlds import HELD_OUT, REPOSITORY, World, assert_same, command, leaves, load_config, run_command, stage_changes
 
+from realiz3d_jax import files
 from realiz3d_jax.training import checkpoint, loop, monitoring, previews, setup
 from realiz3d_jax.training.checkpoint import Checkpoints
 from realiz3d_jax.training.setup import Run
@@ -243,6 +245,34 @@ def test_a_workdir_of_another_model_is_refused_and_left_as_it_is(world, here, fi
     assert "shifters/left: found (3, 32, 8), expected (3, 32, 4)" in error
     assert {path: path.stat().st_mtime_ns for path in (first / "checkpoints").rglob("*")} == before
     assert (first / "metrics.jsonl").read_text() == told
+
+
+def test_a_workdir_of_another_stage_or_one_that_is_trained_in_is_refused(world, here, first, tmp_path, capsys):
+    flags = [f"--config.{key}={value}" for key, value in stage_changes(world).items()]
+    config = f"--config={REPOSITORY}/configs/base.py:tiny"
+    assert run_command("train", config, f"--workdir={first}", "--config.data.batch_grids=2", flags[0]) == 2
+    expected = (
+        "holds a run of stage 'stage1' of the method 'realiz3d'; this config is of stage 'pretrain' of 'pretraining'"
+    )
+    assert expected in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    with files.only_one(tmp_path / "run" / "lock", "free"):
+        assert train(world, tmp_path / "run") == 2
+    assert f"{tmp_path / 'run'}: another process trains here" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_settings_that_change_within_a_run_are_told_and_the_old_ones_kept(world, here, first, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(first, workdir)
+    changes = {"optimizer__learning_rate": 0.125, "steps": STEPS + 1, "log__metrics_every": 1}
+    assert train(world, workdir, **changes) == 0
+    error = capsys.readouterr().err
+    assert f"going on from step {STEPS} with other settings" in error
+    assert re.findall(r"  config\.(.*): .* -> (.*)", error) == [("optimizer.learning_rate", "0.125")]
+    assert json.loads((workdir / f"config_until_{STEPS}.json").read_text())["optimizer"]["learning_rate"] != 0.125
+    now = json.loads((workdir / "config.json").read_text())
+    assert (now["optimizer"]["learning_rate"], now["workdir"]) == (0.125, str(workdir))
 
 
 # What is told

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+from realiz3d_jax import errors
 from realiz3d_jax.data import records
 from realiz3d_jax.data.shapes import builders, making
 from realiz3d_jax.errors import UserError
@@ -142,14 +143,11 @@ def run_command(module: str, *arguments: str) -> int:
         loaded = importlib.reload(imported) if imported else importlib.import_module(name)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", argv)  # config_flags looks for overrides there
-            loaded.main(getattr(loaded, "parse", flags.FLAGS)(argv))
+            loaded.main(getattr(loaded, "parse", errors.parse_flags)(argv))
         return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except flags.Error as error:
-        print(f"FATAL Flags parsing error: {error}", file=sys.stderr)
-        return 1
     except SystemExit as error:
         return error.code
     finally:

@@ -13,6 +13,8 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.mesh import load_mesh
 from realiz3d_jax.geometry.render import render_maps
 
+_LONGEST_UID = 100
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Geometry:
@@ -104,6 +106,8 @@ def from_manifest(path: str | os.PathLike[str], seed: int) -> tuple[list[Request
         raise UserError(
             f"{path}: cannot be read ({error}); expected a text file with one JSON object a line."
         ) from error
+    if not any(line.strip() for line in lines):
+        raise UserError(f'{path}: is empty; expected one JSON object a line, such as {{"prompt": "a red cone"}}.')
     requests, problems = {}, []
     for number, line in enumerate(lines):
         if line.strip():
@@ -146,8 +150,11 @@ def make_request(uid: str, prompt: str, seed: int, mesh: pathlib.Path | None = N
     Raises:
       UserError: the name is no folder's name, or the seed is out of range.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", uid):
-        raise UserError(f"uid: found {uid!r}, expected letters, digits, '_', '-' and '.' (it names the output folder).")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", uid) or len(uid) > _LONGEST_UID:
+        raise UserError(
+            f"uid: found {uid[: _LONGEST_UID + 1]!r}, expected at most {_LONGEST_UID} letters, digits, '_', '-' and '.' "
+            "(it names the output folder)."
+        )
     _check_seed(seed)
     return Request(uid, prompt, seed, mesh)
 
@@ -160,4 +167,5 @@ def _check_seed(seed: int) -> None:
 def as_uid(name: str) -> str:
     """A file's name as the name of an item, which is plain enough for a folder anywhere."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)
-    return plain if re.match(r"[A-Za-z0-9_]", plain) else f"_{plain}"
+    plain = plain if re.match(r"[A-Za-z0-9_]", plain) else f"_{plain}"
+    return plain[:_LONGEST_UID]

@@ -129,11 +129,13 @@ def parse_glb(content: bytes, name: str) -> Mesh:
             )
         cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         solid = np.linalg.norm(cross, axis=-1) > 0
+        if not solid.any():
+            continue
         corners, color = corners[solid], color[solid]
         triangles.append(corners)
         colors.append(color)
         normals.append(smooth_normals(corners) if vertex_normals is None else vertex_normals[faces[solid]])
-    if not sum(map(len, triangles)):
+    if not triangles:
         raise UserError(f"{name}: no faces (triangles of non-zero area) in this file; expected at least one mesh.")
     return _assemble(gltf_to_world(np.concatenate(triangles)), gltf_to_world(np.concatenate(normals)), colors, name)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -47,6 +48,7 @@ class SamplingConfig:
             "sampler": (self.sampler in SAMPLERS, " or ".join(SAMPLERS)),
             "spacing": (self.spacing in SPACINGS, ", ".join(SPACINGS)),
             "steps": (1 <= self.steps <= 1000, "1 to 1000"),
+            "guidance_scale": (math.isfinite(self.guidance_scale), "a finite number"),
             "eta": (0.0 <= self.eta <= 1.0, "0 to 1"),
             "block_max": (0.0 <= self.block_max <= 1.0, "a fraction of the blocks, 0 to 1"),
             "timestep_max": (0 <= self.timestep_max <= 1000, "0 to 1000 (1000 shifts none)"),

@@ -12,6 +12,7 @@ come from SHA-256 by Box-Muller, so that no library's random stream or factorisa
 import functools
 import hashlib
 import re
+import textwrap
 
 import numpy as np
 
@@ -51,8 +52,8 @@ class WordEncoder:
             words = [_BEGIN, *_WORD.findall(caption.lower())]
             if len(words) > self.max_tokens:
                 raise UserError(
-                    f"caption {caption!r}: found {len(words) - 1} words, expected at most {self.max_tokens - 1}; "
-                    "shorten it."
+                    f"caption {textwrap.shorten(caption, 80)!r}: found {len(words) - 1} words, expected at most "
+                    f"{self.max_tokens - 1}; shorten it."
                 )
             tokens[row, : len(words)] = self._tokens(words)
             mask[row, : len(words)] = True

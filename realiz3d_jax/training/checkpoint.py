@@ -5,10 +5,13 @@ A checkpoint holds ``backbone``, ``shifters``, ``control`` (those that the stage
 point leaves the last complete checkpoint, never half of one.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -72,6 +75,14 @@ class Checkpoints:
         )
         return self._manager.reached_preemption(step)
 
+    def config(self) -> TrainConfig:
+        """The config of the newest checkpoint.
+
+        Raises:
+          UserError: it is damaged, or of another version.
+        """
+        return _read_config(self._manager)
+
     def restore(self, like: TrainState) -> tuple[TrainState, Positions]:
         """The newest checkpoint, on the shardings of ``like`` (a state or its shapes).
 
@@ -81,15 +92,10 @@ class Checkpoints:
         """
         step = self._manager.latest_step()
         folder, wanted = self._manager.directory / str(step), _items(like)
-        _check_partitions(folder, like.params)
         arguments = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}
-        try:
+        with _reading(folder):
+            _check_partitions(folder, like.params)
             restored = self._manager.restore(step, args=ocp.args.Composite(**arguments, data=ocp.args.JsonRestore()))
-        except ValueError as error:  # orbax compares the trees; the partitions fit, so it is what training adds to them
-            raise UserError(
-                f"{folder}: is damaged, or was saved by another version or optimizer ({str(error).splitlines()[0]}). Start "
-                "in another --workdir; --config.init.source and --config.init.partitions take over its parameters."
-            ) from error
         state = dataclasses.replace(
             like,
             params={name: restored[name] for name in like.params},
@@ -107,11 +113,7 @@ def read_config(workdir: str | os.PathLike[str]) -> TrainConfig:
       UserError: there is no complete checkpoint.
     """
     with _reader(workdir) as manager:
-        meta = manager.restore(manager.latest_step(), args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-    try:
-        return from_config_dict(meta["config"])
-    except UserError as error:
-        raise UserError(f"{workdir}: was trained by another version ({error}) Train it anew.") from error
+        return _read_config(manager)
 
 
 def latest_step(workdir: str | os.PathLike[str]) -> int:
@@ -137,15 +139,43 @@ def read_params(workdir: str | os.PathLike[str], like: Tree, averaged: bool = Tr
     with _reader(workdir) as manager:
         step = manager.latest_step()
         folder = manager.directory / str(step)
-        _check_partitions(folder, like)
-        restored = manager.restore(
-            step, args=ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in like.items()})
-        )
-        params = {name: restored[name] for name in like}
-        trained = {name: like[name] for name in _tree_metadata(folder, "ema") if name in like}
-    if averaged and trained:
-        params.update(_read_averages(folder, trained))
+        with _reading(folder):
+            _check_partitions(folder, like)
+            restored = manager.restore(
+                step, args=ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in like.items()})
+            )
+            params = {name: restored[name] for name in like}
+            trained = {name: like[name] for name in _tree_metadata(folder, "ema") if name in like}
+            if averaged and trained:
+                params.update(_read_averages(folder, trained))
     return params
+
+
+@contextlib.contextmanager
+def _reading(folder: pathlib.Path) -> Iterator[None]:
+    """Turns what orbax and its stores raise about a checkpoint, of which there are many kinds, into one message."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = textwrap.shorten(str(error).split("\n")[0], 160)
+        others = [path.name for path in folder.parent.iterdir() if path.name.isdigit() and path != folder]
+        before = f"Remove this folder to go on from step {max(others, key=int)}, or start" if others else "Start"
+        raise UserError(
+            f"{folder}: is damaged, or was saved by another version or optimizer ({type(error).__name__}: {reason}). "
+            f"{before} in another --workdir; --config.init.source and --config.init.partitions take over parameters."
+        ) from error
+
+
+def _read_config(manager: ocp.CheckpointManager) -> TrainConfig:
+    folder = manager.directory / str(manager.latest_step())
+    with _reading(folder):
+        meta = manager.restore(manager.latest_step(), args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+    try:
+        return from_config_dict(meta["config"])
+    except UserError as error:
+        raise UserError(f"{folder}: was trained by another version ({error}) Train it anew.") from error
 
 
 def _read_averages(folder: pathlib.Path, like: Tree) -> Tree:

@@ -4,11 +4,14 @@ DO NOT CHANGE THE ORDER OF THE LOOP'S BODY: sample -> save -> next(data) -> step
 the state after n steps and the position of the data before batch n, and a resumed run sees what an undisturbed one would.
 """
 
+import contextlib
+import dataclasses
 import pathlib
 import signal
 import sys
 import threading
 from types import FrameType
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,10 +21,13 @@ from realiz3d_jax.data.pipeline import VIEWS
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.training import monitoring
 from realiz3d_jax.training.checkpoint import Checkpoints
-from realiz3d_jax.training.config import TrainConfig, to_json
+from realiz3d_jax.training.config import TrainConfig, config_dict, to_json
 from realiz3d_jax.training.previews import Previews
 from realiz3d_jax.training.setup import Run, make_run
 from realiz3d_jax.training.state import TrainState
+
+_FREE = ("steps", "workdir", "log", "mesh", "sampling")
+"""Settings that a resumed run may change without a word: they say how long, where and what is shown."""
 
 PREEMPTED = 128 + signal.SIGTERM
 """The exit status of a run that was asked to stop and has saved: not 0, so that a launcher starts it again."""
@@ -43,13 +49,18 @@ def train(config: TrainConfig, workdir: pathlib.Path) -> TrainState:
       SystemExit: with status ``PREEMPTED`` after SIGTERM, when a checkpoint has been saved.
     """
     run = make_run(config)
-    workdir = files.writable_directory(workdir)
     streams = run.open_streams()
-    with Checkpoints(workdir, config) as checkpoints:
+    workdir = files.writable_directory(workdir)
+    busy = f"{workdir}: another process trains here; wait for it, or choose another --workdir."
+    alone = files.only_one(workdir / "lock", busy) if jax.process_index() == 0 else contextlib.nullcontext()
+    with alone, Checkpoints(workdir, config) as checkpoints:
         if checkpoints.latest() is None:
             state = run.initial_state()
         else:
+            before = checkpoints.config()
+            _check_resumed(workdir, checkpoints.latest(), before, config)
             state, positions = checkpoints.restore(run.abstract_state)
+            _tell_changes(workdir, checkpoints.latest(), before, config)
             for name, stream in streams.items():
                 stream.set_state(positions[name])
         first = int(state.step)
@@ -60,7 +71,7 @@ def train(config: TrainConfig, workdir: pathlib.Path) -> TrainState:
             f"steps {first} to {config.steps}, workdir {workdir}",
             flush=True,
         )
-        files.write_text(workdir / "config.json", to_json(config))
+        files.write_text(workdir / "config.json", to_json(dataclasses.replace(config, workdir=str(workdir))))
         devices = list(run.mesh.devices.flat)
         with (
             monitoring.Monitor(workdir, config, run.stage, devices, VIEWS, first) as monitor,
@@ -101,10 +112,41 @@ def _loop(run: Run, state: TrainState, streams, checkpoints: Checkpoints, monito
             _check(written, config)
             note = monitoring.summary(written)
         advance(note=note)
-    raise UserError(
-        f"config.steps: found {config.steps}, but the checkpoint in the workdir is at step {int(state.step)} already; "
-        "expected at least as many. Choose another --workdir to start anew."
-    )
+    raise AssertionError("the loop returns at its last step")
+
+
+def _check_resumed(workdir: pathlib.Path, step: int, before: TrainConfig, now: TrainConfig) -> None:
+    """Raises UserError if ``workdir`` is of another stage or method, or further than what is asked for."""
+    held, asked = ((config.stage, config.method.get("name")) for config in (before, now))
+    if held != asked:
+        raise UserError(
+            f"{workdir}: holds a run of stage {held[0]!r} of the method {held[1]!r}; this config is of stage {asked[0]!r} of "
+            f"{asked[1]!r}. Choose another --workdir."
+        )
+    if step > now.steps:
+        raise UserError(
+            f"config.steps: found {now.steps}, but the checkpoint in the workdir is at step {step} already; "
+            "expected at least as many. Choose another --workdir to start anew."
+        )
+
+
+def _tell_changes(workdir: pathlib.Path, step: int, before: TrainConfig, now: TrainConfig) -> None:
+    """Says which settings are not as they were until ``step``, and keeps those that led there."""
+    old, new = (_flat(config_dict(config).to_dict()) for config in (before, now))
+    changed = {key: value for key, value in new.items() if value != old.get(key) and key.split(".")[0] not in _FREE}
+    if changed:
+        kept = workdir / f"config_until_{step}.json"
+        files.write_text(kept, to_json(before))
+        print(f"going on from step {step} with other settings; {kept} keeps the old ones:", file=sys.stderr)
+        for key, value in changed.items():
+            print(f"  config.{key}: {old.get(key)!r} -> {value!r}", file=sys.stderr, flush=True)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
 
 
 def _check(written: dict[str, float] | None, config: TrainConfig) -> None:

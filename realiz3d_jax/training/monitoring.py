@@ -81,7 +81,6 @@ class Monitor:
         self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first + 1)
         self._current: list[tuple[int, str, dict[str, Any], np.ndarray]] = []
         self._waiting: list[tuple[int, str, dict[str, Any], np.ndarray]] = []
-        self._seconds = 0.0
         self._since = time.perf_counter()
 
     def __enter__(self) -> "Monitor":
@@ -100,14 +99,14 @@ class Monitor:
 
         Each step is written once, in the line of the interval that it belongs to.
         """
-        now = time.perf_counter()
-        seconds, self._since = now - self._since, now
         written = None
-        intervals = [(self._waiting, self._seconds)] + ([(self._current, seconds)] if final else [])
-        for steps, duration in intervals:
+        for steps in (self._waiting, self._current) if final else (self._waiting,):
             if steps:
-                written = self._write(jax.device_get(steps), duration)
-        self._waiting, self._seconds, self._current = ([] if final else self._current), seconds, []
+                finished = jax.device_get(steps)  # waits for the device: so the clock shows when the interval ended
+                now = time.perf_counter()
+                written = self._write(finished, now - self._since)
+                self._since = now
+        self._waiting, self._current = ([] if final else self._current), []
         return written
 
     def image(self, name: str, image: np.ndarray, step: int) -> None:

@@ -7,7 +7,6 @@ depends on the seed, its split and its number only, so an interrupted and resume
 
 import concurrent.futures
 import contextlib
-import fcntl
 import io
 import itertools
 import json
@@ -17,7 +16,7 @@ import os
 import pathlib
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -102,7 +101,8 @@ def make(
         _check_same(path, request)
         return path, False
     work = files.writable_directory(pathlib.Path(directory) / ".prepare" / f"{dataset}-{size}-{records.VERSION}")
-    with _only_one(work):
+    busy = f"{work}: another process is making this dataset; wait for it, or choose another --directory."
+    with files.only_one(work / "lock", busy):
         _start_or_resume(work, request)
         chunks = {split: _chunks(work, split, number) for split, number in splits.items()}
         every = [chunk for group in chunks.values() for chunk in group]
@@ -125,19 +125,6 @@ def _check_same(path: pathlib.Path, request: dict) -> None:
                 f"{path}: a dataset with {name} {metadata.get(name)} is there; asked for was {asked}. "
                 "Remove that folder, or choose another --directory."
             )
-
-
-@contextlib.contextmanager
-def _only_one(work: pathlib.Path) -> Iterator[None]:
-    """Holds the work directory's lock, which the system lets go of when this process ends, however it ends."""
-    with open(work / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"{work}: another process is making this dataset; wait for it, or choose another --directory."
-            ) from error
-        yield
 
 
 def _start_or_resume(work: pathlib.Path, request: dict) -> None:
