@@ -60,6 +60,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--samples or --output is missing; expected folders to judge and a JSON file to write.")
     output = pathlib.Path(_OUTPUT.value)
     files.writable_directory(output.parent)
+    _check_replaceable(output)
     classifier = domain_score.load(_CLASSIFIER.value)
     samples = dict(zip(_short_names(_SAMPLES.value), map(read_items, _SAMPLES.value), strict=True))
     size = _common_size([item for items in samples.values() for item in items])
@@ -84,6 +85,18 @@ def main(argv: list[str]) -> None:
     files.write_text(output, json.dumps(result, indent=2, allow_nan=False) + "\n")
     rich.console.Console().print(table(rows))
     print(f"{output}: {len(rows)} rows")
+
+
+def _check_replaceable(output: pathlib.Path) -> None:
+    """Raises UserError if ``output`` is there and was not written by this command."""
+    if output.exists():
+        try:
+            json.loads(output.read_text())["rows"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"{output}: is there already and was not written by this command; it was left as it is. "
+                "Choose another --output."
+            ) from error
 
 
 def read_items(folder: str) -> list[Item]:

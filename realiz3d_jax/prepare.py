@@ -4,8 +4,9 @@ What is interrupted resumes when the same command is given again; what is there 
 """
 
 import functools
+import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import flags
 
@@ -28,7 +29,7 @@ _SIZE = flags.DEFINE_integer("size", 32, "Pixels along a side of a view: 32 or 6
 _COUNT = flags.DEFINE_integer(
     "count",
     None,
-    "Objects of the training split, or captions to self-generate from; by default "
+    "Objects of the training split, or training captions to self-generate from (the held-out ones come on top); by default "
     + ", ".join(f"{count} for {name}" for name, count in making.DEFAULT_COUNT.items())
     + ".",
 )
@@ -49,20 +50,23 @@ def _shapes(dataset: str) -> str:
         _DIRECTORY.value, dataset, _SIZE.value, count=_COUNT.value, seed=_SEED.value, workers=_WORKERS.value
     )
     splits = ("train", *making.HELD_OUT_COUNT) if dataset == "shapes_assets" else ("train",)
-    sizes = {split: len(records.open_split(_DIRECTORY.value, dataset, split, _SIZE.value)) for split in splits}
-    content = ", ".join(f"{split} {size}" for split, size in sizes.items())
-    if not made:
-        return f"{path}: {dataset} is there already ({content}); nothing to do."
-    return f"{path}: made {dataset} ({content}) in {time.monotonic() - start:.0f} s."
+    return _told(path, dataset, splits, made, start)
 
 
 def _generated() -> str:
     """Makes the self-generated images; returns what to tell the user."""
     start = time.monotonic()
     path, made = self_generate(_DIRECTORY.value, open_model(_BASE.value), _COUNT.value, _SEED.value)
+    return _told(path, "shapes_generated", ("train", *making.HELD_OUT_COUNT), made, start)
+
+
+def _told(path: pathlib.Path, dataset: str, splits: Sequence[str], made: bool, start: float) -> str:
+    size = int(path.parent.name)
+    sizes = {split: len(records.open_split(_DIRECTORY.value, dataset, split, size)) for split in splits}
+    content = ", ".join(f"{split} {count}" for split, count in sizes.items())
     if not made:
-        return f"{path}: shapes_generated is there already; nothing to do."
-    return f"{path}: made shapes_generated in {time.monotonic() - start:.0f} s."
+        return f"{path}: {dataset} is there already ({content}); nothing to do."
+    return f"{path}: made {dataset} ({content}) in {time.monotonic() - start:.0f} s."
 
 
 DATASETS: dict[str, Callable[[], str]] = {

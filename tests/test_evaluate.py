@@ -146,11 +146,19 @@ def exchange_mesh(item: pathlib.Path) -> None:
 )
 def test_a_damaged_item_is_named_and_earlier_figures_stay(judge, samples, tmp_path, harm, message):
     output = tmp_path / "metrics.json"
-    output.write_text('{"earlier": true}')
+    output.write_text('{"rows": {}}')
     harm(sorted(samples.iterdir())[1])
     with pytest.raises(UserError, match=message):
         judge(samples, output=output)
-    assert json.loads(output.read_text()) == {"earlier": True}
+    assert json.loads(output.read_text()) == {"rows": {}}
+
+
+@pytest.mark.parametrize("content", ["precious", '{"prompt": "a red cone"}', "[]"])
+def test_a_file_that_is_no_earlier_metrics_is_not_replaced(judge, samples, tmp_path, content):
+    (tmp_path / "prompts.jsonl").write_text(content)
+    with pytest.raises(UserError, match=r"prompts\.jsonl: is there already and was not written by this command"):
+        judge(samples, output=tmp_path / "prompts.jsonl")
+    assert (tmp_path / "prompts.jsonl").read_text() == content
 
 
 def test_folders_without_items_and_folders_given_twice_are_refused(judge, samples, tmp_path):

@@ -182,9 +182,10 @@ def read_run(path: str | os.PathLike[str]) -> TrainingRun:
       UserError: one of them is missing or damaged, or there are no metrics yet.
     """
     path = pathlib.Path(path)
-    command = f"python -m realiz3d_jax.train --config configs/stage2.py --workdir {path}"
+    command = f"python -m realiz3d_jax.train --config configs/STAGE.py --workdir {path}"
+    values = _read_json(path / "config.json", command)
     try:
-        config = from_config_dict(_read_json(path / "config.json", command))
+        config = from_config_dict(values)
     except UserError as error:
         raise UserError(f"{path / 'config.json'}: {error}") from error
     log = path / "metrics.jsonl"
@@ -241,6 +242,7 @@ def _row_of(path: pathlib.Path, figures: Figures) -> str:
     if found := [name for name in names if name in figures.rows]:
         return found[-1]
     raise UserError(
-        f"{figures.path}: has no row for {path}; it has {', '.join(figures.rows)}. Evaluate the folder as well:\n"
-        f"  python -m realiz3d_jax.evaluate --samples {path} --output {figures.path}"
+        f"{figures.path}: has no row for {path}; it has {', '.join(figures.rows)}. Evaluate all folders in one call, "
+        "which writes the file anew:\n"
+        f"  python -m realiz3d_jax.evaluate --samples {path} --samples OTHER --output {figures.path}"
     )
