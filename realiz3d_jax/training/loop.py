@@ -49,8 +49,8 @@ def train(config: TrainConfig, workdir: pathlib.Path) -> TrainState:
       SystemExit: with status ``PREEMPTED`` after SIGTERM, when a checkpoint has been saved.
     """
     run = make_run(config)
-    streams = run.open_streams()
     workdir = files.writable_directory(workdir)
+    streams = run.open_streams()
     busy = f"{workdir}: another process trains here; wait for it, or choose another --workdir."
     alone = files.only_one(workdir / "lock", busy) if jax.process_index() == 0 else contextlib.nullcontext()
     with alone, Checkpoints(workdir, config) as checkpoints:
