@@ -10,7 +10,7 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.method import generate, interface
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.model import Model
-from realiz3d_jax.models.presets import PRESETS
+from realiz3d_jax.models.presets import PIXART, PRESETS
 from realiz3d_jax.training import setup, sharding
 from realiz3d_jax.training.config import MeshConfig
 from realiz3d_jax.training.optimizer import AdamState
@@ -30,7 +30,7 @@ def stages() -> list[tuple[str, str]]:
 
 
 def shapes_of(method: str, stage: str, preset: str = "tiny", task: str = "texture"):
-    model = Model(PRESETS[preset], interface.load(method, {}), task, load_config("base").diffusion)
+    model = Model((PRESETS | PIXART)[preset], interface.load(method, {}), task, load_config("base").diffusion)
     partitions = model.method.stages()[stage].partitions
     return jax.eval_shape(lambda: model.init(partitions, jax.random.key(0)))
 
@@ -64,7 +64,7 @@ def test_no_shifter_is_a_leaf_of_the_backbone_and_stage_1_and_2_share_the_trees_
 # The table
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [*PRESETS, *PIXART])
 @pytest.mark.parametrize(("method", "stage"), stages())
 def test_every_parameter_of_every_method_and_size_is_matched_by_exactly_one_rule(method: str, stage: str, preset: str):
     mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=8))

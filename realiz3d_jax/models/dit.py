@@ -31,17 +31,12 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from realiz3d_jax.models import attention, embeddings
+from realiz3d_jax.models.layers import NumberEmbedding, Perceptron, modulated, narrow, remat, xavier, zeros
 
 Params = dict[str, Any]
 
 INPUT_PARTS = ("patch_embedding",)
 """Top-level parameters that feed block 0 and nothing else."""
-
-_NORM_EPSILON = 1e-6
-_CHECKPOINT_POLICIES = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "attention": jax.checkpoint_policies.save_only_these_names("attention"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +57,8 @@ class DiTConfig:
         position_scale: divides all positions (diffusers: interpolation_scale).
         positions: "canvas" or "view", see ``embeddings.grid_position_features``.
         timestep_channels: of the timestep's sinusoid.
+        size_conditions: pixels per latent pixel, if the model is told an image's height, width and their ratio, as
+            PixArt-alpha at 1024 px is; 0 if not.
         dtype: of the matrix products and of the residual stream, "float32" or "bfloat16". Parameters, softmax, norms
             and modulation are float32 always.
         remat: what the backward pass keeps of a block: "none" (all is kept), "attention" (only the attention's
@@ -85,6 +82,7 @@ class DiTConfig:
     positions: str = "canvas"
     mlp_ratio: float = 4.0
     timestep_channels: int = 256
+    size_conditions: int = 0
     dtype: str = "float32"
     remat: str = "none"
     scan_unroll: int = 1
@@ -139,6 +137,8 @@ def apply(
     x = rearrange(x.astype(config.dtype), "b (g v) n d -> (b g) (v n) d", g=groups)
 
     embedding = model.timestep_embedding(timestep.reshape(-1))
+    if config.size_conditions:
+        embedding = embedding + model.size_embedding(*latents.shape[2:4])
     conditions = _Conditions(
         modulation=model.modulation(jax.nn.silu(embedding)),
         text=model.caption_projection(rearrange(text, "b g t c -> (b g) t c")),
@@ -209,9 +209,7 @@ def _run_blocks(config, blocks, x, conditions, block_shift, frozen_blocks):
         x = run(operands)
         return jnp.where(frozen, jax.lax.stop_gradient(x), x), None
 
-    if config.remat != "none":
-        # Between two steps of a scan nothing can be shared; within an unrolled step it could, and undo the remat.
-        step = jax.checkpoint(step, policy=_CHECKPOINT_POLICIES[config.remat], prevent_cse=config.scan_unroll > 1)
+    step = remat(step, config.remat, config.scan_unroll)
     x, _ = jax.lax.scan(step, x, (blocks, block_shift, jnp.arange(config.depth)), unroll=config.scan_unroll)
     return x
 
@@ -222,56 +220,14 @@ def _graph(config: DiTConfig) -> nnx.GraphDef:
     return nnx.graphdef(nnx.eval_shape(lambda: _Transformer(config, nnx.Rngs(params=jax.random.key(0)))))
 
 
-def _xavier(fan_in: int, fan_out: int):
-    limit = (6.0 / (fan_in + fan_out)) ** 0.5
-    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -limit, limit)
-
-
-_zeros = nnx.initializers.zeros_init()
-_narrow = nnx.initializers.variance_scaling(0.5, "fan_in", "normal")
-"""PixArt draws with a deviation of 0.02 at a width of 1152; this is that deviation, and stays of use at a width of 128."""
-
-
-def _modulated(x: jax.Array, scale: jax.Array, shift: jax.Array, dtype: str) -> jax.Array:
-    """LN(x) (1 + scale) + shift, in float32. x: [S, n, D]; scale, shift: float32[S, 1, D]."""
-    x = x.astype(jnp.float32)
-    x = x - x.mean(-1, keepdims=True)
-    x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + _NORM_EPSILON)
-    return (x * (1.0 + scale) + shift).astype(dtype)
-
-
-class _Perceptron(nnx.Module):
-    """Linear, activation, linear."""
-
-    def __init__(self, channels, hidden, out, activation, kernel_inits, dtype, rngs):
-        self.activation = activation
-        self.first = nnx.Linear(channels, hidden, kernel_init=kernel_inits[0], dtype=dtype, rngs=rngs)
-        self.second = nnx.Linear(hidden, out, kernel_init=kernel_inits[1], dtype=dtype, rngs=rngs)
-
-    def __call__(self, x):
-        return self.second(self.activation(self.first(x)))
-
-
-class _TimestepEmbedding(_Perceptron):
-    """timestep: int32[S] -> float32[S, D]."""
-
-    def __init__(self, config, rngs):
-        channels, width = config.timestep_channels, config.width
-        super().__init__(channels, width, width, jax.nn.silu, (_narrow, _narrow), jnp.float32, rngs)
-        self.channels = channels
-
-    def __call__(self, timestep):
-        return super().__call__(embeddings.timestep_features(timestep, self.channels))
-
-
 class _SelfAttention(nnx.Module):
     def __init__(self, config, rngs):
         width, heads = config.width, config.heads
-        xavier, dtype = _xavier(width, width), config.dtype
+        square, dtype = xavier(width, width), config.dtype
         head = (heads, width // heads)
         self.backend = config.attention
-        self.query_key_value = nnx.LinearGeneral(width, (3, *head), kernel_init=xavier, dtype=dtype, rngs=rngs)
-        self.out = nnx.LinearGeneral(head, width, axis=(-2, -1), kernel_init=xavier, dtype=dtype, rngs=rngs)
+        self.query_key_value = nnx.LinearGeneral(width, (3, *head), kernel_init=square, dtype=dtype, rngs=rngs)
+        self.out = nnx.LinearGeneral(head, width, axis=(-2, -1), kernel_init=square, dtype=dtype, rngs=rngs)
 
     def __call__(self, x):
         fused = self.query_key_value(x)
@@ -282,11 +238,11 @@ class _SelfAttention(nnx.Module):
 class _CrossAttention(nnx.Module):
     def __init__(self, config, rngs):
         width, heads = config.width, config.heads
-        xavier, dtype = _xavier(width, width), config.dtype
+        square, dtype = xavier(width, width), config.dtype
         head = (heads, width // heads)
-        self.query = nnx.LinearGeneral(width, head, kernel_init=xavier, dtype=dtype, rngs=rngs)
-        self.key_value = nnx.LinearGeneral(width, (2, *head), kernel_init=xavier, dtype=dtype, rngs=rngs)
-        self.out = nnx.LinearGeneral(head, width, axis=(-2, -1), kernel_init=_zeros, dtype=dtype, rngs=rngs)
+        self.query = nnx.LinearGeneral(width, head, kernel_init=square, dtype=dtype, rngs=rngs)
+        self.key_value = nnx.LinearGeneral(width, (2, *head), kernel_init=square, dtype=dtype, rngs=rngs)
+        self.out = nnx.LinearGeneral(head, width, axis=(-2, -1), kernel_init=zeros, dtype=dtype, rngs=rngs)
 
     def __call__(self, x, text, text_bias):
         fused = self.key_value(text)
@@ -300,16 +256,16 @@ class _Block(nnx.Module):
         self.table = nnx.Param(jax.random.normal(rngs.params(), (6, width)) * width**-0.5)
         self.self_attention = _SelfAttention(config, rngs)
         self.cross_attention = _CrossAttention(config, rngs)
-        inits = (_xavier(width, hidden), _xavier(hidden, width))
+        inits = (xavier(width, hidden), xavier(hidden, width))
         gelu = functools.partial(jax.nn.gelu, approximate=True)
-        self.mlp = _Perceptron(width, hidden, width, gelu, inits, config.dtype, rngs)
+        self.mlp = Perceptron(width, hidden, width, gelu, inits, config.dtype, rngs)
 
     def __call__(self, x, conditions):
         modulation = (self.table[...] + conditions.modulation)[:, :, None, :]
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (modulation[:, i] for i in range(6))
-        x = self._add(x, self.self_attention(_modulated(x, scale, shift, self.dtype)), gate)
+        x = self._add(x, self.self_attention(modulated(x, scale, shift, self.dtype)), gate)
         x = self._add(x, self.cross_attention(x, conditions.text, conditions.text_bias))
-        return self._add(x, self.mlp(_modulated(x, mlp_scale, mlp_shift, self.dtype)), mlp_gate)
+        return self._add(x, self.mlp(modulated(x, mlp_scale, mlp_shift, self.dtype)), mlp_gate)
 
     def _add(self, x, update, gate=1.0):
         return (x.astype(jnp.float32) + gate * update.astype(jnp.float32)).astype(self.dtype)
@@ -322,24 +278,27 @@ class _Final(nnx.Module):
         out = config.patch_size**2 * config.out_channels
         self.dtype = config.dtype
         self.table = nnx.Param(jax.random.normal(rngs.params(), (2, config.width)) * config.width**-0.5)
-        self.linear = nnx.Linear(config.width, out, kernel_init=_zeros, dtype=config.dtype, rngs=rngs)
+        self.linear = nnx.Linear(config.width, out, kernel_init=zeros, dtype=config.dtype, rngs=rngs)
 
     def __call__(self, x, embedding):
         shift_scale = (self.table[...] + embedding[:, None])[:, :, None, :]
-        return self.linear(_modulated(x, shift_scale[:, 1], shift_scale[:, 0], self.dtype)).astype(jnp.float32)
+        return self.linear(modulated(x, shift_scale[:, 1], shift_scale[:, 0], self.dtype)).astype(jnp.float32)
 
 
 class _Transformer(nnx.Module):
     def __init__(self, config, rngs):
         width, patch = config.width, config.patch_size**2 * config.in_channels
         self.config = config
-        xavier = _xavier(patch, width)
-        self.patch_embedding = nnx.Linear(patch, width, kernel_init=xavier, dtype=config.dtype, rngs=rngs)
-        self.timestep_embedding = _TimestepEmbedding(config, rngs)
-        self.modulation = nnx.LinearGeneral(width, (6, width), kernel_init=_narrow, dtype=jnp.float32, rngs=rngs)
+        square = xavier(patch, width)
+        self.patch_embedding = nnx.Linear(patch, width, kernel_init=square, dtype=config.dtype, rngs=rngs)
+        self.timestep_embedding = NumberEmbedding(config.timestep_channels, width, rngs)
+        if config.size_conditions:
+            self.resolution_embedding = NumberEmbedding(config.timestep_channels, width // 3, rngs)
+            self.aspect_embedding = NumberEmbedding(config.timestep_channels, width // 3, rngs)
+        self.modulation = nnx.LinearGeneral(width, (6, width), kernel_init=narrow, dtype=jnp.float32, rngs=rngs)
         gelu = functools.partial(jax.nn.gelu, approximate=True)
-        self.caption_projection = _Perceptron(
-            config.caption_channels, width, width, gelu, (_narrow, _narrow), config.dtype, rngs
+        self.caption_projection = Perceptron(
+            config.caption_channels, width, width, gelu, (narrow, narrow), config.dtype, rngs
         )
         keys = jax.random.split(rngs.params(), config.depth)
         self.blocks = jax.vmap(lambda key: _Block(config, nnx.Rngs(params=key)))(keys)
@@ -354,3 +313,9 @@ class _Transformer(nnx.Module):
             views, rows, columns, config.width, config.base_size, config.position_scale, config.positions
         )
         return self.patch_embedding(patches).astype(jnp.float32) + places
+
+    def size_embedding(self, height, width):
+        """Of latents of this size: float32[D], a third each of height, width and their ratio."""
+        pixels = jnp.array([height, width], jnp.float32) * self.config.size_conditions
+        ratio = jnp.array([height / width], jnp.float32)
+        return jnp.concatenate([self.resolution_embedding(pixels), self.aspect_embedding(ratio)]).reshape(-1)

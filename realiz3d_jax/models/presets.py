@@ -20,11 +20,45 @@ _SHAPES = DiTConfig(
 )
 """The shapes benchmark in pixel space: 32 px views of 8 x 8 tokens. Unrolled: faster than a scan at this size on CPUs."""
 
+_PIXART = DiTConfig(
+    width=1152,
+    depth=28,
+    heads=16,
+    patch_size=2,
+    in_channels=4,
+    out_channels=8,
+    caption_channels=4096,
+    sample_size=64,
+    base_size=32,
+    dtype="bfloat16",
+    remat="full",
+)
+"""PixArt-XL/2 at 512 px. Positions of a 2x2 grid of views run over the range of one image, see ``embeddings``."""
+
+
+def _pixart(pixels: int, scale: float, size_conditions: int = 0) -> DiTConfig:
+    latent = pixels // 8
+    return dataclasses.replace(
+        _PIXART, sample_size=latent, base_size=latent // 2, position_scale=scale, size_conditions=size_conditions
+    )
+
+
 PRESETS: dict[str, DiTConfig] = {
     "shapes": _SHAPES,
     # The same with almost nothing in it, for tests and for trying a change out.
     "tiny": dataclasses.replace(_SHAPES, width=32, depth=3, heads=2, scan_unroll=1, skip_frozen_backward=True),
 }
+
+PIXART: dict[str, DiTConfig] = {
+    "pixart_alpha_256": _pixart(256, 1.0),
+    "pixart_alpha": _pixart(512, 1.0),
+    "pixart_alpha_1024": _pixart(1024, 2.0, size_conditions=8),
+    "pixart_sigma_256": _pixart(256, 0.5),
+    "pixart_sigma": _pixart(512, 1.0),
+    "pixart_sigma_1024": _pixart(1024, 2.0),
+    "pixart_sigma_2k": _pixart(2048, 4.0),
+}
+"""The published transformers, whose weights ``importers.pixart`` reads; a stage needs an autoencoder to train them."""
 
 
 def preset(name: str) -> DiTConfig:

@@ -22,7 +22,10 @@ RULES: tuple[tuple[str, int | None], ...] = (
     (r"backbone/blocks/.+/(query_key_value|query|key_value)/kernel", 1),  # [L, D, (3|2), K, h]
     (r"backbone/blocks/.+/out/kernel", 3),  # [L, K, h, D]
     (r"backbone/blocks/mlp/(first|second)/kernel", 1),  # [L, D, 4D], [L, 4D, D]
-    (r"backbone/(patch_embedding|timestep_embedding/.+|caption_projection/.+|final/linear)/kernel", 0),
+    (
+        r"backbone/(patch_embedding|(timestep|resolution|aspect)_embedding/.+|caption_projection/.+|final/linear)/kernel",
+        0,
+    ),
     (r"backbone/modulation/kernel", 0),  # [D, 6, D]
     (r"backbone/.+/bias", None),
     (r"backbone/(blocks|final)/table", None),
