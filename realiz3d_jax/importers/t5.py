@@ -1,0 +1,63 @@
+"""transformers' ``T5EncoderModel`` of T5 v1.1: its tensors and ours."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from realiz3d_jax.importers.mapping import LINEAR, SAME, Rule
+from realiz3d_jax.models import t5
+from realiz3d_jax.models.t5 import T5Config
+
+CLASSES = ("T5EncoderModel", "T5ForConditionalGeneration")
+
+IGNORED = ("encoder.embed_tokens.weight",)
+"""The same as ``shared.weight``."""
+
+init = t5.init
+
+_LAYER = "encoder.block.{layer}.layer"
+
+
+def config_of(values: Mapping[str, Any]) -> T5Config:
+    """Our config from a ``config.json``; raises KeyError for what is not there, ValueError for T5 before version 1.1."""
+    if values["feed_forward_proj"] != "gated-gelu":
+        raise ValueError(f"feed_forward_proj is {values['feed_forward_proj']!r}; expected 'gated-gelu' (T5 v1.1)")
+    return T5Config(
+        width=values["d_model"],
+        depth=values["num_layers"],
+        heads=values["num_heads"],
+        head_channels=values["d_kv"],
+        hidden=values["d_ff"],
+        vocabulary=values["vocab_size"],
+        buckets=values["relative_attention_num_buckets"],
+        max_distance=values.get("relative_attention_max_distance", 128),
+    )
+
+
+def rules(config: T5Config, names: Iterable[str] = ()) -> list[Rule]:
+    """The table of an encoder."""
+    del names
+    attention, mlp = f"{_LAYER}.0.SelfAttention", f"{_LAYER}.1.DenseReluDense"
+    heads, from_heads = {"head": config.heads}, "outputs (head channel) -> head channel outputs"
+    return [
+        Rule("embedding/embedding", ("shared.weight",)),
+        Rule("position_bias", ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",)),
+        Rule("layers/attention_norm/scale", (f"{_LAYER}.0.layer_norm.weight",)),
+        Rule(
+            "layers/query_key_value/kernel",
+            tuple(f"{attention}.{name}.weight" for name in "qkv"),
+            "n (head channel) inputs -> inputs n head channel",
+            heads,
+        ),
+        Rule(
+            "layers/attention_out/kernel",
+            (f"{attention}.o.weight",),
+            from_heads,
+            heads,
+        ),
+        Rule("layers/mlp_norm/scale", (f"{_LAYER}.1.layer_norm.weight",), SAME),
+        Rule(
+            "layers/mlp_in/kernel", (f"{mlp}.wi_0.weight", f"{mlp}.wi_1.weight"), "n outputs inputs -> inputs n outputs"
+        ),
+        Rule("layers/mlp_out/kernel", (f"{mlp}.wo.weight",), LINEAR),
+        Rule("norm/scale", ("encoder.final_layer_norm.weight",)),
+    ]

@@ -1,0 +1,274 @@
+"""The variational autoencoder of latent diffusion (AutoencoderKL): Stable Diffusion's, SDXL's and their kin.
+
+    moments = W_quant Encoder(image)          image in [-1, 1], moments = (mean, log variance)
+    z       = mean + exp(log variance / 2) noise
+    latent  = (z - shift) scale
+    image   = Decoder(W_post (latent / scale + shift))
+
+Encoder and decoder are ladders of residual blocks, group norms and one single-headed attention at the lowest resolution.
+Source: Rombach et al. (arXiv 2112.10752); diffusers ``AutoencoderKL``, whose arithmetic is reproduced so that its weights
+load.
+
+Everything takes any leading axes before (H, W, C), so a grid's views are encoded each on its own; ``fold`` a grid first to
+encode it whole. Parameters are a nested dict; group norms compute in float32, all else in ``dtype``.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from realiz3d_jax.models import attention
+
+Params = dict[str, Any]
+
+_NORM_EPSILON = 1e-6
+_LOG_VARIANCE_BOUNDS = (-30.0, 20.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEConfig:
+    """Size of an autoencoder.
+
+    Attributes:
+        channels: of the residual blocks at each resolution, from the highest down; each step but the last halves the side.
+        blocks: residual blocks at each resolution of the encoder; the decoder has one more.
+        latent_channels: C of the latents.
+        norm_groups: of every group norm.
+        quant_convs: whether 1 x 1 convolutions stand around the latents (Stable Diffusion 3 has none).
+        scale, shift: what makes latents of about unit variance.
+        dtype: of the convolutions and of the attention.
+    """
+
+    channels: tuple[int, ...] = (128, 256, 512, 512)
+    blocks: int = 2
+    latent_channels: int = 4
+    norm_groups: int = 32
+    quant_convs: bool = True
+    scale: float = 0.18215
+    shift: float = 0.0
+    dtype: str = "float32"
+
+    @property
+    def factor(self) -> int:
+        """Side of an image over the side of its latent."""
+        return 2 ** (len(self.channels) - 1)
+
+
+def init(config: VAEConfig, key: jax.Array) -> Params:
+    """Fresh parameters, float32."""
+    return nnx.to_pure_dict(nnx.state(_Autoencoder(config, nnx.Rngs(params=key)), nnx.Param))
+
+
+def encode(config: VAEConfig, params: Params, images: jax.Array) -> jax.Array:
+    """Moments float32[..., h, w, 2 C] (mean, log variance) of images float[..., H, W, 3] in [-1, 1]; h = H / factor."""
+    return _over_leading_axes(nnx.merge(_graph(config), params).encode, images)
+
+
+def latents(config: VAEConfig, moments: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    """Latents float32[..., h, w, C] drawn from moments float[..., h, w, 2 C] with the key, or their mode without one."""
+    mean, log_variance = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
+    if key is not None:
+        deviation = jnp.exp(0.5 * jnp.clip(log_variance, *_LOG_VARIANCE_BOUNDS))
+        mean = mean + deviation * jax.random.normal(key, mean.shape)
+    return (mean - config.shift) * config.scale
+
+
+def decode(config: VAEConfig, params: Params, latents: jax.Array) -> jax.Array:
+    """Images float32[..., H, W, 3], in [-1, 1] but not clipped, of latents float[..., h, w, C]."""
+    z = latents.astype(jnp.float32) / config.scale + config.shift
+    return _over_leading_axes(nnx.merge(_graph(config), params).decode, z)
+
+
+def decode_tiled(
+    config: VAEConfig, params: Params, latents: jax.Array, tile: int = 64, overlap: float = 0.25
+) -> np.ndarray:
+    """As ``decode``, in overlapping tiles that are blended linearly: memory of one tile, whatever the image's size.
+
+    The attention and the group norms of a tile see that tile alone, so the result is close to ``decode``'s, not equal.
+
+    Args:
+        latents: float[B, h, w, C].
+        tile: side of a tile, latent pixels.
+        overlap: part of a tile that it shares with its neighbour.
+
+    Returns: float32[B, H, W, 3] on the host.
+    """
+    stride = int(tile * (1 - overlap))
+    blend = int(tile * config.factor * overlap)
+    keep = tile * config.factor - blend
+    decode_one = jax.jit(functools.partial(decode, config))
+    rows: list[np.ndarray] = []
+    above: list[np.ndarray] = []
+    for top in range(0, latents.shape[1], stride):
+        tiles = [
+            np.array(decode_one(params, latents[:, top : top + tile, left : left + tile]))
+            for left in range(0, latents.shape[2], stride)
+        ]
+        for index, current in enumerate(tiles):
+            if above:
+                _blend(above[index], current, blend, axis=1)
+            if index:
+                _blend(tiles[index - 1], current, blend, axis=2)
+        rows.append(np.concatenate([current[:, :keep, :keep] for current in tiles], axis=2))
+        above = tiles
+    return np.concatenate(rows, axis=1)
+
+
+def _blend(before: np.ndarray, after: np.ndarray, extent: int, axis: int) -> None:
+    """Fades the first ``extent`` pixels of ``after`` in from the last ones of ``before``, in place."""
+    extent = min(before.shape[axis], after.shape[axis], extent)
+    before, after = np.moveaxis(before, axis, 0), np.moveaxis(after, axis, 0)
+    share = (np.arange(extent, dtype=np.float32) / extent).reshape(-1, 1, 1, 1)
+    after[:extent] = before[len(before) - extent :] * (1 - share) + after[:extent] * share
+
+
+def _over_leading_axes(function, array: jax.Array) -> jax.Array:
+    flat = function(array.reshape(-1, *array.shape[-3:]))
+    return flat.reshape(*array.shape[:-3], *flat.shape[1:])
+
+
+@functools.cache
+def _graph(config: VAEConfig) -> nnx.GraphDef:
+    return nnx.graphdef(nnx.eval_shape(lambda: _Autoencoder(config, nnx.Rngs(params=jax.random.key(0)))))
+
+
+def _conv(inputs: int, outputs: int, side: int, config: VAEConfig, rngs: nnx.Rngs, **options) -> nnx.Conv:
+    padding = options.pop("padding", side // 2)
+    return nnx.Conv(inputs, outputs, (side, side), padding=padding, dtype=config.dtype, rngs=rngs, **options)
+
+
+class _Norm(nnx.GroupNorm):
+    """A group norm in float32, then SiLU if asked for."""
+
+    def __init__(self, channels, config, rngs):
+        super().__init__(
+            channels,
+            config.norm_groups,
+            epsilon=_NORM_EPSILON,
+            dtype=jnp.float32,
+            use_fast_variance=False,
+            rngs=rngs,
+        )
+
+
+class _Residual(nnx.Module):
+    def __init__(self, inputs, outputs, config, rngs):
+        self.norm1, self.norm2 = _Norm(inputs, config, rngs), _Norm(outputs, config, rngs)
+        self.conv1 = _conv(inputs, outputs, 3, config, rngs)
+        self.conv2 = _conv(outputs, outputs, 3, config, rngs)
+        self.shortcut = _conv(inputs, outputs, 1, config, rngs) if inputs != outputs else nnx.identity
+
+    def __call__(self, x):
+        update = self.conv1(nnx.silu(self.norm1(x)))
+        update = self.conv2(nnx.silu(self.norm2(update)))
+        return self.shortcut(x) + update
+
+
+class _Attention(nnx.Module):
+    """One head over all pixels."""
+
+    def __init__(self, channels, config, rngs):
+        self.norm = _Norm(channels, config, rngs)
+        self.query_key_value = nnx.LinearGeneral(channels, (3, channels), dtype=config.dtype, rngs=rngs)
+        self.out = nnx.Linear(channels, channels, dtype=config.dtype, rngs=rngs)
+
+    def __call__(self, x):
+        batch, height, width, channels = x.shape
+        fused = self.query_key_value(self.norm(x).reshape(batch, height * width, channels))[..., None, :]
+        attended = attention.attend(fused[:, :, 0], fused[:, :, 1], fused[:, :, 2])
+        return x + self.out(attended[:, :, 0]).reshape(x.shape)
+
+
+class _Middle(nnx.Module):
+    def __init__(self, channels, config, rngs):
+        self.first = _Residual(channels, channels, config, rngs)
+        self.attention = _Attention(channels, config, rngs)
+        self.second = _Residual(channels, channels, config, rngs)
+
+    def __call__(self, x):
+        return self.second(self.attention(self.first(x)))
+
+
+class _Down(nnx.Module):
+    """Residual blocks of one resolution, then half the side."""
+
+    def __init__(self, inputs, outputs, last, config, rngs):
+        sizes = [inputs] + [outputs] * (config.blocks - 1)
+        self.residuals = nnx.List([_Residual(size, outputs, config, rngs) for size in sizes])
+        # The reference pads at the bottom and at the right only.
+        options = {"strides": 2, "padding": ((0, 1), (0, 1))}
+        self.shrink = nnx.identity if last else _conv(outputs, outputs, 3, config, rngs, **options)
+
+    def __call__(self, x):
+        for residual in self.residuals:
+            x = residual(x)
+        return self.shrink(x)
+
+
+class _Up(nnx.Module):
+    """Residual blocks of one resolution, then twice the side."""
+
+    def __init__(self, inputs, outputs, last, config, rngs):
+        sizes = [inputs] + [outputs] * config.blocks
+        self.residuals = nnx.List([_Residual(size, outputs, config, rngs) for size in sizes])
+        self.grow = None if last else _conv(outputs, outputs, 3, config, rngs)
+
+    def __call__(self, x):
+        for residual in self.residuals:
+            x = residual(x)
+        return x if self.grow is None else self.grow(x.repeat(2, axis=1).repeat(2, axis=2))
+
+
+class _Autoencoder(nnx.Module):
+    def __init__(self, config, rngs):
+        channels, latent = config.channels, config.latent_channels
+        top, bottom = channels[0], channels[-1]
+        self.dtype = config.dtype
+        self.encoder = nnx.Dict(
+            enter=_conv(3, top, 3, config, rngs),
+            down=nnx.List(
+                [
+                    _Down(inputs, outputs, index == len(channels) - 1, config, rngs)
+                    for index, (inputs, outputs) in enumerate(zip((top, *channels[:-1]), channels, strict=True))
+                ]
+            ),
+            middle=_Middle(bottom, config, rngs),
+            norm=_Norm(bottom, config, rngs),
+            leave=_conv(bottom, 2 * latent, 3, config, rngs),
+        )
+        rising = channels[::-1]
+        self.decoder = nnx.Dict(
+            enter=_conv(latent, bottom, 3, config, rngs),
+            middle=_Middle(bottom, config, rngs),
+            up=nnx.List(
+                [
+                    _Up(inputs, outputs, index == len(channels) - 1, config, rngs)
+                    for index, (inputs, outputs) in enumerate(zip((bottom, *rising[:-1]), rising, strict=True))
+                ]
+            ),
+            norm=_Norm(top, config, rngs),
+            leave=_conv(top, 3, 3, config, rngs),
+        )
+        if config.quant_convs:
+            self.quant = _conv(2 * latent, 2 * latent, 1, config, rngs)
+            self.post_quant = _conv(latent, latent, 1, config, rngs)
+        else:
+            self.quant = self.post_quant = nnx.identity
+
+    def encode(self, x):
+        x = self.encoder.enter(x.astype(self.dtype))
+        for down in self.encoder.down:
+            x = down(x)
+        x = nnx.silu(self.encoder.norm(self.encoder.middle(x)))
+        return self.quant(self.encoder.leave(x)).astype(jnp.float32)
+
+    def decode(self, x):
+        x = self.decoder.middle(self.decoder.enter(self.post_quant(x.astype(self.dtype))))
+        for up in self.decoder.up:
+            x = up(x)
+        return self.decoder.leave(nnx.silu(self.decoder.norm(x))).astype(jnp.float32)
