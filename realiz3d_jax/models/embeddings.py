@@ -22,15 +22,35 @@ def position_features(rows: int, columns: int, channels: int, base_size: int, sc
     Returns: float32[rows, columns, channels]; (1) in float32 and (2) in float64, as the reference does. ``channels`` is a
     multiple of 4.
     """
+
+    def places(tokens: int) -> np.ndarray:
+        return np.arange(tokens, dtype=np.float32) / np.float32(tokens / base_size) / np.float32(scale)
+
+    return _features_of_places(places(rows), places(columns), channels)
+
+
+def middle_position_features(rows: int, columns: int, channels: int, base_size: int, max_size: int) -> np.ndarray:
+    """The middle of the features of a grid of ``max_size`` x ``max_size`` tokens, as Stable Diffusion 3 takes them.
+
+    Returns: float32[rows, columns, channels].
+    """
+
+    def places(tokens: int) -> np.ndarray:
+        start = (max_size - tokens) // 2
+        return np.arange(start, start + tokens, dtype=np.float32) / np.float32(max_size / base_size)
+
+    return _features_of_places(places(rows), places(columns), channels)
+
+
+def _features_of_places(rows: np.ndarray, columns: np.ndarray, channels: int) -> np.ndarray:
     frequencies = 10000.0 ** (-np.arange(channels // 4, dtype=np.float64) / (channels / 4))
 
-    def axis(tokens: int) -> np.ndarray:
-        places = np.arange(tokens, dtype=np.float32) / np.float32(tokens / base_size) / np.float32(scale)
+    def axis(places: np.ndarray) -> np.ndarray:
         angles = np.outer(places.astype(np.float64), frequencies)
         return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
 
-    by_column = np.broadcast_to(axis(columns)[None, :], (rows, columns, channels // 2))
-    by_row = np.broadcast_to(axis(rows)[:, None], (rows, columns, channels // 2))
+    shape = (len(rows), len(columns), channels // 2)
+    by_column, by_row = np.broadcast_to(axis(columns)[None], shape), np.broadcast_to(axis(rows)[:, None], shape)
     return np.concatenate([by_column, by_row], axis=-1).astype(np.float32)
 
 

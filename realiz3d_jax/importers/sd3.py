@@ -1,0 +1,94 @@
+"""diffusers' ``SD3Transformer2DModel`` (Stable Diffusion 3 medium): its tensors and ours."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from realiz3d_jax.importers.mapping import Rule, linear
+from realiz3d_jax.models import mmdit
+from realiz3d_jax.models.mmdit import MMDiTConfig
+
+CLASSES = ("SD3Transformer2DModel",)
+IGNORED = ("pos_embed.pos_embed",)
+"""A fixed table, which is computed."""
+
+init = mmdit.init
+
+_BLOCK = "transformer_blocks.{layer}"
+_IMAGE = {
+    "modulation": "norm1.linear",
+    "projections": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "out": "attn.to_out.0",
+    "mlp": "ff",
+}
+_TEXT = {
+    "modulation": "norm1_context.linear",
+    "projections": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    "out": "attn.to_add_out",
+    "mlp": "ff_context",
+}
+
+
+def config_of(values: Mapping[str, Any]) -> MMDiTConfig:
+    """Our config from a ``config.json``; raises KeyError for what is not there, ValueError for Stable Diffusion 3.5."""
+    if values.get("qk_norm") or values.get("dual_attention_layers"):
+        raise ValueError("has qk_norm or dual attention; expected Stable Diffusion 3, which has neither")
+    return MMDiTConfig(
+        width=values["num_attention_heads"] * values["attention_head_dim"],
+        depth=values["num_layers"],
+        heads=values["num_attention_heads"],
+        patch_size=values["patch_size"],
+        in_channels=values["in_channels"],
+        text_channels=values["joint_attention_dim"],
+        pooled_channels=values["pooled_projection_dim"],
+        sample_size=values["sample_size"],
+        base_size=values["sample_size"] // values["patch_size"],
+        max_size=values["pos_embed_max_size"],
+    )
+
+
+def rules(config: MMDiTConfig, names: Iterable[str] = ()) -> list[Rule]:
+    """The table of a transformer."""
+    del names
+    patch = {"row": config.patch_size, "column": config.patch_size}
+    last = _BLOCK.replace("{layer}", str(config.depth - 1))
+    return [
+        *linear(
+            "patch_embedding", "pos_embed.proj", "outputs inputs row column -> (inputs row column) outputs", **patch
+        ),
+        *linear("text_embedding", "context_embedder"),
+        *linear("timestep_embedding/first", "time_text_embed.timestep_embedder.linear_1"),
+        *linear("timestep_embedding/second", "time_text_embed.timestep_embedder.linear_2"),
+        *linear("pooled_embedding/first", "time_text_embed.text_embedder.linear_1"),
+        *linear("pooled_embedding/second", "time_text_embed.text_embedder.linear_2"),
+        *_stream("blocks", _IMAGE, config),
+        *_stream("text_blocks", _TEXT, config),
+        *_parts("last_text/modulation", f"{last}.{_TEXT['modulation']}", 2),
+        *_projections("last_text/query_key_value", last, _TEXT["projections"], config),
+        *_parts("final/modulation", "norm_out.linear", 2),
+        *linear("final/linear", "proj_out"),
+    ]
+
+
+def _stream(ours: str, names: dict[str, Any], config: MMDiTConfig) -> list[Rule]:
+    heads = {"head": config.heads}
+    return [
+        *_parts(f"{ours}/modulation", f"{_BLOCK}.{names['modulation']}", 6),
+        *_projections(f"{ours}/query_key_value", _BLOCK, names["projections"], config),
+        *linear(f"{ours}/out", f"{_BLOCK}.{names['out']}", "outputs (head channel) -> head channel outputs", **heads),
+        *linear(f"{ours}/mlp/first", f"{_BLOCK}.{names['mlp']}.net.0.proj"),
+        *linear(f"{ours}/mlp/second", f"{_BLOCK}.{names['mlp']}.net.2"),
+    ]
+
+
+def _parts(ours: str, theirs: str, count: int) -> tuple[Rule, Rule]:
+    kernel, bias = "(part outputs) inputs -> inputs part outputs", "(part outputs) -> part outputs"
+    return linear(ours, theirs, kernel, bias, part=count)
+
+
+def _projections(ours: str, block: str, names: tuple[str, ...], config: MMDiTConfig) -> list[Rule]:
+    heads = {"head": config.heads}
+    weights, biases = (tuple(f"{block}.{name}.{kind}" for name in names) for kind in ("weight", "bias"))
+    return [
+        Rule(f"{ours}/kernel", weights, "n (head channel) inputs -> inputs n head channel", heads),
+        Rule(f"{ours}/bias", biases, "n (head channel) -> n head channel", heads),
+    ]
