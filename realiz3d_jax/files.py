@@ -45,14 +45,15 @@ def writable_directory(path: str | os.PathLike[str]) -> pathlib.Path:
     return path
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Replaces the file ``path`` by ``content`` in one step."""
+@contextlib.contextmanager
+def new_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """A file to write that takes the place of ``path`` only when the block ends without an exception."""
     path = pathlib.Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
+        yield pathlib.Path(temporary)
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
@@ -60,6 +61,12 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Replaces the file ``path`` by ``content`` in one step."""
+    with new_file(path) as new:
+        new.write_bytes(content)
 
 
 def write_text(path: str | os.PathLike[str], content: str) -> None:

@@ -44,7 +44,8 @@ def write(path: str | os.PathLike[str], release: Release) -> None:
     """Writes a release in one step."""
     flat = {name: np.ascontiguousarray(leaf) for name, leaf in checkpoint.flatten(release.params)}
     metadata = {"config": to_json(release.config), "facts": json.dumps(release.facts)}
-    files.write_bytes(path, safetensors.numpy.save(flat, metadata))
+    with files.new_file(path) as new:
+        safetensors.numpy.save_file(flat, new, metadata)
 
 
 def read(path: str | os.PathLike[str]) -> Release:
