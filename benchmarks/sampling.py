@@ -1,4 +1,4 @@
-"""How sampling scales with devices, side by side in one run: ``python benchmarks/sampling.py``.
+"""How sampling scales with devices, side by side in one run: ``python -m benchmarks.sampling``.
 
 Draws the same batch from the shipped base model on the first 1, 2, 4... devices (on a CPU: one for each core). Prints the
 median images per second, their spread, and the ratio to one device, taken round by round so that a machine whose speed

@@ -1,4 +1,4 @@
-"""How long one training iteration takes, variants side by side in one run: ``python benchmarks/train_step.py``.
+"""How long one training iteration takes, variants side by side in one run: ``python -m benchmarks.train_step``.
 
 Prints, for each kind of iteration and each variant of the backbone's execution, the median seconds of a step, its spread, and
 the ratio to the first variant, taken round by round so that a machine whose speed drifts does not favour anybody.

@@ -67,17 +67,10 @@ def test_moments_latents_and_images_equal_diffusers(name, shape):
     with torch.no_grad():
         there = reference.encode(torch.from_numpy(images).permute(0, 3, 1, 2)).latent_dist
         moments = there.parameters.permute(0, 2, 3, 1).numpy()
-        decoded = reference.decode(
-            torch.from_numpy((z / config.scale + config.shift).astype(np.float32)).permute(0, 3, 1, 2)
-        ).sample
+        unscaled = torch.from_numpy((z / config.scale + config.shift).astype(np.float32)).permute(0, 3, 1, 2)
+        decoded = reference.decode(unscaled).sample.permute(0, 2, 3, 1).numpy()
     assert relative(jax.jit(lambda p, x: vae.encode(config, p, x))(params, images), moments) < 1e-4
     assert relative(jax.jit(lambda p, x: vae.decode(config, p, x))(params, z), decoded) < 1e-4
-    print(
-        name,
-        shape,
-        relative(vae.encode(config, params, images), moments),
-        relative(vae.decode(config, params, z), decoded.permute(0, 2, 3, 1).numpy()),
-    )
 
 
 def test_tiled_decoding_equals_diffusers():
