@@ -31,7 +31,17 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from realiz3d_jax.models import attention, embeddings
-from realiz3d_jax.models.layers import NumberEmbedding, Perceptron, modulated, narrow, remat, xavier, zeros
+from realiz3d_jax.models.layers import (
+    NumberEmbedding,
+    Perceptron,
+    modulated,
+    narrow,
+    remat,
+    shift_of_sequences,
+    unpatch,
+    xavier,
+    zeros,
+)
 
 Params = dict[str, Any]
 
@@ -144,22 +154,10 @@ def apply(
         text=model.caption_projection(rearrange(text, "b g t c -> (b g) t c")),
         text_bias=jnp.where(rearrange(text_mask, "b g t -> (b g) t"), 0.0, attention.MASKED),
     )
-    if block_shift is not None:
-        if block_shift.shape[1] > 1:
-            block_shift = jnp.repeat(block_shift, groups, axis=1)
-        block_shift = block_shift[:, :, None, :].astype(jnp.float32)
+    block_shift = shift_of_sequences(block_shift, groups)
     x = _run_blocks(config, model.blocks, x, conditions, block_shift, frozen_blocks)
 
-    out = model.final(x, embedding)
-    return rearrange(
-        out,
-        "(b g) (v r c) (p q e) -> b (g v) (r p) (c q) e",
-        b=batch,
-        v=views // groups,
-        r=height // config.patch_size,
-        p=config.patch_size,
-        q=config.patch_size,
-    )
+    return unpatch(model.final(x, embedding), batch, views, height, config.patch_size)
 
 
 def flops(config: DiTConfig, views: int, groups: int, text_tokens: int) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 
 from realiz3d_jax.models import embeddings
@@ -40,6 +41,22 @@ def remat(step: Callable, policy: str, scan_unroll: int) -> Callable:
         return step
     # Between two steps of a scan nothing can be shared; within an unrolled step it could, and undo the remat.
     return jax.checkpoint(step, policy=_CHECKPOINT_POLICIES[policy], prevent_cse=scan_unroll > 1)
+
+
+def shift_of_sequences(block_shift: jax.Array | None, groups: int) -> jax.Array | None:
+    """A shift [L, B|1, D] for sequences of ``groups`` a grid: float32[L, B groups|1, 1, D]; None stays None."""
+    if block_shift is None:
+        return None
+    if block_shift.shape[1] > 1:
+        block_shift = jnp.repeat(block_shift, groups, axis=1)
+    return block_shift[:, :, None, :].astype(jnp.float32)
+
+
+def unpatch(tokens: jax.Array, batch: int, views: int, height: int, side: int) -> jax.Array:
+    """Sequences [B G, (V/G) N, p p C] of patches of ``side`` p as grids [B, V, h, w, C] of views of ``height`` h."""
+    groups = tokens.shape[0] // batch
+    pattern = "(b g) (v r c) (p q e) -> b (g v) (r p) (c q) e"
+    return rearrange(tokens, pattern, b=batch, v=views // groups, r=height // side, p=side, q=side)
 
 
 class Perceptron(nnx.Module):

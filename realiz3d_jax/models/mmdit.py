@@ -29,7 +29,17 @@ from einops import rearrange
 from flax import nnx
 
 from realiz3d_jax.models import attention, embeddings
-from realiz3d_jax.models.layers import NumberEmbedding, Perceptron, modulated, narrow, remat, xavier, zeros
+from realiz3d_jax.models.layers import (
+    NumberEmbedding,
+    Perceptron,
+    modulated,
+    narrow,
+    remat,
+    shift_of_sequences,
+    unpatch,
+    xavier,
+    zeros,
+)
 
 Params = dict[str, Any]
 
@@ -113,21 +123,10 @@ def apply(
     embedding = model.timestep_embedding(timestep.reshape(-1))
     embedding = jax.nn.silu(embedding + model.pooled_embedding(rearrange(pooled, "b g c -> (b g) c")))
 
-    if block_shift is not None:
-        if block_shift.shape[1] > 1:
-            block_shift = jnp.repeat(block_shift, groups, axis=1)
-        block_shift = block_shift[:, :, None, :].astype(jnp.float32)
+    block_shift = shift_of_sequences(block_shift, groups)
     x = _run_blocks(config, model, x, y, embedding, block_shift, frozen_blocks)
 
-    return rearrange(
-        model.final(x, embedding),
-        "(b g) (v r c) (p q e) -> b (g v) (r p) (c q) e",
-        b=batch,
-        v=views // groups,
-        r=height // config.patch_size,
-        p=config.patch_size,
-        q=config.patch_size,
-    )
+    return unpatch(model.final(x, embedding), batch, views, height, config.patch_size)
 
 
 def _run_blocks(config, model, x, y, embedding, block_shift, frozen_blocks):
