@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from worlds import HELD_OUT, REPOSITORY, World, assert_same, command, leaves, load_config, run_command, stage_changes
@@ -310,7 +311,13 @@ def test_samples_are_put_into_tensorboard_and_change_nothing_of_the_training(wor
 
 def metrics_of(loss: float, finite: bool = True, in_a_row: int = 0) -> dict:
     buckets = {"bucket_loss": np.array([loss, 0, 3 * loss, 0]), "bucket_count": np.array([1, 0, 3, 0])}
-    return {"loss": loss, "gradient_norm": 2 * loss, **buckets, "finite": finite, "skipped_in_a_row": in_a_row}
+    return {
+        "loss": jnp.float32(loss),
+        "gradient_norm": 2 * loss,
+        **buckets,
+        "finite": finite,
+        "skipped_in_a_row": in_a_row,
+    }
 
 
 def test_averages_are_of_finite_steps_by_kind_and_every_step_is_written_once_and_late(tmp_path):
@@ -342,6 +349,39 @@ def test_averages_are_of_finite_steps_by_kind_and_every_step_is_written_once_and
     told = lines(tmp_path)
     assert [(line["step"], line["steps"]) for line in told] == [(4, 4), (5, 1), (6, 1)]
     assert told[0]["skipped"] == [{"step": 4, "records": [4]}]
+
+
+class Queued:
+    """A loss that the device has at a time of its own; the clock is the test's."""
+
+    def __init__(self, clock: list[float], at: float):
+        self.clock, self.at = clock, at
+
+    def is_ready(self) -> bool:
+        return self.clock[0] >= self.at
+
+    def __array__(self, *unused, **options):
+        self.clock[0] = max(self.clock[0], self.at)  # waits
+        return np.float32(1.0)
+
+
+@pytest.mark.parametrize("ahead", [0.0, 0.99])
+def test_rates_are_those_of_the_device_whether_python_waits_for_it_or_runs_ahead(tmp_path, monkeypatch, ahead):
+    """A step takes 2 s on the device; three intervals of two, then one step alone."""
+    clock = [0.0]
+    monkeypatch.setattr(monitoring.time, "perf_counter", lambda: clock[0])
+    monitor, run = monitor_of(tmp_path, jax.devices()[:1])
+    kind = run.stage.iterations[0]
+    with monitor:
+        for step in range(1, 8):
+            metrics = {**metrics_of(1.0), "loss": Queued(clock, 2.0 * step)}
+            clock[0] = max(clock[0], 2.0 * step * (1 - ahead))
+            monitor.record(step, kind, metrics, np.array([0]))
+            if step % 2 == 0:
+                monitor.flush()
+        monitor.flush(final=True)
+    assert [line["steps"] for line in lines(tmp_path)] == [2, 2, 2, 1]
+    assert [line["steps_per_second"] for line in lines(tmp_path)] == pytest.approx([0.5] * 4)
 
 
 def test_what_a_killed_run_wrote_too_much_or_by_half_is_dropped(tmp_path):

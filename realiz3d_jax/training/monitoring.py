@@ -82,6 +82,7 @@ class Monitor:
         self._current: list[tuple[int, str, dict[str, Any], np.ndarray]] = []
         self._waiting: list[tuple[int, str, dict[str, Any], np.ndarray]] = []
         self._since = time.perf_counter()
+        self._finished: float | None = None
 
     def __enter__(self) -> "Monitor":
         return self
@@ -93,20 +94,32 @@ class Monitor:
     def record(self, step: int, iteration: Iteration, metrics: dict[str, jax.Array], records: np.ndarray) -> None:
         """Takes a step's metrics, still on the device, and the numbers of the records that it saw."""
         self._current.append((step, iteration.name, metrics, records))
+        self._look()
 
     def flush(self, final: bool = False) -> dict[str, float] | None:
         """Ends an interval; writes the interval before it (and this one, if ``final``) and returns what it wrote last.
 
         Each step is written once, in the line of the interval that it belongs to.
         """
-        written = None
-        for steps in (self._waiting, self._current) if final else (self._waiting,):
-            if steps:
-                finished = jax.device_get(steps)  # waits for the device: so the clock shows when the interval ended
-                now = time.perf_counter()
-                written = self._write(finished, now - self._since)
-                self._since = now
-        self._waiting, self._current = ([] if final else self._current), []
+        written = self._end()
+        self._waiting, self._current = self._current, []
+        self._look()
+        return self._end() or written if final else written
+
+    def _look(self) -> None:
+        """Takes the time at which the device has finished the interval that waits; seen within a step of it."""
+        if self._waiting and self._finished is None and self._waiting[-1][2]["loss"].is_ready():
+            self._finished = time.perf_counter()
+
+    def _end(self) -> dict[str, float] | None:
+        """Writes the interval that waits; its seconds run from the end of the one before on the device to its own."""
+        if not self._waiting:
+            return None
+        self._look()
+        values = jax.device_get(self._waiting)
+        finished = self._finished or time.perf_counter()
+        written = self._write(values, finished - self._since)
+        self._since, self._finished, self._waiting = finished, None, []
         return written
 
     def image(self, name: str, image: np.ndarray, step: int) -> None:
