@@ -5,6 +5,7 @@ time, and this halves it (measured: 22 s of CPU time for one training step, 9.5 
 """
 
 import os
+import pathlib
 import tempfile
 
 os.environ["XLA_FLAGS"] = " ".join(
@@ -17,10 +18,20 @@ os.environ["XLA_FLAGS"] = " ".join(
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "realiz3d_jax_test_cache"))
 
+import parity
 import pytest
 from flax import nnx
 
 nnx.set_graph_mode(False)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints how far the run's figures are from the references', and writes them where that is asked for."""
+    if parity.rows:
+        terminalreporter.section("parity")
+        terminalreporter.write_line("\n".join(parity.lines()))
+    if parity.TABLE_VARIABLE in os.environ:
+        pathlib.Path(os.environ[parity.TABLE_VARIABLE]).write_text(parity.document())
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import diffusers
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import pytest
 import torch
 
@@ -51,10 +52,6 @@ def exact_denoiser(schedule: Schedule):
     return lambda x, timestep, index: exact_epsilon(x, table[timestep])
 
 
-def relative_error(ours, reference) -> float:
-    return float(np.max(np.abs(ours - reference)) / np.max(np.abs(reference)))
-
-
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("steps", [1, 50])
@@ -75,7 +72,8 @@ def test_ddim_equals_diffusers_on_the_same_predictions_and_noise(eta: float, spa
         fresh = jax.random.normal(jax.random.fold_in(key, index), noise.shape)
         epsilon = torch.from_numpy(np.array(epsilons[index]))
         x = reference.step(epsilon, timestep, x, eta=eta, variance_noise=torch.from_numpy(np.array(fresh))).prev_sample
-    assert relative_error(run(sampler, timesteps, epsilons, noise, key), x.numpy()) < 1e-5
+    what = f"sampler, {'DDIM' if eta == 0 else 'DDIM with fresh noise (eta 1)'}, steps={steps}"
+    parity.check(what, "diffusers DDIMScheduler", run(sampler, timesteps, epsilons, noise, key), x.numpy(), 1e-5)
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
@@ -93,7 +91,9 @@ def test_dpm_solver_equals_diffusers_on_the_same_predictions(spacing: str, steps
     x = torch.from_numpy(np.array(noise, np.float64))
     for index, timestep in enumerate(reference.timesteps):
         x = reference.step(torch.from_numpy(np.array(epsilons[index], np.float64)), timestep, x).prev_sample
-    assert relative_error(run(DPMSolverPP2M(), timesteps, epsilons, noise), x.numpy()) < 1e-5
+    found = run(DPMSolverPP2M(), timesteps, epsilons, noise)
+    what = f"sampler, DPM-Solver++ 2M, steps={steps}"
+    parity.check(what, "diffusers DPMSolverMultistepScheduler", found, x.numpy(), 1e-5)
 
 
 def exact_sigmas(timesteps: np.ndarray) -> torch.Tensor:
