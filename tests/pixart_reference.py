@@ -1,6 +1,7 @@
-"""The reference transformer of diffusers, at random weights."""
+"""The reference transformer of diffusers, at random weights, and ours as it is called beside it."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from diffusers import PixArtTransformer2DModel
@@ -34,11 +35,19 @@ def make_reference(config: DiTConfig, seed: int) -> PixArtTransformer2DModel:
         use_additional_conditions=config.size_conditions > 0,
     ).eval()
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            spread = 0.2 if parameter.ndim == 1 else (parameter[0].numel() if parameter.ndim > 1 else 1) ** -0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
+    for parameter in model.requires_grad_(False).parameters():
+        spread = 0.2 if parameter.ndim == 1 else parameter[0].numel() ** -0.5
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
     return model
+
+
+def run_ours(config: DiTConfig, params: dict, latents, timestep, text, text_mask) -> jax.Array:
+    """Our output, float32[images, V, h, w, out_channels]: one caption and timestep an image of V views.
+
+    Args: latents [images, V, h, w, C], timestep [images], text [images, T, Ct], text_mask [images, T].
+    """
+    conditions = [jnp.asarray(array)[:, None] for array in (timestep, text, text_mask)]
+    return dit.apply(config, params, latents, *conditions)
 
 
 def run_reference(
@@ -50,17 +59,29 @@ def run_reference(
         cotangent as the output.
     """
     inputs = torch.tensor(latents.transpose(0, 3, 1, 2).copy(), requires_grad=True)
-    height, width = latents.shape[1:3]
+    output = _forward(model, inputs, timestep, text, text_mask)
+    (output * torch.tensor(cotangent.transpose(0, 3, 1, 2).copy())).sum().backward()
+    return output.detach().numpy().transpose(0, 2, 3, 1), inputs.grad.numpy().transpose(0, 2, 3, 1)
+
+
+def predict_reference(model: PixArtTransformer2DModel, latents, timestep, text, text_mask) -> np.ndarray:
+    """The output alone."""
+    with torch.no_grad():
+        output = _forward(model, torch.tensor(latents.transpose(0, 3, 1, 2).copy()), timestep, text, text_mask)
+    return output.numpy().transpose(0, 2, 3, 1)
+
+
+def _forward(model, latents: torch.Tensor, timestep, text, text_mask) -> torch.Tensor:
+    """Of latents [images, C, h, w]."""
+    images, _, height, width = latents.shape
     size = {"resolution": None, "aspect_ratio": None}
     if model.use_additional_conditions:
-        pixels = torch.tensor([[8.0 * height, 8.0 * width]]).repeat(len(latents), 1)
+        pixels = torch.tensor([[8.0 * height, 8.0 * width]]).repeat(images, 1)
         size = {"resolution": pixels, "aspect_ratio": pixels[:, :1] / pixels[:, 1:]}
-    output = model(
-        inputs,
+    return model(
+        latents,
         encoder_hidden_states=torch.tensor(text),
         timestep=torch.tensor(timestep),
         encoder_attention_mask=torch.tensor(text_mask.astype(np.float32)),
         added_cond_kwargs=size,
     ).sample
-    (output * torch.tensor(cotangent.transpose(0, 3, 1, 2).copy())).sum().backward()
-    return output.detach().numpy().transpose(0, 2, 3, 1), inputs.grad.numpy().transpose(0, 2, 3, 1)
