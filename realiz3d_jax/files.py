@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+import safetensors
+
 from realiz3d_jax.errors import UserError
 
 
@@ -43,6 +45,23 @@ def writable_directory(path: str | os.PathLike[str]) -> pathlib.Path:
             "Choose another directory or mend its permissions."
         ) from error
     return path
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str], size: int) -> Iterator[None]:
+    """Around a block that does nothing but write ``size`` bytes to ``path``.
+
+    Raises:
+      UserError: the system would not take them: the disk is full, or a limit on the size of files or a quota is reached.
+    """
+    try:
+        yield
+    except (OSError, safetensors.SafetensorError) as error:
+        there = next(folder for folder in pathlib.Path(path).parents if folder.exists())
+        raise UserError(
+            f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}); expected room for {size:,} bytes, "
+            f"found {shutil.disk_usage(there).free:,} free. Make room, raise the limit or choose another folder."
+        ) from error
 
 
 @contextlib.contextmanager

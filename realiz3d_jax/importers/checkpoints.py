@@ -1,4 +1,4 @@
-"""Reading other projects' checkpoints tensor by tensor: safetensors, sharded safetensors, and PyTorch's ``.pth``.
+"""Checkpoints tensor by tensor: safetensors, sharded safetensors, and PyTorch's ``.pth`` are read, safetensors are written.
 
 No PyTorch is needed. Nothing of a ``.pth`` is executed: its pickle may name tensors and containers only.
 """
@@ -22,6 +22,7 @@ from realiz3d_jax.errors import UserError
 
 INDEX = ".safetensors.index.json"
 
+_SAFETENSORS_DTYPES = {np.dtype(np.float32): "F32", np.dtype(ml_dtypes.bfloat16): "BF16"}
 _TORCH_DTYPES = {
     "FloatStorage": np.dtype(np.float32),
     "HalfStorage": np.dtype(np.float16),
@@ -64,6 +65,32 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Iterator[Tensors]:
             yield _pth(path, stack)
 
 
+def write_safetensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Writes tensors, float32 or bfloat16, which may be views of any strides: no more than one is copied at a time.
+
+    The format is that of github.com/huggingface/safetensors (README, "Format"), whose own writer wants all of them contiguous.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        dtype = _SAFETENSORS_DTYPES[tensor.dtype]
+        header[name] = {"dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(as_bytes(tensor))
+
+
+def as_bytes(array: np.ndarray) -> np.ndarray:
+    """The bytes of an array, uint8[n]; only what is not contiguous is copied."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
 def _find(path: pathlib.Path) -> pathlib.Path:
     if path.is_file():
         return path
@@ -101,7 +128,18 @@ def _safetensors(path: pathlib.Path, files: Mapping[Any, pathlib.Path], stack: c
             ) from error
         for name in opened.keys():  # noqa: SIM118 (not a mapping)
             shapes[name], owners[name] = tuple(opened.get_slice(name).get_shape()), opened
-    return Tensors(path, shapes, lambda name: owners[name].get_tensor(name))
+
+    def read(name: str) -> np.ndarray:
+        try:
+            return owners[name].get_tensor(name)
+        except (AttributeError, TypeError, safetensors.SafetensorError) as error:
+            dtype = owners[name].get_slice(name).get_dtype()
+            raise UserError(
+                f"{path}: {name} is of {dtype}, which NumPy does not know; expected floats of 16 bits or more. "
+                "Quantised weights cannot be converted; fetch the full ones."
+            ) from error
+
+    return Tensors(path, shapes, read)
 
 
 @dataclasses.dataclass(frozen=True)

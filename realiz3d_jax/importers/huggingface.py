@@ -8,14 +8,16 @@ import hashlib
 import json
 import os
 import pathlib
+import textwrap
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+import huggingface_hub
+import huggingface_hub.errors as hub_errors
 import jax
 import ml_dtypes
 import numpy as np
-import safetensors.numpy
 
 from realiz3d_jax import files
 from realiz3d_jax.errors import UserError
@@ -31,6 +33,18 @@ IMPORTERS: dict[type, ModuleType] = {DiTConfig: pixart, MMDiTConfig: sd3, VAECon
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 """What diffusers calls the file of a model."""
+SHIFTS = "domain_shifts.safetensors"
+"""What lies beside it if a model has domains or viewpoints, see ``export_transformer``."""
+
+KINDS: dict[str, tuple[type, ...]] = {
+    "transformer": (DiTConfig, MMDiTConfig),
+    "vae": (VAEConfig,),
+    "text_encoder": (T5Config,),
+}
+"""Folder of a pipeline -> our config's class of the models that it may hold."""
+TOKENIZER = "tokenizer"
+_TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
+"""Either is a whole T5 tokenizer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +73,7 @@ def import_model(source: str | os.PathLike[str], dtype: str, config: Any = None)
     Raises:
       UserError: it is missing, damaged, or of another model.
     """
-    config = config or _config(pathlib.Path(source))
+    config = config or read_config(source)
     importer = IMPORTERS[type(config)]
     like = jax.eval_shape(lambda: importer.init(config, jax.random.key(0)))
     with checkpoints.open_checkpoint(source) as tensors:
@@ -75,22 +89,112 @@ def checksum(params: mapping.Params) -> str:
     """SHA-256 of all numbers, in the order of their paths."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
-        digest.update(np.ascontiguousarray(leaf).view(np.uint8))
+        digest.update(checkpoints.as_bytes(leaf))
     return digest.hexdigest()
 
 
-def export_transformer(output: str | os.PathLike[str], config: DiTConfig, params: mapping.Params) -> pathlib.Path:
-    """Writes a trained transformer as a folder that diffusers loads; returns it."""
-    with files.new_directory(output) as new:
-        table = pixart.rules(config)
-        tensors = dict(mapping.export_params(table, params))
-        (new / "config.json").write_text(json.dumps(pixart.json_of(config), indent=2) + "\n")
-        safetensors.numpy.save_file(tensors, new / WEIGHTS, {"format": "pt"})
-    return pathlib.Path(output)
+def find_parts(source: str | os.PathLike[str]) -> dict[str, Any]:
+    """Our configs of the models in a pipeline's folder, by ``KINDS``; nothing but their ``config.json`` is read.
+
+    Raises:
+      UserError: there is none, one is of another kind of model, or a text encoder lacks its tokenizer.
+    """
+    source = pathlib.Path(source)
+    configs = {part: read_config(source / part) for part in KINDS if (source / part).is_dir()}
+    if not configs:
+        found = ", ".join(sorted(path.name for path in source.iterdir())) if source.is_dir() else "no such folder"
+        raise UserError(
+            f"{source}: found {found or 'nothing'}; expected the folder of a pipeline, with {', '.join(KINDS)} or some of them."
+        )
+    for part, config in configs.items():
+        if not isinstance(config, KINDS[part]):
+            classes = ", ".join(IMPORTERS[kind].CLASSES[0] for kind in KINDS[part])
+            raise UserError(
+                f"{source / part / 'config.json'}: is of a {IMPORTERS[type(config)].CLASSES[0]}; expected {classes}. "
+                "Is it another part's folder?"
+            )
+    tokenizer = source / TOKENIZER
+    if "text_encoder" in configs and not any((tokenizer / name).is_file() for name in _TOKENIZER_FILES):
+        raise UserError(
+            f"{tokenizer}: found no tokenizer; expected {' or '.join(_TOKENIZER_FILES)}, without which the text encoder beside "
+            "it cannot be used. Fetch that folder of the same repository, too."
+        )
+    return configs
 
 
-def _config(folder: pathlib.Path) -> Any:
-    path = folder / "config.json"
+def download(repository: str) -> pathlib.Path:
+    """Fetches what ``find_parts`` reads of a repository of the Hugging Face Hub into the cache of ``huggingface_hub``.
+
+    Returns: the folder.
+    Raises: UserError if there is no network or no such repository, or its licence has not been accepted.
+    """
+    wanted = [f"{part}/{kind}" for part in KINDS for kind in ("*.json", "*.safetensors")] + [f"{TOKENIZER}/*"]
+    try:
+        return pathlib.Path(
+            huggingface_hub.snapshot_download(
+                repository, allow_patterns=wanted, ignore_patterns=["*.fp16.*", "*.non_ema.*"]
+            )
+        )
+    except hub_errors.GatedRepoError as error:
+        mend = f"Accept its licence at https://huggingface.co/{repository}, run 'hf auth login' and try again."
+        reason, cause = "its licence has not been accepted by you, or you are not logged in", error
+    except (hub_errors.RepositoryNotFoundError, hub_errors.HFValidationError) as error:
+        mend = "Mend the name (OWNER/NAME), or run 'hf auth login' if the repository is private."
+        reason, cause = "the Hub has no such repository", error
+    except Exception as error:  # of the network, the disk and the server, of many kinds
+        mend = "Try again, or fetch it where there is a network and give its folder as --source."
+        reason, cause = f"cannot be fetched ({type(error).__name__}: {textwrap.shorten(str(error), 160)})", error
+    raise UserError(f"{repository}: {reason}. {mend}") from cause
+
+
+def export_transformer(
+    output: str | os.PathLike[str],
+    config: Any,
+    params: mapping.Params,
+    *,
+    control_kernel: np.ndarray | None = None,
+    extras: Mapping[str, np.ndarray] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> pathlib.Path:
+    """Writes a trained transformer as a folder that diffusers loads: ``config.json`` and ``WEIGHTS``.
+
+    Args:
+      config: of any importer with ``json_of``.
+      control_kernel: float[e p p, D], of control maps of e channels ("texture" in ``models.control``). The patch convolution
+        is written for C + e input channels, which ``in_channels`` says: it takes noisy latents and encoded maps, concatenated.
+      extras: written beside it as ``SHIFTS``. ``shifts`` float32[2, L, D] is what the domains, synthetic and real, add to
+        all (image) tokens before each block; ``views`` float32[4, D] what the four viewpoints add to embedded patches.
+      facts: into the metadata of the files.
+
+    Returns: the folder, which appears in one step.
+    Raises: UserError if it cannot be written.
+    """
+    importer, output = IMPORTERS[type(config)], pathlib.Path(output)
+    values = importer.json_of(config)
+    if control_kernel is not None:
+        patch = params["patch_embedding"]
+        values["in_channels"] += control_kernel.shape[0] // config.patch_size**2
+        # Input channels are the outermost part of the kernel's rows, so more rows are more channels.
+        kernel = np.concatenate([patch["kernel"], control_kernel])
+        params = {**params, "patch_embedding": {**patch, "kernel": kernel}}
+    tensors = mapping.export_params(importer.rules(config), params)
+    metadata = {"format": "pt", "facts": json.dumps(facts or {})}
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    with files.new_directory(output) as new, files.writing(output / WEIGHTS, size):
+        (new / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+        checkpoints.write_safetensors(new / WEIGHTS, tensors, metadata)
+        if extras:
+            checkpoints.write_safetensors(new / SHIFTS, extras, metadata)
+    return output
+
+
+def read_config(folder: str | os.PathLike[str]) -> Any:
+    """Our config of the model in a folder, by its ``config.json``.
+
+    Raises:
+      UserError: it is missing, damaged, or of a model that is not imported.
+    """
+    path = pathlib.Path(folder) / "config.json"
     try:
         values: Mapping[str, Any] = json.loads(path.read_text())
         found = values.get("_class_name") or (values.get("architectures") or ["nothing"])[0]

@@ -1,15 +1,17 @@
 """From another project's tensors to this one's arrays and back, by one table of rules for a model.
 
-A rule names one of our arrays, the tensors that it is made of, and an einops pattern between them. Patterns run both ways and
-only move numbers, so importing and exporting is bit-exact. All that is wrong with a checkpoint is told in one error.
+A rule names one of our arrays, the tensors that it is made of, and an einops pattern between them. A pattern only moves
+numbers, so one view of our array serves both ways: what is imported is written through it, what is exported is read through it.
+No number changes and nothing is held twice. All that is wrong with a checkpoint is told in one error.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import einops
 import jax
+import ml_dtypes
 import numpy as np
 
 from realiz3d_jax.errors import UserError
@@ -17,6 +19,9 @@ from realiz3d_jax.errors import UserError
 Params = dict[str, Any]
 
 _LAYER = "{layer}"
+
+_FLOATS = tuple(np.dtype(kind) for kind in (np.float32, np.float16, np.float64, ml_dtypes.bfloat16))
+_LISTED = 12
 
 SAME = ""
 LINEAR = "outputs inputs -> inputs outputs"
@@ -48,13 +53,8 @@ class Rule:
         """The tensors of one layer."""
         return [name.replace(_LAYER, str(layer)) for name in self.theirs]
 
-    def to_ours(self, tensors: Sequence[np.ndarray]) -> np.ndarray:
-        """Our array of one layer."""
-        given = list(tensors) if len(tensors) > 1 else tensors[0]
-        return einops.rearrange(given, self.pattern, **self.sizes) if self.pattern else given
-
     def to_theirs(self, array: np.ndarray) -> list[np.ndarray]:
-        """The tensors of one layer."""
+        """The tensors of one layer, as views of ours; every pattern of a table permits that."""
         if self.pattern:
             theirs, ours = self.pattern.split("->")
             array = einops.rearrange(array, f"{ours} -> {theirs}", **self.sizes)
@@ -78,7 +78,7 @@ def import_params(
     dtype: np.dtype,
     ignored: Sequence[str] = (),
 ) -> Params:
-    """Our parameters from their tensors; holds no more than all of ours and the tensors of one rule and layer.
+    """Our parameters from their tensors; holds no more than all of ours and one of theirs.
 
     Args:
       where: what is read, for messages.
@@ -89,10 +89,10 @@ def import_params(
       ignored: tensors that may be there and say nothing.
 
     Raises:
-      UserError: tensors are missing, surplus or of another shape; the message lists every one.
+      UserError: tensors are missing, surplus, of another shape (all such are counted and the first are named), or no floats.
     """
     rules = list(rules)
-    targets = _flatten(like)
+    targets = flatten(like)
     _check_table(rules, targets)
     problems, used = [], set(ignored)
     for rule in rules:
@@ -108,7 +108,7 @@ def import_params(
                     problems.append(f"{name} is {list(shapes[name])}; expected {list(shape)}")
     problems += [f"{name} {list(shapes[name])} is surplus" for name in shapes if name not in used]
     if problems:
-        listed = "\n  ".join(problems)
+        listed = "\n  ".join(problems[:_LISTED] + ["and so on"] * (len(problems) > _LISTED))
         raise UserError(
             f"{where}: {len(problems)} tensors are not those of this model; is it another checkpoint or preset?\n  {listed}"
         )
@@ -117,26 +117,44 @@ def import_params(
         target = targets[rule.ours]
         array = made[rule.ours] = np.empty(target.shape, dtype)
         for layer in _layers(rule, target):
-            array[layer if rule.stacked else ...] = rule.to_ours([read(name) for name in rule.names(layer)])
+            views = rule.to_theirs(array[layer] if rule.stacked else array)
+            for name, view in zip(rule.names(layer), views, strict=True):
+                view[...] = _floats(where, name, read(name))
     return jax.tree.unflatten(jax.tree.structure(like), [made[path] for path in targets])
 
 
-def export_params(rules: Iterable[Rule], params: Params) -> Iterator[tuple[str, np.ndarray]]:
-    """Their tensors, by name, from our parameters: the inverse of ``import_params``."""
-    rules, arrays = list(rules), _flatten(params)
+def export_params(rules: Iterable[Rule], params: Params) -> dict[str, np.ndarray]:
+    """Their tensors, by name, as views of our parameters: the inverse of ``import_params``, without memory of its own.
+
+    Args:
+      params: NumPy arrays, or arrays of one device.
+    """
+    rules, arrays = list(rules), flatten(params)
     _check_table(rules, arrays)
+    tensors = {}
     for rule in rules:
-        array = arrays[rule.ours]
+        array = np.asarray(arrays[rule.ours])
         for layer in _layers(rule, array):
-            tensors = rule.to_theirs(np.asarray(array[layer] if rule.stacked else array))
-            yield from zip(rule.names(layer), map(np.ascontiguousarray, tensors), strict=True)
+            parts = rule.to_theirs(array[layer] if rule.stacked else array)
+            tensors.update(zip(rule.names(layer), parts, strict=True))
+    return tensors
+
+
+def _floats(where: str, name: str, tensor: np.ndarray) -> np.ndarray:
+    if tensor.dtype not in _FLOATS:
+        raise UserError(
+            f"{where}: {name} is of {tensor.dtype}; expected {', '.join(map(str, _FLOATS))}. "
+            "Quantised weights cannot be converted; fetch the full ones."
+        )
+    return tensor
 
 
 def _layers(rule: Rule, target: Any) -> range:
     return range(target.shape[0] if rule.stacked else 1)
 
 
-def _flatten(params: Params) -> dict[str, Any]:
+def flatten(params: Params) -> dict[str, Any]:
+    """The leaves by their path, "/" between keys, in the order of JAX."""
     flat = jax.tree_util.tree_flatten_with_path(params)[0]
     return {"/".join(str(key.key) for key in path): leaf for path, leaf in flat}
 

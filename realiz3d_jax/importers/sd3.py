@@ -46,6 +46,24 @@ def config_of(values: Mapping[str, Any]) -> MMDiTConfig:
     )
 
 
+def json_of(config: MMDiTConfig) -> dict[str, Any]:
+    """The ``config.json`` that makes diffusers build this transformer: the inverse of ``config_of``."""
+    return {
+        "_class_name": CLASSES[0],
+        "num_attention_heads": config.heads,
+        "attention_head_dim": config.width // config.heads,
+        "num_layers": config.depth,
+        "patch_size": config.patch_size,
+        "in_channels": config.in_channels,
+        "out_channels": config.in_channels,
+        "joint_attention_dim": config.text_channels,
+        "caption_projection_dim": config.width,
+        "pooled_projection_dim": config.pooled_channels,
+        "sample_size": config.base_size * config.patch_size,
+        "pos_embed_max_size": config.max_size,
+    }
+
+
 def rules(config: MMDiTConfig, names: Iterable[str] = ()) -> list[Rule]:
     """The table of a transformer."""
     del names

@@ -1,0 +1,114 @@
+"""Converted autoencoders and text encoders: one ``.safetensors`` each, of our arrays.
+
+Tensors are named by their path, "/" between keys; the metadata holds ``config`` (JSON, with the class' name as ``class``) and
+``facts`` (JSON: the command, the source, the SHA-256 of the numbers). Converted transformers are releases instead.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import safetensors
+
+from realiz3d_jax import files
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.importers import checkpoints, mapping
+from realiz3d_jax.importers.huggingface import IMPORTERS, Imported
+
+_CLASSES = {kind.__name__: kind for kind in IMPORTERS}
+_MEND = "Make it with python -m realiz3d_jax.convert --source."
+
+
+def write(path: str | os.PathLike[str], config: Any, params: mapping.Params, facts: dict[str, Any]) -> None:
+    """Writes a model in one step; ``params`` are NumPy arrays, float32 or bfloat16."""
+    values = {"class": type(config).__name__, **dataclasses.asdict(config)}
+    with files.new_file(path) as new:
+        checkpoints.write_safetensors(
+            new, mapping.flatten(params), {"config": json.dumps(values), "facts": json.dumps(facts)}
+        )
+
+
+def read_config(path: str | os.PathLike[str]) -> Any:
+    """The config of a converted model; only the file's header is read.
+
+    Raises:
+      UserError: the file is missing, truncated, or not a converted model.
+    """
+    with _open(path) as file:
+        return _config(path, file)
+
+
+def read(path: str | os.PathLike[str], kind: type) -> Imported:
+    """Reads a converted model into NumPy arrays of the dtype that it was written in.
+
+    Args:
+      kind: the class that its config must have.
+
+    Raises:
+      UserError: the file is missing, truncated, not a converted model, or one of another kind.
+    """
+    with _open(path) as file:
+        config = _config(path, file)
+        if not isinstance(config, kind):
+            raise UserError(f"{path}: holds a model of {type(config).__name__}; expected {kind.__name__}. {_MEND}")
+        names = set(file.keys())
+        if different := sorted(names ^ set(mapping.flatten(_like(config)))):
+            found = "found" if different[0] in names else "missing"
+            raise UserError(
+                f"{path}: {different[0]} is {found}; expected the arrays of this version's {kind.__name__}. {_MEND}"
+            )
+        leaves = [file.get_tensor(name) for name in mapping.flatten(_like(config))]
+        facts = json.loads(file.metadata()["facts"])
+    return Imported(config, jax.tree.unflatten(jax.tree.structure(_like(config)), leaves), facts)
+
+
+def checksum_on_disk(path: str | os.PathLike[str], config: Any, prefix: str = "") -> str:
+    """``huggingface.checksum`` of what a file holds, read one array at a time.
+
+    Args:
+      config: of the model in it.
+      prefix: of the arrays' names: none, or a release's partition and "/".
+
+    Raises:
+      UserError: the file is missing or truncated.
+    """
+    digest = hashlib.sha256()
+    with _open(path) as file:
+        for name in mapping.flatten(_like(config)):
+            digest.update(checkpoints.as_bytes(file.get_tensor(prefix + name)))
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _open(path: str | os.PathLike[str]) -> Iterator[Any]:
+    try:
+        file = safetensors.safe_open(path, framework="numpy")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file; expected a converted model (.safetensors). {_MEND}") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(
+            f"{path}: cannot be read as safetensors ({error}); it is truncated or damaged. {_MEND}"
+        ) from error
+    with file:
+        yield file
+
+
+def _config(path: str | os.PathLike[str], file: Any) -> Any:
+    try:
+        values = json.loads((file.metadata() or {})["config"])
+        kind = _CLASSES[values.pop("class")]
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: is no converted model of this version ({type(error).__name__}: {error}); "
+            f"expected its config in the metadata. {_MEND}"
+        ) from error
+
+
+def _like(config: Any) -> mapping.Params:
+    return jax.eval_shape(lambda: IMPORTERS[type(config)].init(config, jax.random.key(0)))
