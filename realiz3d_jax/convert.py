@@ -1,36 +1,201 @@
-"""Makes a release of a run: ``python -m realiz3d_jax.convert --workdir runs/stage2 --output model.safetensors``.
+"""Models in and out: other projects' weights become ours, a run becomes one file, a backbone goes back to diffusers.
 
-A release holds the partitions that sampling needs (averaged where they were trained), the run's config and how it was made.
+    python -m realiz3d_jax.convert --source DIR --output DIR      a pipeline's folder in the Hugging Face layout; or its .pth
+    python -m realiz3d_jax.convert --hub OWNER/NAME --output DIR  the same, fetched first
+    python -m realiz3d_jax.convert --workdir RUN --output FILE    a release: what sampling needs of a run, and how it was made
+    python -m realiz3d_jax.convert --workdir RUN --export DIR     the trained backbone, for diffusers
+
+The first two make ``transformer.safetensors`` (a release), ``vae.safetensors``, ``text_encoder.safetensors`` (see
+``importers.converted``) and ``tokenizer/``, of those that are there. No more than one model and one tensor are in memory.
 """
 
 import dataclasses
 import json
 import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
 
 import jax
+import numpy as np
+import rich.console
+import rich.table
 from absl import flags
 
 from realiz3d_jax import errors, files
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.importers import converted, huggingface
+from realiz3d_jax.models import control
+from realiz3d_jax.models.dit import DiTConfig
+from realiz3d_jax.models.presets import PIXART
 from realiz3d_jax.reporting.inputs import read_figures
-from realiz3d_jax.training import checkpoint, platform, release
-from realiz3d_jax.training.config import DataConfig, InitConfig
+from realiz3d_jax.training import checkpoint, platform, release, setup, sharding
+from realiz3d_jax.training.config import DataConfig, InitConfig, MeshConfig, TrainConfig
 from realiz3d_jax.training.pretrained import open_model
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run of realiz3d_jax.train.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "The .safetensors to write.", required=True)
+_SOURCE = flags.DEFINE_string(
+    "source", None, "A pipeline's folder in the Hugging Face layout, or PixArt's original .pth."
+)
+_HUB = flags.DEFINE_string("hub", None, "The same as a repository of the Hugging Face Hub: OWNER/NAME.")
+_PRESET = flags.DEFINE_enum("preset", None, list(PIXART), "Which transformer --source is, if it is a file.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", list(huggingface.DTYPES), "What converted numbers are kept in.")
+_VERIFY = flags.DEFINE_bool("verify", False, "Read what was converted again, and compare checksums.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "A run of realiz3d_jax.train; for --export, a release does as well.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "The .safetensors to write of --workdir, or the folder of --source or --hub."
+)
+_EXPORT = flags.DEFINE_string("export", None, "The folder to write for diffusers: config.json and weights.")
 _METRICS = flags.DEFINE_string(
     "metrics", None, "The metrics.json of realiz3d_jax.evaluate of samples of the run, for the release's facts."
 )
 _COMMAND = flags.DEFINE_string("command", "", "The command that made the run, for the release's facts.")
+
+_USES: dict[str, tuple[set[str], set[str]]] = {
+    "source": ({"output"}, {"preset", "dtype", "verify"}),
+    "hub": ({"output"}, {"dtype", "verify"}),
+    "export": ({"workdir"}, set()),
+    "workdir": ({"output"}, {"metrics", "command"}),
+}
+"""What the command is used for, by the flag that says so: the flags it needs, and those it can have."""
 
 
 def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
+    use = _find_use()
     platform.start()
-    workdir, output = pathlib.Path(_WORKDIR.value), pathlib.Path(_OUTPUT.value)
+    if use == "workdir":
+        _release(pathlib.Path(_WORKDIR.value), pathlib.Path(_OUTPUT.value))
+    elif use == "export":
+        _export(pathlib.Path(_WORKDIR.value), pathlib.Path(_EXPORT.value))
+    elif use == "hub":
+        _convert(
+            huggingface.download(_HUB.value), pathlib.Path(_OUTPUT.value), f"{converted.COMMAND} --hub {_HUB.value}"
+        )
+    else:
+        source = pathlib.Path(_SOURCE.value)
+        _convert(source, pathlib.Path(_OUTPUT.value), f"{converted.COMMAND} --source {source.name}")
+
+
+def _find_use() -> str:
+    known = {name for use, (needed, possible) in _USES.items() for name in {use} | needed | possible}
+    given = {name for name in known if flags.FLAGS[name].present}
+    use = next((use for use in _USES if use in given), None)
+    if use is None:
+        raise UserError(f"nothing to convert; give one of {', '.join(f'--{use}' for use in _USES)}.")
+    needed, possible = _USES[use]
+    if missing := sorted(needed - given):
+        raise UserError(f"--{use} needs --{missing[0]}.")
+    if surplus := sorted(given - needed - possible - {use}):
+        raise UserError(f"--{use} does not go with --{surplus[0]}; it takes {', '.join(sorted(needed | possible))}.")
+    return use
+
+
+# From other projects
+
+
+def _convert(source: pathlib.Path, output: pathlib.Path, command: str) -> None:
+    """Converts a pipeline, all of it or nothing."""
+    if source.is_file() == (_PRESET.value is None):
+        raise UserError(
+            f"--source {source}: a file needs --preset to say which model it is, and a folder says so itself."
+        )
+    parts = {"transformer": PIXART[_PRESET.value]} if source.is_file() else huggingface.find_parts(source)
+    replaced = converted.is_replaceable(output)
+    files.writable_directory(output.parent)
+    table = rich.table.Table(title=str(output))
+    for name in ("part", "model", "tensors", "parameters", "dtype", "bytes", "SHA-256"):
+        table.add_column(name, justify="left" if name in ("part", "model", "SHA-256") else "right", overflow="fold")
+    with files.new_directory(output) as new:
+        for part, config in parts.items():
+            path = source if source.is_file() else source / part
+            table.add_row(part, *_convert_part(path, config, new / f"{part}.safetensors", output, command))
+        if (source / huggingface.TOKENIZER).is_dir():
+            huggingface.copy_tokenizer(source, new, output)
+    rich.console.Console(width=None if sys.stdout.isatty() else 160).print(table)
+    print(
+        f"{output}: {'replaced what this command had made there' if replaced else 'made'}"
+        + _VERIFY.value * ", verified"
+    )
+
+
+def _convert_part(
+    source: pathlib.Path, config: Any, path: pathlib.Path, output: pathlib.Path, command: str
+) -> tuple[str, ...]:
+    """Converts one model to ``path``, which will lie in ``output``; returns its row of the table."""
+    imported = huggingface.import_model(source, _DTYPE.value, config)
+    leaves, facts = jax.tree.leaves(imported.params), {"command": command, **imported.facts}
+    is_release = path.stem == "transformer"
+    with files.writing(output / path.name, sum(leaf.nbytes for leaf in leaves)):
+        if is_release:
+            params = {"backbone": imported.params}
+            release.write(path, release.Release(params, _base_config(config), {"seed": 0, "step": 0, **facts}))
+        else:
+            converted.write(path, config, imported.params, facts)
+    expected = facts["parameters_sha256"]
+    if _VERIFY.value and (found := converted.checksum_on_disk(path, config, "backbone/" * is_release)) != expected:
+        raise UserError(
+            f"{output / path.name}: the file has SHA-256 {found}; expected {expected}, that of what was read. "
+            "The disk or the memory is faulty; convert again, elsewhere."
+        )
+    kind = huggingface.IMPORTERS[type(config)].CLASSES[0]
+    numbers = (f"{len(leaves):,}", f"{facts['parameters']:,}", _DTYPE.value, f"{path.stat().st_size:,}")
+    return kind, *numbers, expected
+
+
+def _base_config(model: Any) -> TrainConfig:
+    """The config of a converted transformer's release: that of a base model from which a stage can start."""
+    text_channels = model.caption_channels if isinstance(model, DiTConfig) else model.text_channels
+    data = DataConfig(size=model.sample_size, text_channels=text_channels)
+    return TrainConfig("pretrain", workdir="", steps=1, model=model, method={"name": "pretraining"}, data=data)
+
+
+# To diffusers
+
+
+def _export(source: pathlib.Path, output: pathlib.Path) -> None:
+    """Writes the backbone of a run or a release as diffusers' files, and what the method adds beside it.
+
+    ``huggingface.export_transformer`` says what the files hold.
+    """
+    replaced = converted.is_replaceable(output)
+    config, params = _read(source)
+    model, extras = setup.make_model(config), {}
+    kernel = params["control"]["kernel"] if "control" in params and config.task == "texture" else None
+    if "control" in params and kernel is None:
+        extras["views"] = np.asarray(control.apply(config.task, config.model, params["control"], None)[0, :, 0])
+    if (shifts := model.method.shifts(params)) is not None:
+        extras["shifts"] = np.asarray(shifts)
+    files.writable_directory(output.parent)
+    facts = {"command": f"{converted.COMMAND} --export", "stage": config.stage, "task": config.task}
+    huggingface.export_transformer(
+        output, config.model, params["backbone"], control_kernel=kernel, extras=extras, facts=facts
+    )
+    print(
+        f"{output}: {'replaced' if replaced else 'made'}, {', '.join(sorted(path.name for path in output.iterdir()))}"
+    )
+
+
+def _read(source: pathlib.Path) -> tuple[TrainConfig, Mapping[str, Any]]:
+    """The config and the partitions, NumPy arrays, of a run or a release."""
+    if not source.exists():
+        raise UserError(f"{source}: there is no such workdir or release; name one that realiz3d_jax.train has written.")
+    config = release.read_config(source)
+    model = setup.make_model(config)
+    partitions = setup.find_stage(model, config.stage).partitions
+    like = jax.eval_shape(lambda: model.init(partitions, jax.random.key(0)))
+    if not source.is_file():
+        place = sharding.replicated(sharding.make_mesh(MeshConfig()))
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), like)
+    return config, jax.device_get(release.read_params(source, like))
+
+
+# Releases
+
+
+def _release(workdir: pathlib.Path, output: pathlib.Path) -> None:
+    """Writes a release: the partitions that sampling needs (averaged where they were trained), the config and the facts."""
     model = open_model(workdir)
     facts = {
         "command": _COMMAND.value or f"python -m realiz3d_jax.train, stage {model.config.stage}",

@@ -1,4 +1,4 @@
-"""Converted autoencoders and text encoders: one ``.safetensors`` each, of our arrays.
+"""What ``realiz3d_jax.convert`` makes: converted autoencoders and text encoders, one ``.safetensors`` each, and its folders.
 
 Tensors are named by their path, "/" between keys; the metadata holds ``config`` (JSON, with the class' name as ``class``) and
 ``facts`` (JSON: the command, the source, the SHA-256 of the numbers). Converted transformers are releases instead.
@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,10 +19,13 @@ import safetensors
 from realiz3d_jax import files
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.importers import checkpoints, mapping
-from realiz3d_jax.importers.huggingface import IMPORTERS, Imported
+from realiz3d_jax.importers.huggingface import IMPORTERS, TOKENIZER, Imported
+
+COMMAND = "python -m realiz3d_jax.convert"
+"""What the facts of everything that it makes begin with, by their ``command``."""
 
 _CLASSES = {kind.__name__: kind for kind in IMPORTERS}
-_MEND = "Make it with python -m realiz3d_jax.convert --source."
+_MEND = f"Make it with {COMMAND} --source."
 
 
 def write(path: str | os.PathLike[str], config: Any, params: mapping.Params, facts: dict[str, Any]) -> None:
@@ -82,6 +86,33 @@ def checksum_on_disk(path: str | os.PathLike[str], config: Any, prefix: str = ""
         for name in mapping.flatten(_like(config)):
             digest.update(checkpoints.as_bytes(file.get_tensor(prefix + name)))
     return digest.hexdigest()
+
+
+def is_replaceable(folder: str | os.PathLike[str]) -> bool:
+    """Whether ``folder`` is one that ``COMMAND`` made, by the facts of its files; False if nothing is there.
+
+    Raises:
+      UserError: something else is there.
+    """
+    folder = pathlib.Path(folder)
+    held = sorted(folder.iterdir()) if folder.is_dir() else []
+    weights = [path for path in held if path.suffix == ".safetensors"]
+    others = [path for path in held if path.name not in (TOKENIZER, "config.json") and path not in weights]
+    strange = others + [path for path in weights if not _is_ours(path)]
+    if strange or (held and not weights) or (folder.exists() and not folder.is_dir()):
+        raise UserError(
+            f"{folder}: found {(strange or held or [folder])[0].name}, expected nothing or what {COMMAND} made; only that is "
+            "replaced. Choose another folder or remove this one."
+        )
+    return bool(held)
+
+
+def _is_ours(path: pathlib.Path) -> bool:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return json.loads((file.metadata() or {})["facts"])["command"].startswith(COMMAND)
+    except (OSError, LookupError, ValueError, safetensors.SafetensorError):
+        return False
 
 
 @contextlib.contextmanager

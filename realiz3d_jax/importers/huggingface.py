@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import textwrap
 from collections.abc import Mapping
 from types import ModuleType
@@ -120,6 +121,15 @@ def find_parts(source: str | os.PathLike[str]) -> dict[str, Any]:
             "it cannot be used. Fetch that folder of the same repository, too."
         )
     return configs
+
+
+def copy_tokenizer(source: pathlib.Path, new: pathlib.Path, output: pathlib.Path) -> None:
+    """Copies the tokenizer's files of a pipeline into the folder ``new``, which errors call ``output``."""
+    found = [file for file in (source / TOKENIZER).iterdir() if file.is_file()]
+    with files.writing(output / TOKENIZER, sum(file.stat().st_size for file in found)):
+        (new / TOKENIZER).mkdir()
+        for file in found:
+            shutil.copyfile(file, new / TOKENIZER / file.name)
 
 
 def download(repository: str) -> pathlib.Path:

@@ -74,7 +74,7 @@ def read_params(source: str | os.PathLike[str], like: Params) -> Params:
     """Partitions of a release or of a workdir's newest checkpoint (averaged where they were trained).
 
     Args:
-      like: ``{partition: tree of ShapeDtypeStruct}``, with shardings.
+      like: ``{partition: tree of ShapeDtypeStruct}``, with shardings; what has none is left on the host if it is a release's.
 
     Raises:
       UserError: it lacks a partition, or a parameter is missing, surplus or of another shape.
@@ -86,7 +86,9 @@ def read_params(source: str | os.PathLike[str], like: Params) -> Params:
         raise UserError(f"{source}: has no partition {missing[0]!r}; it holds {', '.join(found)}.")
     checkpoint.check_shapes(source, found, like)
     return jax.tree.map(
-        lambda leaf, array: jax.device_put(array, leaf.sharding), like, {name: found[name] for name in like}
+        lambda leaf, array: array if leaf.sharding is None else jax.device_put(array, leaf.sharding),
+        like,
+        {name: found[name] for name in like},
     )
 
 
