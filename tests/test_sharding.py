@@ -1,5 +1,7 @@
 """One table says how every array lies on the devices, and any mesh computes what one device computes."""
 
+from functools import cache, partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,10 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.method import generate, interface
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.model import Model
+from realiz3d_jax.models import t5, vae
 from realiz3d_jax.models.presets import PIXART, PRESETS
+from realiz3d_jax.models.t5 import T5Config
+from realiz3d_jax.models.vae import VAEConfig
 from realiz3d_jax.training import setup, sharding
 from realiz3d_jax.training.config import MeshConfig
 from realiz3d_jax.training.optimizer import AdamState
@@ -80,15 +85,36 @@ def test_every_parameter_of_every_method_and_size_is_matched_by_exactly_one_rule
         assert replicated < 0.1 * sum(size for size, _ in backbone), "nine tenths of the backbone are split"
 
 
-def test_every_rule_is_needed_by_the_two_stages():
+def test_every_rule_is_needed_by_the_two_stages_and_the_frozen_models():
     used = set()
-    for path, _ in leaves_of_paths(shapes_of("realiz3d", "stage2")):
+    for path, _ in leaves_of_paths(shapes_of("realiz3d", "stage2") | frozen_shapes()):
         used |= {number for number, (pattern, _) in enumerate(sharding.RULES) if sharding.re.fullmatch(pattern, path)}
     assert used == set(range(len(sharding.RULES)))
 
 
+@cache
+def frozen_shapes():
+    """The text encoder and the autoencoder of PixArt."""
+    inits = {"text_encoder": partial(t5.init, T5Config()), "autoencoder": partial(vae.init, VAEConfig())}
+    return {name: jax.eval_shape(init, jax.random.key(0)) for name, init in inits.items()}
+
+
+def test_every_parameter_of_the_frozen_models_is_matched_by_one_rule_and_the_text_encoder_is_split():
+    shapes = frozen_shapes()
+    laid = sharding.params_sharding(shapes, sharding.make_mesh(MeshConfig(data=1, fsdp=8)))
+    assert jax.tree.structure(laid) == jax.tree.structure(shapes)
+    assert all(rule.is_fully_replicated for rule in jax.tree.leaves(laid["autoencoder"]))
+    encoder = list(zip(*map(jax.tree.leaves, (shapes["text_encoder"], laid["text_encoder"])), strict=True))
+    split = [(leaf, rule.spec.index("fsdp")) for leaf, rule in encoder if not rule.is_fully_replicated]
+    assert {leaf.shape[axis] for leaf, axis in split} == {T5Config().width, T5Config().hidden}, "only widths are split"
+    assert sum(leaf.size for leaf, _ in encoder) == 4_762_310_656
+    assert sum(leaf.size for leaf, _ in split) > 0.999 * 4_762_310_656
+
+
 def leaves_of_paths(tree) -> list[tuple[str, jax.ShapeDtypeStruct]]:
-    return [("/".join(key.key for key in path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    return [
+        ("/".join(str(key.key) for key in path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    ]
 
 
 @pytest.mark.parametrize("path", [("backbone", "blocks", "gate"), ("shifters", "scale"), ("adapter", "kernel")])

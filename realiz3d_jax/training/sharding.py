@@ -31,6 +31,12 @@ RULES: tuple[tuple[str, int | None], ...] = (
     (r"backbone/(blocks|final)/table", None),
     (r"control/kernel", None),
     (r"shifters/(left|right|embedding)", None),
+    (r"text_encoder/embedding/embedding", 1),  # [vocabulary, D]
+    (r"text_encoder/layers/query_key_value/kernel", 1),  # [L, D, 3, K, h]
+    (r"text_encoder/layers/attention_out/kernel", 3),  # [L, K, h, D]
+    (r"text_encoder/layers/mlp_(in|out)/kernel", 1),  # [L, D, 2, hidden], [L, hidden, D]
+    (r"text_encoder/(position_bias|(layers/(attention|mlp)_)?norm/scale)", None),
+    (r"autoencoder/.+", None),  # small beside the others
 )
 """(path, the axis that ``fsdp`` splits or None), matched against the whole path."""
 
