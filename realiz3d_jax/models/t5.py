@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding
 
 Params = dict[str, Any]
 
@@ -58,9 +59,20 @@ def init(config: T5Config, key: jax.Array) -> Params:
     return nnx.to_pure_dict(nnx.state(_Encoder(config, nnx.Rngs(params=key)), nnx.Param))
 
 
-def apply(config: T5Config, params: Params, tokens: jax.Array, mask: jax.Array) -> jax.Array:
-    """States float32[B, T, D] of tokens int32[B, T]; mask bool[B, T] is True for tokens that count."""
-    return nnx.merge(_graph(config), params)(tokens, mask)
+def apply(
+    config: T5Config, params: Params, tokens: jax.Array, mask: jax.Array, sharding: NamedSharding | None = None
+) -> jax.Array:
+    """The states of tokens.
+
+    Args:
+        tokens: int32[B, T].
+        mask: bool[B, T], True for tokens that count.
+        sharding: of the leading axis. Where parameters are split, too, it must be told: the states would else be split like the
+            embeddings that they begin with, by width, and every device would compute all of the batch.
+
+    Returns: float32[B, T, D].
+    """
+    return nnx.merge(_graph(config), params)(tokens, mask, sharding)
 
 
 def position_buckets(tokens: int, buckets: int, max_distance: int) -> np.ndarray:
@@ -127,10 +139,20 @@ class _Encoder(nnx.Module):
         self.layers = jax.vmap(lambda key: _Layer(config, nnx.Rngs(params=key)))(keys)
         self.norm = _Norm(config.width, jnp.float32)
 
-    def __call__(self, tokens, mask):
+    def __call__(self, tokens, mask, sharding):
         config = self.config
         buckets = position_buckets(tokens.shape[1], config.buckets, config.max_distance)
         bias = self.position_bias[...].astype(jnp.float32)[buckets].transpose(2, 0, 1)
         bias = bias + jnp.where(mask, 0.0, _MASKED)[:, None, None, :]
-        x, _ = jax.lax.scan(lambda x, layer: (layer(x, bias), None), self.embedding(tokens), self.layers)
+        x = self.embedding(tokens)
+        if sharding is not None:
+            x = jax.lax.with_sharding_constraint(x, sharding)
+
+        def step(x, index):
+            # XLA for CPUs slices bfloat16 as float32; without the barrier it converts all layers before the loop (XXL: 19 GB).
+            layers, index = jax.lax.optimization_barrier((self.layers, index))
+            layer = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), layers)
+            return layer(x, bias), None
+
+        x, _ = jax.lax.scan(step, x, jnp.arange(config.depth))
         return self.norm(x)
