@@ -1,0 +1,80 @@
+"""Captions become the states of T5's encoder, in batches of one shape."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.models import t5
+from realiz3d_jax.models.t5 import Params, T5Config
+from realiz3d_jax.models.tokenizer import Tokenizer
+
+
+class T5Encoder:
+    """A frozen text encoder; equal to itself alone.
+
+    Attributes:
+        channels: D of a state.
+        max_tokens: T: 120 for PixArt-alpha, 300 for PixArt-Sigma.
+        batch_size: captions that are encoded at once; fewer are filled up, so that one compilation serves all calls. In its
+            row of a batch a caption has the same states, bit for bit, whatever stands in the others.
+    """
+
+    def __init__(
+        self,
+        config: T5Config,
+        params: Params,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        batch_size: int = 8,
+        sharding: NamedSharding | None = None,
+    ):
+        """Keeps the parameters where they are.
+
+        Args:
+            params: as ``t5.init`` makes them, on the devices; bfloat16 halves them.
+            sharding: of a batch's leading axis, over the devices of ``params``, whose number must divide ``batch_size``; None
+                if there is one.
+
+        Raises: UserError if the tokenizer has tokens that the encoder has no embedding for.
+        """
+        if tokenizer.size > config.vocabulary:
+            raise UserError(
+                f"{tokenizer.folder}: has {tokenizer.size} tokens, expected at most {config.vocabulary}, for which the text "
+                "encoder has embeddings. Use the tokenizer of the same checkpoint."
+            )
+        self.channels = config.width
+        self.max_tokens = max_tokens
+        self.batch_size = batch_size
+        self._params = params
+        self._tokenizer = tokenizer
+        # Whole on every device at the end, so that each process of several can read all of it.
+        whole = NamedSharding(sharding.mesh, PartitionSpec()) if sharding else None
+        self._states = jax.jit(
+            functools.partial(_states, config, sharding), in_shardings=(None, sharding, sharding), out_shardings=whole
+        )
+
+    def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
+        """The states of n captions; those of [""] are the null text.
+
+        Captions are taken as they are. (PixArt's public pipelines put them into lower case and strip them first.)
+
+        Returns: "states": float32[n, T, D], 0 behind </s>; "mask": bool[n, T], True up to </s>.
+        """
+        filling = [""] * (-len(captions) % self.batch_size)
+        tokens, mask = self._tokenizer.encode([*captions, *filling], self.max_tokens)
+        states = np.empty((*tokens.shape, self.channels), np.float32)
+        for start in range(0, len(tokens), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            states[rows] = self._states(self._params, tokens[rows], mask[rows])
+        return {"states": states[: len(captions)], "mask": mask[: len(captions)]}
+
+
+def _states(
+    config: T5Config, sharding: NamedSharding | None, params: Params, tokens: jax.Array, mask: jax.Array
+) -> jax.Array:
+    return jnp.where(mask[..., None], t5.apply(config, params, tokens, mask, sharding), 0.0)
