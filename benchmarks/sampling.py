@@ -16,7 +16,6 @@ from absl import flags
 
 from realiz3d_jax import errors
 from realiz3d_jax.method.domains import Domain
-from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.training import platform, sharding
 from realiz3d_jax.training.config import MeshConfig
 from realiz3d_jax.training.pretrained import SHIPPED, open_model
@@ -32,7 +31,7 @@ def main(argv: list[str]) -> None:
     platform.start(split_cpu=True)
     base = open_model(SHIPPED["base"])
     sampling = dataclasses.replace(base.config.sampling, sampler="dpm++", steps=_STEPS.value)
-    generate = Generator(base.model, base.encoder, sampling)
+    generate = base.generator(sampling)
     counts = [1 << power for power in range(jax.device_count().bit_length())]
     params = {}
     for count in counts:

@@ -18,13 +18,13 @@ import rich.console
 import rich.table
 from absl import flags
 
+from benchmarks import noise
 from realiz3d_jax import errors
-from realiz3d_jax.models.presets import preset
-from realiz3d_jax.training import platform
-from realiz3d_jax.training.config import DataConfig, TrainConfig
+from realiz3d_jax.training import bases, platform
+from realiz3d_jax.training.config import TrainConfig
 from realiz3d_jax.training.setup import Run, make_run
 
-_SIZE = flags.DEFINE_string("size", "shapes", "A backbone of models/presets.py.")
+_SIZE = flags.DEFINE_string("size", "shapes", "A base model of training/bases.py.")
 _GRIDS = flags.DEFINE_integer("grids", 8, "Grids of four views in a batch.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Steps of each variant that are timed, in turn.")
 _TAU = flags.DEFINE_float(
@@ -72,31 +72,19 @@ def _time_variants(kind: str) -> dict[str, list[float]]:
 
 def _ready(kind: str, options: dict[str, int | bool]) -> tuple[Run, object, dict[str, jax.Array]]:
     """A run of Stage 2, compiled and warm, with its state and a batch of noise."""
-    model = preset(_SIZE.value)
-    model = dataclasses.replace(model, **{**options, "scan_unroll": options["scan_unroll"] or model.depth})
+    base = bases.find(_SIZE.value)
+    model = dataclasses.replace(base.model, **{**options, "scan_unroll": options["scan_unroll"] or base.model.depth})
     config = TrainConfig(
+        **{**base.settings(batch_grids=_GRIDS.value), "model": model},
         stage="stage2",
         workdir="",
         steps=100,
-        model=model,
         method={"name": "realiz3d", "tau": _TAU.value},
-        data=DataConfig(batch_grids=_GRIDS.value),
     )
-    run = make_run(config)
+    run = make_run(config, empty_caption=noise.caption(config))
     state = run.initial_state()
     iteration = next(iteration for iteration in run.stage.iterations if iteration.name == kind)
-    groups = 1 if iteration.joint else 4
-    random = np.random.default_rng(0)
-    text, mask = run.encoder.encode(["a red cone with a small blue torus on top"])
-    shape = (_GRIDS.value, groups)
-    batch = {
-        "image": random.integers(0, 256, (_GRIDS.value, 4, 32, 32, 3), dtype=np.uint8),
-        "text": np.broadcast_to(text[0], (*shape, *text[0].shape)).copy(),
-        "text_mask": np.broadcast_to(mask[0], (*shape, *mask[0].shape)).copy(),
-    }
-    if iteration.control:
-        batch["control"] = random.normal(size=(_GRIDS.value, 4, 32, 32, 6)).astype(np.float32)
-    batch = run.put(batch)
+    batch = run.put(noise.batch(config, iteration))
     state, metrics = run.steps[kind](state, batch)
     jax.block_until_ready(metrics)
     return run, state, batch

@@ -1,26 +1,39 @@
 """Stage 1 of Realiz3D (paper, section 3.2): Domain Shifters on single images of both domains; the backbone is frozen.
 
-Needs: ``python -m realiz3d_jax.prepare --dataset shapes_assets`` and ``python -m realiz3d_jax.prepare --self-generate``.
+``:shapes`` (the default): 600 steps in two minutes on two CPU cores. Needs: ``python -m realiz3d_jax.prepare --dataset
+shapes_assets`` and ``python -m realiz3d_jax.prepare --self-generate``.
+
+``:pixart_sigma``, ``:pixart_alpha`` and the other sizes of ``training/bases.py``: the paper's settings, at 8 grids of four
+512 px images. Needs what ``docs/pretrained.md`` makes. Steps are three epochs of the paper's 120,000 assets and as many
+self-generated images; not run to the end by us.
 """
 
-from realiz3d_jax.models.presets import preset
-from realiz3d_jax.training.config import DataConfig, LogConfig, OptimizerConfig, TrainConfig, config_dict
-from realiz3d_jax.training.pretrained import FROM_BASE
+from realiz3d_jax.training import bases
+from realiz3d_jax.training.config import LogConfig, OptimizerConfig, TrainConfig, config_dict
+
+SHAPES = {
+    "steps": 600,
+    "ema_decay": 0.99,
+    "timestep_weight_cap": 100.0,  # pixels, not the paper's latents: what is decided at high noise has to be learned too
+    "optimizer": OptimizerConfig(learning_rate=2e-3, schedule="cosine", warmup_steps=20, weight_decay=0.0),
+    "log": LogConfig(metrics_every=20, checkpoint_every=200),
+}
+PAPER = {
+    "steps": 90_000,
+    "optimizer": OptimizerConfig(learning_rate=5e-5, weight_decay=0.0),
+    "log": LogConfig(metrics_every=50, checkpoint_every=1_000),
+}
 
 
-def get_config(size: str = "shapes"):
+def get_config(name: str = "shapes"):
+    base = bases.find(name)
     return config_dict(
         TrainConfig(
+            **base.settings(batch_grids=8),
             stage="stage1",
-            workdir="runs/stage1",
-            steps=600,
-            model=preset(size),
+            workdir=f"{base.runs}/stage1",
             method={"name": "realiz3d", "rank": 8},
-            ema_decay=0.99,
-            timestep_weight_cap=100.0,  # pixels, not the paper's latents: what is decided at high noise has to be learned too
-            init=FROM_BASE,
-            optimizer=OptimizerConfig(learning_rate=2e-3, schedule="cosine", warmup_steps=20, weight_decay=0.0),
-            data=DataConfig(batch_grids=8),
-            log=LogConfig(metrics_every=20, checkpoint_every=200),
+            init=base.init,
+            **(PAPER if base.published else SHAPES),
         )
     )

@@ -26,10 +26,9 @@ from realiz3d_jax import errors, files
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.importers import converted, huggingface
 from realiz3d_jax.models import control
-from realiz3d_jax.models.dit import DiTConfig
 from realiz3d_jax.models.presets import PIXART
 from realiz3d_jax.reporting.inputs import read_figures
-from realiz3d_jax.training import checkpoint, platform, release, setup, sharding
+from realiz3d_jax.training import bases, checkpoint, platform, release, setup, sharding
 from realiz3d_jax.training.config import DataConfig, InitConfig, MeshConfig, TrainConfig
 from realiz3d_jax.training.pretrained import open_model
 
@@ -110,7 +109,7 @@ def _convert(source: pathlib.Path, output: pathlib.Path, command: str) -> None:
     with files.new_directory(output) as new:
         for part, config in parts.items():
             path = source if source.is_file() else source / part
-            table.add_row(part, *_convert_part(path, config, new / f"{part}.safetensors", output, command))
+            table.add_row(part, *_convert_part(path, config, new / f"{part}.safetensors", output, command, parts))
         if (source / huggingface.TOKENIZER).is_dir():
             huggingface.copy_tokenizer(source, new, output)
     rich.console.Console(width=None if sys.stdout.isatty() else 160).print(table)
@@ -121,16 +120,21 @@ def _convert(source: pathlib.Path, output: pathlib.Path, command: str) -> None:
 
 
 def _convert_part(
-    source: pathlib.Path, config: Any, path: pathlib.Path, output: pathlib.Path, command: str
+    source: pathlib.Path,
+    config: Any,
+    path: pathlib.Path,
+    output: pathlib.Path,
+    command: str,
+    parts: Mapping[str, Any],
 ) -> tuple[str, ...]:
-    """Converts one model to ``path``, which will lie in ``output``; returns its row of the table."""
+    """Converts one of ``parts`` to ``path``, which will lie in ``output``; returns its row of the table."""
     imported = huggingface.import_model(source, _DTYPE.value, config)
     leaves, facts = jax.tree.leaves(imported.params), {"command": command, **imported.facts}
     is_release = path.stem == "transformer"
     with files.writing(output / path.name, sum(leaf.nbytes for leaf in leaves)):
         if is_release:
             params = {"backbone": imported.params}
-            release.write(path, release.Release(params, _base_config(config), {"seed": 0, "step": 0, **facts}))
+            release.write(path, release.Release(params, _base_config(parts, output), {"seed": 0, "step": 0, **facts}))
         else:
             converted.write(path, config, imported.params, facts)
     expected = facts["parameters_sha256"]
@@ -144,11 +148,20 @@ def _convert_part(
     return kind, *numbers, expected
 
 
-def _base_config(model: Any) -> TrainConfig:
+def _base_config(parts: Mapping[str, Any], output: pathlib.Path) -> TrainConfig:
     """The config of a converted transformer's release: that of a base model from which a stage can start."""
-    text_channels = model.caption_channels if isinstance(model, DiTConfig) else model.text_channels
-    data = DataConfig(size=model.sample_size, text_channels=text_channels)
-    return TrainConfig("pretrain", workdir="", steps=1, model=model, method={"name": "pretraining"}, data=data)
+    model, autoencoder = parts["transformer"], parts.get("vae")
+    if autoencoder is None:
+        autoencoder = bases.find(_PRESET.value or "pixart_sigma").codec.autoencoder
+    base = bases.published(model, autoencoder, str(output))
+    return TrainConfig(
+        **base.settings(),
+        stage="pretrain",
+        workdir=base.runs,
+        steps=1,
+        method={"name": "pretraining"},
+        init=InitConfig(),
+    )
 
 
 # To diffusers

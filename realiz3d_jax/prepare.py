@@ -1,4 +1,4 @@
-"""Makes the datasets: ``python -m realiz3d_jax.prepare --dataset shapes_assets``, ``... --self-generate``.
+"""Makes the datasets: ``python -m realiz3d_jax.prepare --dataset shapes_assets``, ``... --self-generate``, ``... --encode``.
 
 What is interrupted resumes when the same command is given again; what is there already is left as it is.
 """
@@ -8,13 +8,16 @@ import pathlib
 import time
 from collections.abc import Callable, Sequence
 
+import jax
 from absl import flags
 
 from realiz3d_jax import errors
 from realiz3d_jax.data import records
 from realiz3d_jax.data.shapes import making, objects
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.training import platform
+from realiz3d_jax.training import platform, pretrained
+from realiz3d_jax.training.config import is_latent
+from realiz3d_jax.training.encoding import encode
 from realiz3d_jax.training.pretrained import SHIPPED, open_model
 from realiz3d_jax.training.self_generation import self_generate
 
@@ -25,7 +28,7 @@ _DATASET = flags.DEFINE_string(
     "shapes_assets (meshes, geometry maps and renders) or shapes_generated (see --self-generate).",
 )
 _DIRECTORY = flags.DEFINE_string("directory", "datasets", "Where datasets are kept.")
-_SIZE = flags.DEFINE_integer("size", 32, "Pixels along a side of a view: 32 or 64.")
+_SIZE = flags.DEFINE_integer("size", 32, f"Pixels along a side of a view: {', '.join(map(str, records.SIZES))}.")
 _COUNT = flags.DEFINE_integer(
     "count",
     None,
@@ -39,7 +42,22 @@ _SELF_GENERATE = flags.DEFINE_bool(
     False,
     "Make shapes_generated: the real training images, drawn from the base model with the captions of shapes_assets.",
 )
-_BASE = flags.DEFINE_string("base", str(SHIPPED["base"]), "The base model for --self-generate: a workdir or a release.")
+_ENCODE = flags.DEFINE_bool(
+    "encode",
+    False,
+    "Encode shapes_assets and shapes_generated for the training of --base, a converted text-to-image model: "
+    "images and maps by its autoencoder, captions by its text encoder.",
+)
+_BASE = flags.DEFINE_string(
+    "base",
+    str(SHIPPED["base"]),
+    "The base model for --self-generate and --encode: a workdir, a release, or the folder that realiz3d_jax.convert made.",
+)
+_ENCODERS = flags.DEFINE_string(
+    "encoders",
+    "",
+    "The folder with the text encoder and the autoencoder of --base, if it is not where its config says.",
+)
 _WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one per core.")
 
 
@@ -56,8 +74,33 @@ def _shapes(dataset: str) -> str:
 def _generated() -> str:
     """Makes the self-generated images; returns what to tell the user."""
     start = time.monotonic()
-    path, made = self_generate(_DIRECTORY.value, open_model(_BASE.value), _COUNT.value, _SEED.value)
+    base = open_model(_BASE.value, _ENCODERS.value, jax.local_devices())
+    hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
+    path, made = self_generate(_DIRECTORY.value, base, _COUNT.value, _SEED.value, **hosts)
     return _told(path, "shapes_generated", ("train", *making.HELD_OUT_COUNT), made, start)
+
+
+def _encoded() -> str:
+    """Encodes the training data; returns what to tell the user."""
+    config = pretrained.read_config(_BASE.value, _ENCODERS.value)
+    if not is_latent(config):
+        raise UserError(
+            f"--base={_BASE.value}: works on pixels and words as they are, there is nothing to encode; expected a model that "
+            "realiz3d_jax.convert made of published weights."
+        )
+    start = time.monotonic()
+    made = encode(_DIRECTORY.value, config, host=jax.process_index(), hosts=jax.process_count())
+    seconds, lines = time.monotonic() - start, []
+    for path, now in made.values():
+        count = sum(
+            len(held) for held in records.open_all(_DIRECTORY.value, path.parent.parent.name, config.data.size).values()
+        )
+        size = sum(file.stat().st_size for file in path.iterdir())
+        lines.append(
+            f"{path}: {'encoded' if now else 'is there already,'} {count} records, {size / count / 1e3:,.0f} kB each."
+        )
+    total = sum(now for _, now in made.values())
+    return "\n".join(lines + [f"{seconds:.0f} s in all."] * (total > 0))
 
 
 def _told(path: pathlib.Path, dataset: str, splits: Sequence[str], made: bool, start: float) -> str:
@@ -73,6 +116,7 @@ DATASETS: dict[str, Callable[[], str]] = {
     "shapes_photos": functools.partial(_shapes, "shapes_photos"),
     "shapes_assets": functools.partial(_shapes, "shapes_assets"),
     "shapes_generated": _generated,
+    "encoded": _encoded,
 }
 """What makes each dataset: it reads the flags and returns a line to print."""
 
@@ -83,7 +127,9 @@ def main(argv: list[str]) -> None:
         raise UserError(f"argument {argv[1]!r}: not understood; expected flags only, such as --dataset shapes_photos.")
     if _SELF_GENERATE.value and _DATASET.value not in (None, "shapes_generated"):
         raise UserError(f"--self-generate makes shapes_generated; --dataset={_DATASET.value} was given as well.")
-    dataset = "shapes_generated" if _SELF_GENERATE.value else _DATASET.value
+    if _ENCODE.value and (_SELF_GENERATE.value or _DATASET.value):
+        raise UserError("--encode encodes what is there; expected no --dataset and no --self-generate beside it.")
+    dataset = "shapes_generated" if _SELF_GENERATE.value else "encoded" if _ENCODE.value else _DATASET.value
     if dataset not in DATASETS:
         raise UserError(f"--dataset={dataset}: unknown; expected one of {', '.join(DATASETS)}.")
     platform.start(split_cpu=True)

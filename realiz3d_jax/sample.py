@@ -44,6 +44,9 @@ _SPLIT = flags.DEFINE_enum(
     "split", "test", ["validation", "test"], "The benchmark's split, without prompt and manifest."
 )
 _DATA = flags.DEFINE_string("data", "datasets", "The folder that realiz3d_jax.prepare filled.")
+_ENCODERS = flags.DEFINE_string(
+    "encoders", "", "The folder with the model's text encoder and autoencoder, if it is not where its config says."
+)
 _LIMIT = flags.DEFINE_integer("limit", None, "Only the first so many items.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the first item; the next ones count up.", lower_bound=0)
 _DOMAIN = flags.DEFINE_enum("domain", "real", ["real", "synthetic"], "The look that is asked for.")
@@ -70,7 +73,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
     platform.start(split_cpu=True)
     task = _TASK.value.replace("-", "_")
-    pretrained = open_model(_WORKDIR.value or SHIPPED[task])
+    pretrained = open_model(_WORKDIR.value or SHIPPED[task], _ENCODERS.value)
     _check_task(pretrained, task)
     given = {name: flag.value for name, flag in _SAMPLING.items() if flag.value is not None}
     sampling = dataclasses.replace(pretrained.config.sampling, **given)
@@ -118,7 +121,7 @@ def _sample_all(
     pretrained: Pretrained, sampling: SamplingConfig, wanted: list[Request], output: pathlib.Path
 ) -> tuple[int, list[str]]:
     """Samples what is not there yet, ``--batch`` items at a time; returns how many are there in the end, and what is wrong."""
-    generator = Generator(pretrained.model, pretrained.encoder, sampling)
+    generator = pretrained.generator(sampling)
     ready: list[tuple[Request, Geometry | None, dict[str, Any]]] = []
     problems: list[str] = []
     done = 0

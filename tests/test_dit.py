@@ -47,8 +47,7 @@ def _inputs(groups, batch=BATCH, views=VIEWS):
     return {
         "latents": _normal(2, batch, views, 8, 8, 3),
         "timestep": np.random.default_rng(3).integers(0, 1000, (batch, groups)).astype(np.int32),
-        "text": _normal(4, batch, groups, TEXT, 8),
-        "text_mask": mask,
+        "captions": {"states": _normal(4, batch, groups, TEXT, 8), "mask": mask},
     }
 
 
@@ -67,7 +66,7 @@ def _relative_error(found, expected):
 
 def test_a_fresh_model_is_stacked_and_predicts_nothing_because_its_last_layer_is_zero():
     params = jax.jit(dit.init, static_argnums=0)(TINY, jax.random.key(0))
-    assert set(dit.INPUT_PARTS) < set(params)
+    assert set(dit.PARTS.input + dit.PARTS.stacked) < set(params)
     assert {leaf.shape[0] for leaf in jax.tree.leaves(params["blocks"])} == {TINY.depth}
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     tables = np.asarray(params["blocks"]["table"])
@@ -91,32 +90,34 @@ def test_in_single_image_mode_a_tile_changes_its_own_prediction_only_and_in_join
 
 def test_joint_mode_differs_from_single_image_mode_under_the_same_captions_and_timesteps():
     joint = _inputs(1)
-    single = joint | {key: np.repeat(joint[key], VIEWS, axis=1) for key in ("timestep", "text", "text_mask")}
+    groups = {key: joint[key] for key in ("timestep", "captions")}
+    single = joint | jax.tree.map(lambda array: np.repeat(array, VIEWS, axis=1), groups)
     assert _relative_error(predict(TINY, _params(), **joint), predict(TINY, _params(), **single)) > 0.1
 
 
 def test_single_image_mode_equals_separate_calls_where_every_tile_has_the_positions_of_a_single_image():
     config = dataclasses.replace(TINY, positions="view")
     inputs = _inputs(VIEWS)
-    alone = {key: array.reshape(BATCH * VIEWS, 1, *array.shape[2:]) for key, array in inputs.items()}
+    alone = jax.tree.map(lambda array: array.reshape(BATCH * VIEWS, 1, *array.shape[2:]), inputs)
     expected = np.asarray(predict(TINY, _params(), **alone)).reshape(BATCH, VIEWS, 8, 8, 6)
     assert _relative_error(predict(config, _params(), **inputs), expected) < 1e-5
     assert _relative_error(predict(TINY, _params(), **inputs), expected) > 1e-2  # on the canvas positions differ
 
 
 def test_each_group_has_its_own_caption_and_timestep():
-    inputs = _inputs(VIEWS)
-    before = predict(TINY, _params(), **inputs)
-    for key, value in (("timestep", 1), ("text", 1.0)):
-        changed = inputs | {key: inputs[key].copy()}
-        changed[key][0, 3] += value
+    before = predict(TINY, _params(), **_inputs(VIEWS))
+    for change in (lambda inputs: inputs["timestep"], lambda inputs: inputs["captions"]["states"]):
+        changed = _inputs(VIEWS)
+        change(changed)[0, 3] += 1
         assert _views_that_differ(before, predict(TINY, _params(), **changed)) == [[0, 3]]
 
 
 def test_masked_text_tokens_are_never_read():
     inputs = _inputs(1)
     before = predict(TINY, _params(), **inputs)
-    inputs["text"] = np.where(inputs["text_mask"][..., None], inputs["text"], _normal(10, *inputs["text"].shape))
+    captions = inputs["captions"]
+    noise = _normal(10, *captions["states"].shape)
+    captions["states"] = np.where(captions["mask"][..., None], captions["states"], noise)
     assert _views_that_differ(before, predict(TINY, _params(), **inputs)) == []
 
 

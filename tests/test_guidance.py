@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from realiz3d_jax.diffusion import guidance, samplers
-from realiz3d_jax.diffusion.schedule import Schedule
+from realiz3d_jax.diffusion.ddpm import DDPM
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(0.0, 1.0), (1.0, 3.0), (4.5, 10.0), (-1.0, -1.0)])
@@ -32,7 +32,7 @@ def test_both_branches_see_the_same_sample_control_and_plan_in_one_call():
 
 def test_a_guided_denoiser_samples_the_data_that_its_predictions_point_to():
     # ε(x, text) points to the constant image `text`, ε(x, ∅) to 0: guidance of 2 points to 2 · text.
-    schedule = Schedule()
+    schedule = DDPM()
     target = guidance.both(jnp.zeros((1, 3)), jnp.full((1, 3), 0.5))
 
     def denoise(x, timestep, index):

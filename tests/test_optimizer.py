@@ -8,6 +8,7 @@ import torch
 
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.interface import Iteration
+from realiz3d_jax.models.dit import PARTS
 from realiz3d_jax.training import optimizer
 from realiz3d_jax.training.config import OptimizerConfig
 
@@ -41,7 +42,7 @@ def rests(path: str, layer: int | None, iteration: Iteration, frozen: int) -> bo
 
 def test_random_freezing_follows_torch_adamw_with_grad_none_on_what_rests():
     settings = OptimizerConfig(learning_rate=0.03, weight_decay=0.1, clip_norm=0.0)
-    transformation = optimizer.make_optimizer(settings, steps=50)
+    transformation = optimizer.make_optimizer(settings, steps=50, parts=PARTS)
     params = fresh_params()
     state = transformation.init(params)
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
@@ -64,7 +65,9 @@ def test_random_freezing_follows_torch_adamw_with_grad_none_on_what_rests():
         iteration = REAL if random.random() < 0.5 else SYNTHETIC
         frozen = int(random.integers(0, DEPTH + 1)) if iteration is REAL else 0
         gradients = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), params)
-        params, state = update(gradients, state, params, optimizer.activity(params, iteration, jnp.int32(frozen)))
+        params, state = update(
+            gradients, state, params, optimizer.activity(params, iteration, jnp.int32(frozen), PARTS, DEPTH)
+        )
         for path, row, gradient in zip(paths, pieces, jax.tree.leaves(gradients), strict=True):
             for layer, (piece, part) in enumerate(
                 zip(row, gradient if "blocks" in path else gradient[None], strict=True)
@@ -80,15 +83,17 @@ def test_random_freezing_follows_torch_adamw_with_grad_none_on_what_rests():
 
 @pytest.mark.parametrize("frozen", range(DEPTH + 1))
 def test_what_rests_keeps_parameters_moments_and_count_bit_for_bit(frozen: int):
-    transformation = optimizer.make_optimizer(OptimizerConfig(learning_rate=0.1, weight_decay=0.1), steps=10)
+    transformation = optimizer.make_optimizer(
+        OptimizerConfig(learning_rate=0.1, weight_decay=0.1), steps=10, parts=PARTS
+    )
     params = fresh_params()
     state = transformation.init(params)
     ones = jax.tree.map(jnp.ones_like, params)
-    everything = optimizer.activity(params, SYNTHETIC, jnp.int32(0))
+    everything = optimizer.activity(params, SYNTHETIC, jnp.int32(0), PARTS, DEPTH)
     updates, state = transformation.update(ones, state, params, active=everything)
     params = jax.tree.map(jnp.add, params, updates)
 
-    active = optimizer.activity(params, REAL, jnp.int32(frozen))
+    active = optimizer.activity(params, REAL, jnp.int32(frozen), PARTS, DEPTH)
     updates, new_state = transformation.update(ones, state, params, active=active)
     new_params = jax.tree.map(jnp.add, params, updates)
     adam = next(part for part in state if isinstance(part, optimizer.AdamState))
@@ -114,11 +119,11 @@ def test_what_rests_keeps_parameters_moments_and_count_bit_for_bit(frozen: int):
 def test_clipping_sees_only_what_trains():
     params = fresh_params()
     transformation = optimizer.make_optimizer(
-        OptimizerConfig(learning_rate=1.0, weight_decay=0.0, clip_norm=1.0), steps=10
+        OptimizerConfig(learning_rate=1.0, weight_decay=0.0, clip_norm=1.0), steps=10, parts=PARTS
     )
     gradients = jax.tree.map(jnp.ones_like, params)
     gradients["backbone"]["patch_embedding"]["kernel"] *= 1e6  # rests below, so it must not shrink the others' share
-    active = optimizer.activity(params, REAL, jnp.int32(0))
+    active = optimizer.activity(params, REAL, jnp.int32(0), PARTS, DEPTH)
     _, state = transformation.update(gradients, transformation.init(params), params, active=active)
     adam = next(part for part in state if isinstance(part, optimizer.AdamState))
     trained = [adam.mu["backbone"]["blocks"]["mlp"]["kernel"], adam.mu["backbone"]["blocks"]["mlp"]["bias"]]
@@ -129,11 +134,11 @@ def test_clipping_sees_only_what_trains():
 
 def test_the_control_factor_scales_the_steps_of_the_control_alone():
     params = fresh_params()
-    active = optimizer.activity(params, SYNTHETIC, jnp.int32(0))
+    active = optimizer.activity(params, SYNTHETIC, jnp.int32(0), PARTS, DEPTH)
     steps = {}
     for factor in (1.0, 8.0):
         settings = OptimizerConfig(learning_rate=0.1, weight_decay=0.1, control_factor=factor)
-        transformation = optimizer.make_optimizer(settings, steps=10)
+        transformation = optimizer.make_optimizer(settings, steps=10, parts=PARTS)
         steps[factor], _ = transformation.update(params, transformation.init(params), params, active=active)
     np.testing.assert_allclose(steps[8.0]["control"]["kernel"], 8 * steps[1.0]["control"]["kernel"], rtol=1e-6)
     for one, other in zip(

@@ -3,15 +3,16 @@
 import collections
 
 import grain
+import jax
 import numpy as np
 import pytest
-from worlds import OBJECTS, World, load_config
+from worlds import OBJECTS, World, assert_same, load_config
 
 from realiz3d_jax.data import pipeline, records
 from realiz3d_jax.data.pipeline import STREAMS, VIEW_WORDS, StreamConfig, control_maps, open_stream
-from realiz3d_jax.training import setup
+from realiz3d_jax.training.encoders import open_text_encoder
 
-ENCODER = setup.make_encoder(load_config("base"))
+ENCODER = open_text_encoder(load_config("base"))
 
 
 class Recorder:
@@ -21,19 +22,19 @@ class Recorder:
         text = np.zeros((len(captions), 160), np.uint8)
         for row, caption in enumerate(captions):
             text[row, : len(caption)] = np.frombuffer(caption.encode(), np.uint8)
-        return text, text > 0
+        return {"states": text, "mask": text > 0}
 
 
 RECORDER = Recorder()
 
 
 def captions(batch) -> list[str]:
-    text = batch["text"].reshape(-1, batch["text"].shape[-1])
+    text = batch["captions"]["states"].reshape(-1, 160)
     return [bytes(row[row > 0]).decode() for row in text]
 
 
 def settings(world: World, encoder=ENCODER, render_fraction: float = 0.15) -> StreamConfig:
-    return StreamConfig(str(world.data), 32, render_fraction, encoder)
+    return StreamConfig(str(world.data), 32, render_fraction, encoder, 20)
 
 
 def take(stream, count: int) -> list[dict[str, np.ndarray]]:
@@ -43,8 +44,7 @@ def take(stream, count: int) -> list[dict[str, np.ndarray]]:
 def assert_same_batches(found, expected) -> None:
     for one, other in zip(found, expected, strict=True):
         assert set(one) == set(other)
-        for key in one:
-            np.testing.assert_array_equal(one[key], other[key])
+        assert_same(one, other)
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -53,13 +53,16 @@ def test_a_batch_holds_what_it_says(world, name):
     groups = 1 if name == "synthetic_grids" else 4
     shapes = {
         "image": ((4, 4, 32, 32, 3), np.uint8),
-        "text": ((4, groups, 20, 64), np.float32),
-        "text_mask": ((4, groups, 20), bool),
+        "captions": {
+            "states": ((4, groups, 20, 64), np.float32),
+            "mask": ((4, groups, 20), bool),
+            "pooled": ((4, groups, 64), np.float32),
+        },
         "record": ((4, groups), np.int64),
     }
     if name == "synthetic_grids":
         shapes["control"] = ((4, 4, 32, 32, 6), np.float32)
-    assert {key: (value.shape, value.dtype) for key, value in batch.items()} == shapes
+    assert jax.tree.map(lambda array: (array.shape, array.dtype), batch) == shapes
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -80,10 +83,9 @@ def test_two_hosts_take_the_same_global_batches_as_one(world, name):
     alone = take(open_stream(name, settings(world), seed=1, batch_grids=4), 3)
     hosts = [take(open_stream(name, settings(world), seed=1, batch_grids=4, host=host, hosts=2), 3) for host in (0, 1)]
     for number, batch in enumerate(alone):
-        for key, value in batch.items():
+        for host in (0, 1):
             # Host h has the elements h, h + 2, ... of the global order; a batch is a set, whatever its order.
-            np.testing.assert_array_equal(hosts[0][number][key], value[0::2])
-            np.testing.assert_array_equal(hosts[1][number][key], value[1::2])
+            assert_same(hosts[host][number], jax.tree.map(lambda array, host=host: array[host::2], batch))
 
 
 def test_another_seed_gives_another_order_and_an_epoch_sees_every_record_once(world):

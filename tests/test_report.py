@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.models.presets import preset
+from realiz3d_jax.models.presets import PRESETS
 from realiz3d_jax.reporting import build, charts
 from realiz3d_jax.training.config import TrainConfig, to_json
 
@@ -82,7 +82,7 @@ def figures(score: float) -> dict:
 
 def write_run(workdir: pathlib.Path) -> None:
     config = TrainConfig(
-        stage="stage1", workdir="runs/x", steps=60, model=preset("shapes"), method={"name": "realiz3d", "rank": 8}
+        stage="stage1", workdir="runs/x", steps=60, model=PRESETS["shapes"], method={"name": "realiz3d", "rank": 8}
     )
     workdir.mkdir()
     (workdir / "config.json").write_text(to_json(config))

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from realiz3d_jax.diffusion import samplers
+from realiz3d_jax.diffusion.ddpm import DDPM
 from realiz3d_jax.diffusion.samplers import DDIM, DPMSolverPP2M
-from realiz3d_jax.diffusion.schedule import Schedule
 
 MEAN, DEVIATION = 0.7, 0.4
 
@@ -30,7 +30,7 @@ class LandsAfter:
 
 
 def run(sampler, timesteps, epsilons, noise, key=None):
-    schedule = Schedule()
+    schedule = DDPM()
     key = jax.random.key(0) if key is None else key
 
     def denoise(x, timestep, index):
@@ -47,7 +47,7 @@ def exact_epsilon(x, alphas_cumprod):
     return jnp.sqrt(1 - alphas_cumprod) * (x - jnp.sqrt(alphas_cumprod) * MEAN) / variance(alphas_cumprod)
 
 
-def exact_denoiser(schedule: Schedule):
+def exact_denoiser(schedule: DDPM):
     table = jnp.asarray(schedule.exact_alphas_cumprod)
     return lambda x, timestep, index: exact_epsilon(x, table[timestep])
 
@@ -60,10 +60,10 @@ def test_ddim_equals_diffusers_on_the_same_predictions_and_noise(eta: float, spa
     noise = jax.random.normal(jax.random.key(1), (2, 3, 4))
     epsilons = jax.random.normal(jax.random.key(2), (steps, 2, 3, 4))
     sampler = DDIM(eta)
-    timesteps = sampler.timesteps(Schedule(), steps, spacing)
+    timesteps = sampler.timesteps(DDPM(), steps, spacing)
     reference = diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=True, timestep_spacing=spacing)
     # Same table, so that the difference is the samplers' alone.
-    reference.alphas_cumprod = torch.from_numpy(Schedule().exact_alphas_cumprod)
+    reference.alphas_cumprod = torch.from_numpy(DDPM().exact_alphas_cumprod)
     reference.set_timesteps(steps)
     x = torch.from_numpy(np.array(noise, np.float64))
     landings = np.append(timesteps[1:], -1)
@@ -85,7 +85,7 @@ def test_dpm_solver_equals_diffusers_on_the_same_predictions(spacing: str, steps
         beta_schedule="linear", algorithm_type="dpmsolver++", solver_order=2, timestep_spacing=spacing
     )
     reference.set_timesteps(steps)
-    timesteps = DPMSolverPP2M().timesteps(Schedule(), steps, spacing)
+    timesteps = DPMSolverPP2M().timesteps(DDPM(), steps, spacing)
     np.testing.assert_array_equal(timesteps, reference.timesteps.numpy())
     reference.sigmas = exact_sigmas(timesteps)
     x = torch.from_numpy(np.array(noise, np.float64))
@@ -98,18 +98,18 @@ def test_dpm_solver_equals_diffusers_on_the_same_predictions(spacing: str, steps
 
 def exact_sigmas(timesteps: np.ndarray) -> torch.Tensor:
     """diffusers' σ/α of the same float64 table, with 0 at the end."""
-    alphas_cumprod = Schedule().exact_alphas_cumprod[timesteps]
+    alphas_cumprod = DDPM().exact_alphas_cumprod[timesteps]
     return torch.from_numpy(np.append(np.sqrt(1 / alphas_cumprod - 1), 0.0))
 
 
-def uniform_log_snr_timesteps(schedule: Schedule, steps: int) -> np.ndarray:
+def uniform_log_snr_timesteps(schedule: DDPM, steps: int) -> np.ndarray:
     """``steps`` timesteps between the same two ends for every ``steps``, equally spaced in log-SNR."""
     log_snr = np.log(schedule.exact_alphas_cumprod / (1 - schedule.exact_alphas_cumprod)) / 2
     wanted = np.linspace(-2.0, 2.0, steps)
     return np.round(np.interp(-wanted, -log_snr, np.arange(len(log_snr)))).astype(np.int32)
 
 
-def integration_error(sampler: samplers.Sampler, schedule: Schedule, steps: int) -> float:
+def integration_error(sampler: samplers.Sampler, schedule: DDPM, steps: int) -> float:
     """How far the ODE solution is missed just before the last step, which is compared as the x_0 it implies."""
     timesteps = uniform_log_snr_timesteps(schedule, steps)
     first, last = schedule.exact_alphas_cumprod[timesteps[[0, -1]]]
@@ -124,7 +124,7 @@ def integration_error(sampler: samplers.Sampler, schedule: Schedule, steps: int)
 @pytest.mark.parametrize(("sampler", "order"), [(DDIM(), 1), (DPMSolverPP2M(), 2)])
 def test_samplers_converge_to_the_ode_solution_of_gaussian_data_with_their_order(sampler, order: int):
     # A hundred times finer than 1000 timesteps, so that rounding to whole timesteps does not hide the order.
-    schedule = Schedule(num_timesteps=100_000, beta_start=1e-6, beta_end=2e-4)
+    schedule = DDPM(num_timesteps=100_000, beta_start=1e-6, beta_end=2e-4)
     counts = np.array([65, 129, 257, 513])
     with jax.enable_x64(True):
         errors = [integration_error(sampler, schedule, int(steps)) for steps in counts]
@@ -134,13 +134,13 @@ def test_samplers_converge_to_the_ode_solution_of_gaussian_data_with_their_order
 
 
 def test_dpm_solver_is_nearer_to_the_solution_than_ddim_at_the_same_few_steps():
-    schedule = Schedule(num_timesteps=100_000, beta_start=1e-6, beta_end=2e-4)
+    schedule = DDPM(num_timesteps=100_000, beta_start=1e-6, beta_end=2e-4)
     with jax.enable_x64(True):
         assert integration_error(DPMSolverPP2M(), schedule, 20) < 0.2 * integration_error(DDIM(), schedule, 20)
 
 
 def test_ancestral_sampling_has_the_mean_and_the_spread_of_the_data():
-    schedule = Schedule()
+    schedule = DDPM()
     denoise, timesteps = exact_denoiser(schedule), schedule.sampling_timesteps(1000)
 
     @jax.jit
@@ -155,14 +155,14 @@ def test_ancestral_sampling_has_the_mean_and_the_spread_of_the_data():
 
 def test_fresh_noise_depends_on_the_key_only_when_eta_is_not_zero():
     noise, epsilons = jnp.zeros((6,)), jnp.ones((10, 6))
-    timesteps = Schedule().sampling_timesteps(10)
+    timesteps = DDPM().sampling_timesteps(10)
     runs = {eta: [run(DDIM(eta), timesteps, epsilons, noise, jax.random.key(k)) for k in (0, 1)] for eta in (0.0, 1.0)}
     np.testing.assert_array_equal(*runs[0.0])
     assert np.max(np.abs(runs[1.0][0] - runs[1.0][1])) > 0.1
 
 
 def test_the_denoiser_is_told_the_timestep_and_its_index():
-    schedule, timesteps = Schedule(), Schedule().sampling_timesteps(5, "trailing")
+    schedule, timesteps = DDPM(), DDPM().sampling_timesteps(5, "trailing")
 
     def denoise(x, timestep, index):
         return jnp.where(timestep == jnp.asarray(timesteps)[index], 0.0, jnp.nan) * x
@@ -173,14 +173,14 @@ def test_the_denoiser_is_told_the_timestep_and_its_index():
 
 
 def test_predictions_of_x0_are_not_clipped():
-    timesteps = Schedule().sampling_timesteps(5)
+    timesteps = DDPM().sampling_timesteps(5)
     x0 = run(DDIM(), timesteps, jnp.zeros((5, 3)), jnp.full((3,), 50.0))
     assert np.min(x0) > 50.0
 
 
 def test_with_a_key_each_what_a_sample_draws_does_not_depend_on_its_batch():
     noise, epsilons = jnp.zeros((3, 6)), jnp.ones((10, 1, 6))
-    timesteps, keys = Schedule().sampling_timesteps(10), jax.random.split(jax.random.key(7), 3)
+    timesteps, keys = DDPM().sampling_timesteps(10), jax.random.split(jax.random.key(7), 3)
     together = run(DDIM(1.0), timesteps, epsilons, noise, keys)
     alone = run(DDIM(1.0), timesteps, epsilons, noise[1:2], keys[1:2])
     np.testing.assert_array_equal(together[1:2], alone)

@@ -6,18 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import leaves, load_config, random_params
+from worlds import encoded, leaves, load_config, random_params
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method import generate, interface
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import t5, vae
-from realiz3d_jax.models.presets import PIXART, PRESETS
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.vae import VAEConfig
 from realiz3d_jax.training import setup, sharding
+from realiz3d_jax.training.bases import BASES
 from realiz3d_jax.training.config import MeshConfig
+from realiz3d_jax.training.encoders import open_text_encoder
 from realiz3d_jax.training.optimizer import AdamState
 from realiz3d_jax.training.state import new_state, stream_key
 
@@ -34,8 +35,8 @@ def stages() -> list[tuple[str, str]]:
     return [(name, stage) for name in interface.names() for stage in interface.load(name, {}).stages()]
 
 
-def shapes_of(method: str, stage: str, preset: str = "tiny", task: str = "texture"):
-    model = Model((PRESETS | PIXART)[preset], interface.load(method, {}), task, load_config("base").diffusion)
+def shapes_of(method: str, stage: str, base: str = "tiny", task: str = "texture"):
+    model = Model(BASES[base].model, interface.load(method, {}), task, BASES[base].diffusion, BASES[base].codec)
     partitions = model.method.stages()[stage].partitions
     return jax.eval_shape(lambda: model.init(partitions, jax.random.key(0)))
 
@@ -69,13 +70,13 @@ def test_no_shifter_is_a_leaf_of_the_backbone_and_stage_1_and_2_share_the_trees_
 # The table
 
 
-@pytest.mark.parametrize("preset", [*PRESETS, *PIXART])
+@pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize(("method", "stage"), stages())
-def test_every_parameter_of_every_method_and_size_is_matched_by_exactly_one_rule(method: str, stage: str, preset: str):
+def test_every_parameter_of_every_method_and_base_is_matched_by_exactly_one_rule(method: str, stage: str, base: str):
     mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=8))
     for task in ("texture", "text_to_multiview"):
-        shapes = shapes_of(method, stage, preset, task)
-        laid = sharding.params_sharding(shapes, mesh)
+        shapes = shapes_of(method, stage, base, task)
+        laid = sharding.params_sharding(shapes, mesh, sharding.rules_of(BASES[base].model))
         assert jax.tree.structure(laid) == jax.tree.structure(shapes)
         backbone = [
             (leaf.size, rule)
@@ -85,11 +86,12 @@ def test_every_parameter_of_every_method_and_size_is_matched_by_exactly_one_rule
         assert replicated < 0.1 * sum(size for size, _ in backbone), "nine tenths of the backbone are split"
 
 
-def test_every_rule_is_needed_by_the_two_stages_and_the_frozen_models():
-    used = set()
-    for path, _ in leaves_of_paths(shapes_of("realiz3d", "stage2") | frozen_shapes()):
-        used |= {number for number, (pattern, _) in enumerate(sharding.RULES) if sharding.re.fullmatch(pattern, path)}
-    assert used == set(range(len(sharding.RULES)))
+@pytest.mark.parametrize("base", ["pixart_alpha_1024", "shapes_sd3"])
+def test_every_rule_is_needed_by_the_two_stages_and_the_frozen_models(base: str):
+    used, rules = set(), sharding.rules_of(BASES[base].model)
+    for path, _ in leaves_of_paths(shapes_of("realiz3d", "stage2", base) | frozen_shapes()):
+        used |= {number for number, (pattern, _) in enumerate(rules) if sharding.re.fullmatch(pattern, path)}
+    assert used == set(range(len(rules)))
 
 
 @cache
@@ -187,11 +189,9 @@ def three_steps(data: int, fsdp: int, devices: list[jax.Device]):
     for number in (1, 0, 1):
         kind = run.stage.iterations[number]
         groups = 1 if kind.joint else 4
-        text, mask = run.encoder.encode(["a red cone", "a blue cone"] * (4 * groups))
         batch = {
             "image": random.integers(0, 256, (8, 4, 32, 32, 3), np.uint8),
-            "text": text.reshape(8, groups, *text.shape[1:]),
-            "text_mask": mask.reshape(8, groups, -1),
+            "captions": encoded(run.encoder, ["a red cone", "a blue cone"] * (4 * groups), 8),
         }
         if kind.control:
             batch["control"] = random.uniform(-1, 1, (8, 4, 32, 32, 6)).astype(np.float32)
@@ -229,11 +229,11 @@ def test_eight_devices_train_like_one(mesh: str, alone):
 @pytest.mark.parametrize(("items", "shared"), [(8, True), (3, False)])
 def test_eight_devices_draw_the_images_of_one_and_share_a_batch_that_they_divide(items: int, shared: bool, monkeypatch):
     config = load_config("stage2", {"sampling.steps": 3})
-    model, encoder = setup.make_model(config), setup.make_encoder(config)
+    model, encoder = setup.make_model(config), open_text_encoder(config)
     params, random = random_params(config), np.random.default_rng(0)
     control = random.uniform(0, 1, (items, 4, 32, 32, 6)).astype(np.float32)
     where, draw = [], generate._sample
-    monkeypatch.setattr(generate, "_sample", lambda *arguments: where.append(arguments[5].sharding) or draw(*arguments))
+    monkeypatch.setattr(generate, "_sample", lambda *arguments: where.append(arguments[6].sharding) or draw(*arguments))
 
     def images(devices: list[jax.Device]) -> np.ndarray:
         there = jax.device_put(params, sharding.replicated(sharding.make_mesh(MeshConfig(), devices)))

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import assert_same, leaves, load_config, random_params
+from worlds import assert_same, encoded, leaves, load_config, random_params
 
 from realiz3d_jax.method import interface, plans
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import dit
 from realiz3d_jax.training import monitoring, setup
+from realiz3d_jax.training.encoders import open_text_encoder
 from realiz3d_jax.training.optimizer import AdamState
 from realiz3d_jax.training.setup import Run
 from realiz3d_jax.training.state import TrainState, new_state, stream_key
@@ -37,11 +38,9 @@ def random_batch(run: Run, kind: interface.Iteration, seed: int = 0) -> dict[str
     random = np.random.default_rng(seed)
     groups = 1 if kind.joint else 4
     captions = [f"a {'red' if random.random() < 0.5 else 'blue'} cone" for _ in range(GRIDS * groups)]
-    text, mask = run.encoder.encode(captions)
     batch = {
         "image": random.integers(0, 256, (GRIDS, 4, 32, 32, 3), np.uint8),
-        "text": text.reshape(GRIDS, groups, *text.shape[1:]),
-        "text_mask": mask.reshape(GRIDS, groups, -1),
+        "captions": encoded(run.encoder, captions, GRIDS),
     }
     if kind.control:
         batch["control"] = random.uniform(-1, 1, (GRIDS, 4, 32, 32, 6)).astype(np.float32)
@@ -83,12 +82,10 @@ def test_with_fresh_shifters_and_control_the_model_is_the_base_model_bit_for_bit
     params["backbone"] = random_params(config)["backbone"]
     base = Model(config.model, interface.load("pretraining", {}), task, config.diffusion)
     random = np.random.default_rng(0)
-    text, mask = setup.make_encoder(config).encode(["a red cone"] * GRIDS * groups)
     inputs = (
         random.normal(size=(GRIDS, 4, 32, 32, 3)).astype(np.float32),
         random.integers(0, 1000, (GRIDS, groups)),
-        text.reshape(GRIDS, groups, *text.shape[1:]),
-        mask.reshape(GRIDS, groups, -1),
+        encoded(open_text_encoder(config), ["a red cone"] * GRIDS * groups, GRIDS),
     )
     control = random.uniform(-1, 1, (GRIDS, 4, 32, 32, 6)).astype(np.float32)
     uniform = jnp.full(DEPTH, Domain.REAL)
@@ -106,14 +103,14 @@ def test_a_control_and_a_domain_change_the_prediction_once_they_have_been_learnt
     config = load_config("stage2")
     model = setup.make_model(config)
     params, predict_jitted = random_params(config), jax.jit(model.predict)
-    text, mask = setup.make_encoder(config).encode(["a red cone"])
+    captions = encoded(open_text_encoder(config), ["a red cone"], 1)
     noise = np.random.default_rng(0).normal(size=(1, 4, 32, 32, 3)).astype(np.float32)
     control = np.ones((1, 4, 32, 32, 6), np.float32)
 
     def predict(domain: Domain, control: np.ndarray | None) -> np.ndarray:
         plan = jnp.full(DEPTH, domain)
         timestep = np.array([[500]])
-        return np.array(predict_jitted(params, noise, timestep, text[None], mask[None], domain=plan, control=control))
+        return np.array(predict_jitted(params, noise, timestep, captions, domain=plan, control=control))
 
     real = predict(Domain.REAL, None)
     assert np.std(predict(Domain.SYNTHETIC, None) - real) > 1e-3
@@ -267,16 +264,18 @@ def test_captions_are_dropped_with_their_probability_and_become_the_empty_captio
     config = dataclasses.replace(second.step_config, caption_dropout=0.3)
     batch = {
         "image": np.zeros((512, 4, 4, 4, 3), np.uint8),
-        "text": np.full((512, 1, 20, 64), 7.0, np.float32),
-        "text_mask": np.ones((512, 1, 20), bool),
+        "captions": {
+            "states": np.full((512, 1, 20, 64), 7.0, np.float32),
+            "mask": np.ones((512, 1, 20), bool),
+            "pooled": np.full((512, 1, 64), 7.0, np.float32),
+        },
     }
-    drawn = _draw(config, kind, jnp.int32(5), batch)
-    dropped = np.array(drawn["text"][:, 0, 0, 0] != 7.0)
+    drawn = _draw(config, kind, jnp.int32(5), batch)["captions"]
+    dropped = np.array(drawn["states"][:, 0, 0, 0] != 7.0)
     assert abs(dropped.mean() - 0.3) < 0.1  # five sigma
-    empty, empty_mask = second.encoder.encode([""])
-    np.testing.assert_array_equal(drawn["text"][dropped][0, 0], empty[0])
-    np.testing.assert_array_equal(drawn["text_mask"][dropped][0, 0], empty_mask[0])
-    assert (np.array(drawn["text_mask"][~dropped])).all()
+    for name, empty in second.encoder.encode([""]).items():
+        np.testing.assert_array_equal(drawn[name][dropped][0, 0], empty[0])
+    assert (np.array(drawn["mask"][~dropped])).all()
 
 
 def test_the_average_follows_the_parameters_with_its_decay(second: Run):

@@ -101,6 +101,11 @@ def leaves(tree: Any) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in flat}
 
 
+def encoded(encoder, captions: list[str], grids: int):
+    """The captions of that many grids, as many for each: arrays [grids, groups, ...]."""
+    return {name: array.reshape(grids, -1, *array.shape[1:]) for name, array in encoder.encode(captions).items()}
+
+
 def assert_same(found: Any, expected: Any) -> None:
     """Two trees have the same leaves, bit for bit."""
     found, expected = leaves(found), leaves(expected)

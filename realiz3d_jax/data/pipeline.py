@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import grain
+import jax
 import numpy as np
 
-from realiz3d_jax.data import records
+from realiz3d_jax.data import encoded, records
 
 VIEWS = 4
 VIEW_WORDS = ("front", "right side", "back", "left side")
@@ -27,20 +28,48 @@ Example = dict[str, Any]
 
 
 class TextEncoder(Protocol):
-    """What turns captions into text states."""
+    """What turns captions into what a backbone reads.
 
-    def encode(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """States float32[n, T, Ct] and mask bool[n, T]."""
+    Attributes:
+        channels: C of a token.
+        max_tokens: T.
+    """
+
+    channels: int
+    max_tokens: int
+
+    def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
+        """``states`` float32[n, T, C], 0 where there is no token, ``mask`` bool[n, T], and what else it gives, [n, ...]."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StreamConfig:
-    """What every stream needs: the data's folder and view size, the captions' encoder and the share of renders."""
+    """What every stream needs.
+
+    Attributes:
+      directory: of the data.
+      size: of a view, pixels.
+      render_fraction: the share of renders among photos.
+      encoder: of the captions; None reads datasets that ``prepare --encode`` made, whose captions are encoded already.
+      text_tokens: T, the longest caption of such a dataset.
+    """
 
     directory: str
     size: int
     render_fraction: float
-    encoder: TextEncoder
+    encoder: TextEncoder | None
+    text_tokens: int
+
+    def open(self, dataset: str) -> records.Records:
+        """The training split of a dataset, encoded or not."""
+        name = dataset if self.encoder else encoded.name_of(dataset)
+        return records.open_split(self.directory, name, "train", self.size)
+
+    def captions(self, example: Example) -> dict[str, np.ndarray]:
+        """The encoded caption of an example, arrays [T, ...]."""
+        if self.encoder:
+            return _encoded(self.encoder, example["caption"])
+        return encoded.padded(example["caption_states"], self.text_tokens)
 
 
 def prompt(caption: str, view: int | None = None, render: bool = False) -> str:
@@ -69,21 +98,24 @@ def _shuffled_numbers(count: int, seed: int) -> grain.MapDataset:
     return grain.MapDataset.range(count).seed(seed).shuffle().repeat()
 
 
-def _image_grids(images: grain.MapDataset, encoder: TextEncoder) -> grain.MapDataset:
+def _image_grids(images: grain.MapDataset, config: StreamConfig) -> grain.MapDataset:
     """Grids of V images of their own, each with its caption (G = V), from examples ``image``, ``caption``, ``record``."""
 
     def encode(example: Example) -> Example:
-        text, mask = _encoded(encoder, example["caption"])
-        return {"image": example["image"], "text": text, "text_mask": mask, "record": np.int64(example["record"])}
+        return {
+            "image": example["image"],
+            "captions": config.captions(example),
+            "record": np.int64(example["record"]),
+        }
 
     def stack(examples: Sequence[Example]) -> Example:
-        return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
 
     return images.map(encode).batch(VIEWS, batch_fn=stack)
 
 
 def _photos(config: StreamConfig, seed: int) -> grain.MapDataset:
-    source = records.open_split(config.directory, "shapes_photos", "train", config.size)
+    source = config.open("shapes_photos")
 
     def draw(number: int, random: np.random.Generator) -> Example:
         record, view = source[int(number) // VIEWS], int(number) % VIEWS
@@ -95,37 +127,35 @@ def _photos(config: StreamConfig, seed: int) -> grain.MapDataset:
             "record": number // VIEWS,
         }
 
-    return _image_grids(_shuffled_numbers(VIEWS * len(source), seed).random_map(draw), config.encoder)
+    return _image_grids(_shuffled_numbers(VIEWS * len(source), seed).random_map(draw), config)
 
 
 def _synthetic_images(config: StreamConfig, seed: int) -> grain.MapDataset:
-    source = records.open_split(config.directory, "shapes_assets", "train", config.size)
+    source = config.open("shapes_assets")
 
     def view(number: int) -> Example:
         record = source[int(number) // VIEWS]
-        image = record["synthetic"][int(number) % VIEWS]
-        return {"image": image, "caption": record["caption"], "record": number // VIEWS}
+        return {**record, "image": record["synthetic"][int(number) % VIEWS], "record": number // VIEWS}
 
-    return _image_grids(_shuffled_numbers(VIEWS * len(source), seed).map(view), config.encoder)
+    return _image_grids(_shuffled_numbers(VIEWS * len(source), seed).map(view), config)
 
 
 def _real_images(config: StreamConfig, seed: int) -> grain.MapDataset:
-    source = records.open_split(config.directory, "shapes_generated", "train", config.size)
+    source = config.open("shapes_generated")
     images = _shuffled_numbers(len(source), seed).map(lambda number: {**source[int(number)], "record": number})
-    return _image_grids(images, config.encoder)
+    return _image_grids(images, config)
 
 
 def _synthetic_grids(config: StreamConfig, seed: int) -> grain.MapDataset:
-    source = records.open_split(config.directory, "shapes_assets", "train", config.size)
+    source = config.open("shapes_assets")
 
     def grid(number: int) -> Example:
         record = source[int(number)]
-        text, mask = _encoded(config.encoder, record["caption"])
+        maps = (record[name] for name in ("normal", "position", "mask"))
         return {
             "image": record["synthetic"],
-            "control": control_maps(record["normal"], record["position"], record["mask"]),
-            "text": text[None],
-            "text_mask": mask[None],
+            "control": control_maps(*maps) if config.encoder else record["control"],
+            "captions": jax.tree.map(lambda array: array[None], config.captions(record)),
             "record": np.array([number], np.int64),
         }
 
@@ -162,8 +192,9 @@ def open_stream(
 ) -> Stream:
     """The stream called ``name``: this host's part of global batches of ``batch_grids`` grids.
 
-    Each batch holds ``image`` uint8[B, V, H, W, 3], ``text`` float32[B, G, T, Ct], ``text_mask`` bool[B, G, T], ``record``
-    int64[B, G] (which records these are) and, for grids of one object, ``control`` float32[B, V, H, W, 6].
+    Each batch holds ``image`` uint8[B, V, H, W, 3] (encoded: moments float16[B, V, h, w, 2 C]), ``captions`` (``states``
+    float32[B, G, T, Ct], ``mask`` bool[B, G, T] and what else the encoder gives), ``record`` int64[B, G] (which records these
+    are) and, for grids of one object, ``control`` float32[B, V, H, W, 6] (encoded: float16[B, V, h, w, 4 C]).
 
     Raises:
       UserError: the data is missing or damaged (see ``records.open_split``).
@@ -175,6 +206,5 @@ def open_stream(
 
 
 @functools.lru_cache(maxsize=65536)
-def _encoded(encoder: TextEncoder, caption: str) -> tuple[np.ndarray, np.ndarray]:
-    text, mask = encoder.encode([caption])
-    return text[0], mask[0]
+def _encoded(encoder: TextEncoder, caption: str) -> dict[str, np.ndarray]:
+    return {name: array[0] for name, array in encoder.encode([caption]).items()}

@@ -18,7 +18,7 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
 
 VERSION = "1.0.0"
-SIZES = (32, 64)
+SIZES = (32, 64, 128, 256, 512)
 """Sizes, in pixels along a side of a view, that the datasets exist in."""
 
 CONVENTIONS = {
@@ -55,6 +55,14 @@ def _integer(size: int) -> tfds.features.Scalar:
     return tfds.features.Scalar(dtype=np.int64)
 
 
+def _array(*shape: int | None):
+    def feature(size: int) -> tfds.features.Tensor:
+        del size
+        return tfds.features.Tensor(shape=shape, dtype=np.float16, encoding="bytes")
+
+    return feature
+
+
 def _tensor(leading: tuple[int, ...], dtype: type, trailing: tuple[int, ...] = (3,)):
     def feature(size: int) -> tfds.features.Tensor:
         return tfds.features.Tensor(shape=(*leading, size, size, *trailing), dtype=dtype, encoding="bytes")
@@ -85,12 +93,26 @@ SCHEMAS = {
         "view": _integer,
         "image": _tensor((), np.uint8),
     },
+    "shapes_assets_encoded": {
+        "uid": _text,
+        "caption": _text,
+        "caption_states": _array(None, None),
+        "synthetic": _array(_VIEWS, None, None, None),
+        "control": _array(_VIEWS, None, None, None),
+    },
+    "shapes_generated_encoded": {
+        "uid": _text,
+        "caption": _text,
+        "caption_states": _array(None, None),
+        "view": _integer,
+        "image": _array(None, None, None),
+    },
 }
 """The features of each dataset.
 
 shapes_photos: base-model photographs. shapes_assets: synthetic assets with their geometry; ``mesh`` is the path of the
 GLB below the dataset's folder, ``real`` the true real renders, for judging only. shapes_generated: images that the base
-model made; ``view`` in [0, 4) is the view whose word prompted the image.
+model made; ``view`` in [0, 4) is the view whose word prompted the image. ``..._encoded``: see ``data.encoded``.
 """
 
 
@@ -126,7 +148,11 @@ def dataset_path(directory: str | os.PathLike[str], dataset: str, size: int) -> 
 
 def prepare_command(directory: str | os.PathLike[str], dataset: str, size: int) -> str:
     """The command that makes a dataset."""
-    what = "--self-generate" if dataset == "shapes_generated" else f"--dataset {dataset}"
+    what = {
+        "shapes_generated": "--self-generate",
+        "shapes_assets_encoded": "--encode",
+        "shapes_generated_encoded": "--encode",
+    }.get(dataset, f"--dataset {dataset}")
     return f"python -m realiz3d_jax.prepare {what} --directory {directory} --size {size}"
 
 
@@ -192,6 +218,17 @@ def open_split(directory: str | os.PathLike[str], dataset: str, split: str, size
     for name, expected in zip(info.filenames, info.shard_lengths, strict=True):
         _check_shard(path / name, expected, again)
     return Records(builder.as_data_source(split=split), path, metadata)
+
+
+def open_all(directory: str | os.PathLike[str], dataset: str, size: int) -> dict[str, Records]:
+    """All splits of a dataset, "train" first.
+
+    Raises:
+      UserError: as ``open_split``.
+    """
+    train = open_split(directory, dataset, "train", size)
+    others = sorted(set(tfds.builder_from_directory(train.path).info.splits) - {"train"})
+    return {"train": train} | {split: open_split(directory, dataset, split, size) for split in others}
 
 
 def _check_shard(path: pathlib.Path, expected: int, mend: str) -> None:

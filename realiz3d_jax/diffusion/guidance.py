@@ -27,7 +27,7 @@ def guided(
     """A denoiser for ``samplers.sample`` that evaluates both terms in one call of twice the batch.
 
     Args:
-      denoise: (x: float[2B, ...], timestep: int32[], index: int32[]) -> epsilon: float[2B, ...]. Its first B rows must
+      denoise: (x: float[2B, ...], timestep: int32[], index: int32[]) -> prediction: float[2B, ...]. Its first B rows must
         see the empty text and its last B the caption, ``both(empty, caption)``, under ``both(control, control)``.
       scale: s, the guidance scale.
     """

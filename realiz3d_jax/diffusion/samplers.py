@@ -1,8 +1,9 @@
 """From noise to data: DDIM and DPM-Solver++ 2M as two settings of one update.
 
-Write α = √ᾱ and σ = √(1 - ᾱ) at a step's timestep, α' and σ' where it lands, and with the model's ε
+Write α and σ for the signal and the noise in x = α x_0 + σ ε at a step's timestep (DDPM: α² = ᾱ, σ² = 1 - ᾱ), α' and σ' where
+it lands. The process reads the model's prediction as
 
-    (1)  x_0 = (x - σ ε) / α
+    (1)  x_0 and ε,        of DDPM's ε: x_0 = (x - σ ε) / α
 
 Every sampler here is
 
@@ -10,7 +11,7 @@ Every sampler here is
 
 **DDIM** (Song et al. 2020, "Denoising Diffusion Implicit Models", eq. 12 and 16): k = 0 and
 
-    (3)  s = η · σ'/σ · √(1 - ᾱ/ᾱ')
+    (3)  s = η · σ'/σ · √(1 - α²/α'²)
 
 η = 0 is deterministic, η = 1 is ancestral sampling.
 
@@ -26,7 +27,7 @@ is eq. (2), since α' e^{-h} = α σ'/σ, with
 The first step and the last one, which lands on clean data (λ' = ∞), are of first order, k = 0, as in diffusers'
 ``DPMSolverMultistepScheduler`` (midpoint, ``lower_order_final``, ``final_sigmas_type="zero"``).
 
-A step lands on the next timestep of the list, the last one on ᾱ = 1 (diffusers' ``set_alpha_to_one=True``). diffusers'
+A step lands on the next timestep of the list, the last one on clean data (diffusers' ``set_alpha_to_one=True``). diffusers'
 DDIM lands on t - T//S instead: the next timestep for "leading" spacing, and for "trailing" if S divides T.
 A latent has no bounds, and clipping its x_0 would ruin it. Pixels do: at ᾱ = 4e-5 an error of 1 % in ε is one of 158 % in x_0,
 so for them, as in GLIDE (Nichol et al. 2022, ``use_clipped_model_output`` in diffusers),
@@ -42,7 +43,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realiz3d_jax.diffusion.schedule import Schedule
+from realiz3d_jax.diffusion.process import Process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +62,8 @@ class Trajectory:
 class Sampler(Protocol):
     """What distinguishes one sampler from another: where it evaluates, and the two free coefficients of eq. (2)."""
 
-    def timesteps(self, schedule: Schedule, steps: int, spacing: str = "leading") -> np.ndarray:
-        """int32[steps], descending: where diffusers' sampler of the same name evaluates the model."""
+    def timesteps(self, process: Process, steps: int, spacing: str = "leading") -> np.ndarray:
+        """[steps], descending: where diffusers' sampler of the same name evaluates the model."""
         ...
 
     def coefficients(self, trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
@@ -76,8 +77,8 @@ class DDIM:
 
     eta: float = 0.0
 
-    def timesteps(self, schedule: Schedule, steps: int, spacing: str = "leading") -> np.ndarray:
-        return schedule.sampling_timesteps(steps, spacing)
+    def timesteps(self, process: Process, steps: int, spacing: str = "leading") -> np.ndarray:
+        return process.sampling_timesteps(steps, spacing)
 
     def coefficients(self, trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
         ratio = trajectory.signal / trajectory.next_signal
@@ -89,32 +90,33 @@ class DDIM:
 class DPMSolverPP2M:
     """Eq. (5): second order from one evaluation a step."""
 
-    def timesteps(self, schedule: Schedule, steps: int, spacing: str = "leading") -> np.ndarray:
+    def timesteps(self, process: Process, steps: int, spacing: str = "leading") -> np.ndarray:
         if spacing == "trailing":
-            return schedule.sampling_timesteps(steps, spacing)
+            return process.sampling_timesteps(steps, spacing)
         # One step more, and its last timestep, 0, dropped: log-SNR leaps so far on landing there (at ten steps λ goes
         # from 1 to 4.6) that the multistep extrapolation would throw the sample off.
-        return schedule.sampling_timesteps(steps + 1, spacing)[:-1]
+        return process.sampling_timesteps(steps + 1, spacing)[:-1]
 
     def coefficients(self, trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
         momentum = np.zeros_like(trajectory.signal)
         inner = slice(1, -1)
-        log_snr = np.log(trajectory.signal / trajectory.sigma)
+        with np.errstate(divide="ignore"):  # pure noise has a log-SNR of minus infinity, and no momentum after it
+            log_snr = np.log(trajectory.signal / trajectory.sigma)
         h = np.diff(log_snr)  # h[n]: the length of step n, for all but the last step
         momentum[inner] = trajectory.next_signal[inner] * -np.expm1(-h[1:]) * h[1:] / (2.0 * h[:-1])
         return np.zeros_like(momentum), momentum
 
 
-def trajectory(schedule: Schedule, timesteps: np.ndarray) -> Trajectory:
-    """The noise levels at ``timesteps``: int[S], descending, and after the last one clean data."""
-    alphas_cumprod = np.append(schedule.exact_alphas_cumprod[np.asarray(timesteps)], 1.0)
-    signal, sigma = np.sqrt(alphas_cumprod), np.sqrt(1.0 - alphas_cumprod)
+def trajectory(process: Process, timesteps: np.ndarray) -> Trajectory:
+    """The noise levels at ``timesteps``: [S], descending, and after the last one clean data."""
+    signal, sigma = process.levels(timesteps)
+    signal, sigma = np.append(signal, 1.0), np.append(sigma, 0.0)
     return Trajectory(signal[:-1], sigma[:-1], signal[1:], sigma[1:])
 
 
 def sample(
     sampler: Sampler,
-    schedule: Schedule,
+    process: Process,
     timesteps: np.ndarray,
     denoise: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     noise: jax.Array,
@@ -125,20 +127,20 @@ def sample(
 
     Args:
       sampler: ``DDIM`` or ``DPMSolverPP2M``.
-      schedule: the forward process that the model was trained with.
-      timesteps: int[S], descending, known when tracing (not a traced array): the coefficients of all steps are computed
-        from them in float64. A list that starts below T - 1 continues a partly noised ``noise`` (SDEdit).
-      denoise: (x: float[B, ...], timestep: int32[], index: int32[] in [0, S)) -> epsilon: float[B, ...].
+      process: what the model was trained with.
+      timesteps: [S], descending, known when tracing (not a traced array): the coefficients of all steps are computed
+        from them in float64. A list that starts below pure noise continues a partly noised ``noise`` (SDEdit).
+      denoise: (x: float[B, ...], timestep: int32[] or float32[], index: int32[] in [0, S)) -> prediction: float[B, ...].
       noise: float[B, ...]: x at the first timestep; its dtype is the dtype of all arithmetic here.
       key: what fresh noise is drawn from, by ``fold_in(key, index)``; unused if the sampler takes none. One key, or B keys:
         then what a sample draws does not depend on the batch that it is in.
       bound: of |x_0|, for data that are bounded, such as pixels; None for latents.
     """
-    levels = trajectory(schedule, timesteps)
+    levels = trajectory(process, timesteps)
     fresh, momentum = sampler.coefficients(levels)
     residual = np.sqrt(np.maximum(levels.next_sigma**2 - fresh**2, 0.0))
     steps = {
-        "timestep": jnp.asarray(timesteps, jnp.int32),
+        "timestep": jnp.asarray(timesteps, jnp.int32 if np.issubdtype(timesteps.dtype, np.integer) else jnp.float32),
         "index": jnp.arange(len(timesteps), dtype=jnp.int32),
         "coefficients": jnp.asarray(
             np.stack([levels.signal, levels.sigma, levels.next_signal, residual, momentum, fresh], axis=-1), noise.dtype
@@ -149,8 +151,8 @@ def sample(
     def step(carry: tuple[jax.Array, jax.Array], now: dict[str, jax.Array]) -> tuple[tuple[jax.Array, jax.Array], None]:
         x, previous = carry
         signal, sigma, next_signal, residual, momentum, fresh = now["coefficients"]
-        epsilon = denoise(x, now["timestep"], now["index"]).astype(x.dtype)
-        x0 = (x - sigma * epsilon) / signal  # (1)
+        prediction = denoise(x, now["timestep"], now["index"]).astype(x.dtype)
+        x0, epsilon = process.split(x, prediction, signal, sigma)  # (1)
         if bound is not None:
             x0 = jnp.clip(x0, -bound, bound)  # (5)
             epsilon = (x - signal * x0) / sigma

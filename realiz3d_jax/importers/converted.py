@@ -24,6 +24,9 @@ from realiz3d_jax.importers.huggingface import IMPORTERS, TOKENIZER, Imported
 COMMAND = "python -m realiz3d_jax.convert"
 """What the facts of everything that it makes begin with, by their ``command``."""
 
+AUTOENCODER, TEXT_ENCODER = "vae.safetensors", "text_encoder.safetensors"
+"""What converted encoders are called in their folder."""
+
 _CLASSES = {kind.__name__: kind for kind in IMPORTERS}
 _MEND = f"Make it with {COMMAND} --source."
 
@@ -37,14 +40,14 @@ def write(path: str | os.PathLike[str], config: Any, params: mapping.Params, fac
         )
 
 
-def read_config(path: str | os.PathLike[str]) -> Any:
-    """The config of a converted model; only the file's header is read.
+def read_header(path: str | os.PathLike[str], kind: type) -> tuple[Any, dict[str, Any]]:
+    """Config and facts of a converted model; its arrays are not read.
 
     Raises:
-      UserError: the file is missing, truncated, or not a converted model.
+      UserError: as ``read``.
     """
     with _open(path) as file:
-        return _config(path, file)
+        return _config(path, file, kind), json.loads(file.metadata()["facts"])
 
 
 def read(path: str | os.PathLike[str], kind: type) -> Imported:
@@ -57,9 +60,7 @@ def read(path: str | os.PathLike[str], kind: type) -> Imported:
       UserError: the file is missing, truncated, not a converted model, or one of another kind.
     """
     with _open(path) as file:
-        config = _config(path, file)
-        if not isinstance(config, kind):
-            raise UserError(f"{path}: holds a model of {type(config).__name__}; expected {kind.__name__}. {_MEND}")
+        config = _config(path, file, kind)
         names = set(file.keys())
         if different := sorted(names ^ set(mapping.flatten(_like(config)))):
             found = "found" if different[0] in names else "missing"
@@ -129,16 +130,19 @@ def _open(path: str | os.PathLike[str]) -> Iterator[Any]:
         yield file
 
 
-def _config(path: str | os.PathLike[str], file: Any) -> Any:
+def _config(path: str | os.PathLike[str], file: Any, expected: type) -> Any:
     try:
         values = json.loads((file.metadata() or {})["config"])
         kind = _CLASSES[values.pop("class")]
-        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        config = kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: is no converted model of this version ({type(error).__name__}: {error}); "
             f"expected its config in the metadata. {_MEND}"
         ) from error
+    if kind is not expected:
+        raise UserError(f"{path}: holds a model of {kind.__name__}; expected {expected.__name__}. {_MEND}")
+    return config
 
 
 def _like(config: Any) -> mapping.Params:

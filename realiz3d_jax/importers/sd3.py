@@ -38,7 +38,7 @@ def config_of(values: Mapping[str, Any]) -> MMDiTConfig:
         heads=values["num_attention_heads"],
         patch_size=values["patch_size"],
         in_channels=values["in_channels"],
-        text_channels=values["joint_attention_dim"],
+        caption_channels=values["joint_attention_dim"],
         pooled_channels=values["pooled_projection_dim"],
         sample_size=values["sample_size"],
         base_size=values["sample_size"] // values["patch_size"],

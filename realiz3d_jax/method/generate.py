@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from realiz3d_jax.data.pipeline import TextEncoder
 from realiz3d_jax.diffusion import samplers
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.method.model import Model
-from realiz3d_jax.models.text import WordEncoder
+from realiz3d_jax.models.backbone import Captions
 
 SAMPLERS = ("ddim", "dpm++")
 SPACINGS = ("trailing", "leading", "linspace")
@@ -66,12 +67,17 @@ class SamplingConfig:
 class Generator:
     """Draws images from a model: what a request means is decided here, the arithmetic is ``Model.sample``.
 
+    Attributes:
+      encoder: of captions; may be None where ``draw`` alone is called.
+      codec_params: of the model's codec, if it has any, on the devices of the model's.
+
     A batch is shared out among the devices that hold the parameters, if their number divides it; if not, each draws all of it.
     """
 
     model: Model
-    encoder: WordEncoder
+    encoder: TextEncoder | None
     sampling: SamplingConfig
+    codec_params: Params | None = None
 
     def __call__(
         self,
@@ -89,50 +95,88 @@ class Generator:
           captions: B lists of G captions each: one for a grid of V consistent views, V for as many images of their own.
           seeds: B seeds; an item's noise depends on its seed alone, not on the batch that it is drawn in.
           domain: the domain of all blocks that inference-time shifting leaves alone.
-          control: float32[B, V, H, W, 6] for "texture"; for "text_to_multiview" anything but None; None is the null control.
+          control: maps float32[B, V, H, W, 6] for "texture"; anything but None for "text_to_multiview"; None is null.
         """
-        states, mask = self.encoder.encode([caption for item in captions for caption in item])
-        shape = (len(captions), len(captions[0]))
-        text = (states.reshape(*shape, *states.shape[1:]), mask.reshape(*shape, *mask.shape[1:]))
-        empty_states, empty_mask = self.encoder.encode([""])
+        encoded = self.encoder.encode([caption for item in captions for caption in item])
+        encoded = jax.tree.map(lambda array: array.reshape(len(captions), -1, *array.shape[1:]), encoded)
+        empty = jax.tree.map(lambda array: array[0], self.encoder.encode([""]))
+        if control is not None and self.model.task == "texture":
+            where = self._sharding(params, len(captions))
+            control = _encode_control(self.model, self.codec_params, jax.device_put(control, where))
+        return self.draw(params, encoded, empty, seeds, domain, control, views)
+
+    def draw(
+        self,
+        params: Params,
+        captions: Captions,
+        empty_caption: Captions,
+        seeds: Sequence[int],
+        domain: Domain,
+        control: np.ndarray | jax.Array | None = None,
+        views: int = 4,
+    ) -> np.ndarray:
+        """As the call, of what is encoded: captions [B, G, ...], the empty one [...], the control as the codec stores it."""
         sampler = self.sampling.make_sampler()
-        timesteps = sampler.timesteps(self.model.schedule, self.sampling.steps, self.sampling.spacing)
+        timesteps = sampler.timesteps(self.model.process, self.sampling.steps, self.sampling.spacing)
         plan = self.model.method.inference_plan(
             timesteps, self.model.config.depth, domain, self.sampling.block_max, self.sampling.timestep_max
         )
-        mesh = jax.tree.leaves(params)[0].sharding.mesh
-        everywhere = NamedSharding(mesh, PartitionSpec())
-        shared_out = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-        batch = (np.asarray(seeds, np.uint32), text, control)
+        batch = (np.asarray(seeds, np.uint32), captions, control)
         images = _sample(
             self.model,
             sampler,
             tuple(timesteps.tolist()),
             views,
             params,
-            *jax.device_put(batch, everywhere if len(captions) % mesh.size else shared_out),
-            (empty_states[0], empty_mask[0]),
+            self.codec_params,
+            *jax.device_put(batch, self._sharding(params, len(seeds))),
+            empty_caption,
             plan,
             jnp.float32(self.sampling.guidance_scale),
         )
-        return np.asarray(jax.device_put(images, everywhere))  # every host has all of them
+        return np.asarray(jax.device_put(images, self._sharding(params, 0)))  # every host has all of them
+
+    def _sharding(self, params: Params, batch: int) -> NamedSharding:
+        """Of a batch: over all devices that hold the parameters if they divide it, else a copy on each (0: a copy)."""
+        mesh = jax.tree.leaves(params)[0].sharding.mesh
+        return NamedSharding(mesh, PartitionSpec(mesh.axis_names if batch and batch % mesh.size == 0 else None))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode_control(model, codec_params, maps):
+    return model.codec.encode_control(codec_params, maps)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _sample(model, sampler, timesteps, views, params, seeds, text, control, empty_text, plan, guidance_scale):
+def _sample(
+    model,
+    sampler,
+    timesteps,
+    views,
+    params,
+    codec_params,
+    seeds,
+    captions,
+    control,
+    empty_caption,
+    plan,
+    guidance_scale,
+):
     side = model.config.sample_size
     keys = jax.vmap(jax.random.key)(seeds)
     noise = jax.vmap(lambda key: jax.random.normal(key, (views, side, side, model.config.in_channels)))(keys)
+    if control is not None and model.task == "texture":
+        control = model.codec.control(control)
     latents = model.sample(
         params,
         sampler,
-        np.array(timesteps, np.int32),
+        np.array(timesteps),
         noise,
-        text,
-        empty_text,
+        captions,
+        empty_caption,
         plan,
         control,
         guidance_scale,
         jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
     )
-    return model.codec.decode(latents)
+    return model.codec.decode(codec_params, latents)

@@ -6,12 +6,13 @@ import jax
 import numpy as np
 
 from realiz3d_jax.diffusion import guidance, samplers
-from realiz3d_jax.diffusion.schedule import Schedule
+from realiz3d_jax.diffusion.process import Process
 from realiz3d_jax.method import shifters
 from realiz3d_jax.method.interface import Method, Params
+from realiz3d_jax.models import backbone
 from realiz3d_jax.models import control as control_embedding
-from realiz3d_jax.models import dit
-from realiz3d_jax.models.codec import PixelCodec
+from realiz3d_jax.models.backbone import Captions
+from realiz3d_jax.models.codec import Codec, PixelCodec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,27 +20,27 @@ class Model:
     """A backbone under a method, for one task.
 
     Attributes:
-      config: the backbone's sizes.
+      config: the backbone's sizes; their class tells which backbone it is.
       method: what is added to the backbone, and where.
       task: "texture" or "text_to_multiview".
-      schedule: the forward process of training.
+      process: of diffusion.
       codec: between images and latents.
     """
 
-    config: dit.DiTConfig
+    config: backbone.Config
     method: Method
     task: str
-    schedule: Schedule
-    codec: PixelCodec = dataclasses.field(default_factory=PixelCodec)
+    process: Process
+    codec: Codec = dataclasses.field(default_factory=PixelCodec)
 
     def init(self, partitions: tuple[str, ...], key: jax.Array) -> Params:
         """Fresh parameters of ``partitions``, each from a key of its own."""
         backbone_key, control_key, method_key = jax.random.split(key, 3)
         made = self.method.init(self.config.depth, self.config.width, method_key)
         if "backbone" in partitions:
-            made["backbone"] = dit.init(self.config, backbone_key)
+            made["backbone"] = backbone.of(self.config).init(self.config, backbone_key)
         if "control" in partitions:
-            made["control"] = control_embedding.init(self.task, self.config, control_key)
+            made["control"] = control_embedding.init(self.task, self.config, control_key, self.codec.control_channels)
         return {name: made[name] for name in partitions}
 
     def predict(
@@ -47,36 +48,34 @@ class Model:
         params: Params,
         latents: jax.Array,
         timestep: jax.Array,
-        text: jax.Array,
-        text_mask: jax.Array,
+        captions: Captions,
         *,
         domain: jax.Array,
         control: jax.Array | None = None,
         frozen_blocks: jax.Array | None = None,
         freeze_input: bool = False,
     ) -> jax.Array:
-        """The predicted noise float32[B, V, h, w, C].
+        """What the process has the model predict, float32[B, V, h, w, C].
 
         Args:
           params: the stage's partitions.
           latents: float32[B, V, h, w, C].
-          timestep: int32[B, G]; G = 1 is the joint mode, G = V the single-image mode.
-          text, text_mask: float32[B, G, T, Ct] and bool[B, G, T].
+          timestep: int32[B, G] or float32[B, G]; G = 1 is the joint mode, G = V the single-image mode.
+          captions: arrays [B, G, ...], what the text encoder gives.
           domain: int32[L], the domain that each block runs in.
           control: what the task's control embedding takes; None is the null control.
-          frozen_blocks, freeze_input: see ``dit.apply``.
+          frozen_blocks, freeze_input: as in ``dit.apply``.
         """
         shifts = self.method.shifts(params)
         tokens = None
         if control is not None:
             tokens = control_embedding.apply(self.task, self.config, params["control"], control)
-        output = dit.apply(
+        output = backbone.of(self.config).apply(
             self.config,
             params["backbone"],
             latents,
             timestep,
-            text,
-            text_mask,
+            captions,
             block_shift=None if shifts is None else shifters.select(shifts, domain),
             control_tokens=tokens,
             frozen_blocks=frozen_blocks,
@@ -90,8 +89,8 @@ class Model:
         sampler: samplers.Sampler,
         timesteps: np.ndarray,
         noise: jax.Array,
-        text: tuple[jax.Array, jax.Array],
-        empty_text: tuple[jax.Array, jax.Array],
+        captions: Captions,
+        empty_caption: Captions,
         plan: jax.Array,
         control: jax.Array | None,
         guidance_scale: jax.Array,
@@ -100,25 +99,24 @@ class Model:
         """Latents float32[B, V, h, w, C] from noise of that shape; to be jitted with ``sampler`` and ``timesteps`` static.
 
         Args:
-          timesteps: int[S], descending.
-          text: states float32[B, G, T, Ct] and mask bool[B, G, T]; G decides between joint and single-image mode.
-          empty_text: the same of the empty caption, float32[T, Ct] and bool[T].
+          timesteps: [S], descending.
+          captions: arrays [B, G, ...]; G decides between joint and single-image mode.
+          empty_caption: the same of the empty caption, [...].
           plan: int32[S, L], the domain of each block at each step; an input, so that every plan runs in one compilation.
           control: as in ``predict``; both branches of the guidance see it.
           guidance_scale: float32[], on the text only.
         """
-        batch, groups = text[0].shape[:2]
-        states, mask = (
-            guidance.both(jax.numpy.broadcast_to(empty, full.shape), full)
-            for empty, full in zip(empty_text, text, strict=True)
+        batch, groups = captions["mask"].shape[:2]
+        both_captions = jax.tree.map(
+            lambda empty, full: guidance.both(jax.numpy.broadcast_to(empty, full.shape), full), empty_caption, captions
         )
         doubled_control = None if control is None else guidance.both(control, control)
 
         def denoise(x: jax.Array, timestep: jax.Array, index: jax.Array) -> jax.Array:
             timesteps_of_groups = jax.numpy.broadcast_to(timestep, (2 * batch, groups))
             return self.predict(
-                params, x, timesteps_of_groups, states, mask, domain=plan[index], control=doubled_control
+                params, x, timesteps_of_groups, both_captions, domain=plan[index], control=doubled_control
             )
 
         guided = guidance.guided(denoise, guidance_scale)
-        return samplers.sample(sampler, self.schedule, timesteps, guided, noise, key, bound=self.codec.bound)
+        return samplers.sample(sampler, self.process, timesteps, guided, noise, key, bound=self.codec.bound)

@@ -1,32 +1,163 @@
-"""Codecs between images and latents. The pixel codec stands where a latent diffusion model has its VAE."""
+"""Codecs between images and latents: pixels as they are, or the autoencoder of a latent diffusion model.
+
+Between the two stands what a dataset stores: images themselves, or the moments that an autoencoder made of them once, from
+which a latent can be drawn in every step. Encoding and decoding take the codec's parameters; reading what is stored takes
+none, so training on prepared data needs no autoencoder.
+"""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.models import vae
+from realiz3d_jax.models.vae import VAEConfig
+
+MAPS = 2
+"""Pictures that control the texturing task: normals and positions, three channels each."""
+
+Array = np.ndarray | jax.Array
+
+
+class Codec(Protocol):
+    """All methods take arrays with any leading axes, the last of which are a grid's views.
+
+    Attributes:
+      codec: its name in a config.
+      channels: C of a latent.
+      control_channels: of the control of the texturing task, as the model takes it.
+      factor: side of an image over the side of its latent.
+      bound: of the absolute value of a latent; None where there is none.
+    """
+
+    codec: str
+    channels: int
+    control_channels: int
+    factor: int
+    bound: float | None
+
+    def init(self, key: jax.Array) -> Any:
+        """Fresh parameters, None if it has none."""
+
+    def encode(self, params: Any, images: Array) -> Array:
+        """What is stored of uint8[..., V, H, W, 3]."""
+
+    def encode_control(self, params: Any, maps: Array) -> Array:
+        """What is stored of normal and position maps float32[..., V, H, W, 6] in [0, 1], 0 in the background."""
+
+    def latents(self, stored: Array, key: jax.Array | None = None) -> Array:
+        """float32[..., V, h, w, C] of what ``encode`` gave; drawn with the key, the most likely one without."""
+
+    def control(self, stored: Array) -> Array:
+        """float32[..., V, h, w, control channels] of what ``encode_control`` gave."""
+
+    def decode(self, params: Any, latents: Array) -> Array:
+        """uint8[..., V, H, W, 3]: rounded, and clipped to what an image can hold."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PixelCodec:
-    """Images are their own latents, scaled to [-1, 1].
+    """Images are their own latents, scaled to [-1, 1], and control maps their own control; it has no parameters."""
 
-    Both methods take NumPy or JAX arrays and return the same kind.
+    codec: str = "pixel"
+    channels = 3
+    control_channels = 3 * MAPS
+    factor = 1
+    bound = 1.0
 
-    Attributes:
-        channels: of a latent.
-        factor: side of an image over the side of its latent.
-        bound: of the absolute value of a latent; None where there is none.
+    def init(self, key: jax.Array) -> None:
+        return None
+
+    def encode(self, params: None, images: Array) -> Array:
+        return images
+
+    def encode_control(self, params: None, maps: Array) -> Array:
+        return maps
+
+    def latents(self, stored: Array, key: jax.Array | None = None) -> Array:
+        return stored.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
+
+    def control(self, stored: Array) -> Array:
+        return stored
+
+    def decode(self, params: None, latents: Array) -> Array:
+        return _image(latents)
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderCodec:
+    """Latents of an ``AutoencoderKL``; parameters as ``vae.init`` makes them. Views are encoded and decoded one by one.
+
+    Stored are moments, float[..., V, h, w, 2 C]; of a control those of normals and positions, the two in one array. A control's
+    latents are always the most likely ones.
     """
 
-    channels: int = 3
-    factor: int = 1
-    bound: float | None = 1.0
+    autoencoder: VAEConfig = dataclasses.field(default_factory=VAEConfig)
+    codec: str = "autoencoder"
+    bound = None
 
-    def encode(self, images: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
-        """uint8[..., H, W, 3] -> float32[..., H, W, 3] in [-1, 1]."""
-        return images.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
+    @property
+    def channels(self) -> int:
+        return self.autoencoder.latent_channels
 
-    def decode(self, latents: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
-        """float[..., H, W, 3] -> uint8[..., H, W, 3], rounded, values outside [-1, 1] clipped."""
-        scaled = (latents.astype(np.float32) + np.float32(1.0)) * np.float32(127.5)
-        return scaled.round().clip(0, 255).astype(np.uint8)
+    @property
+    def control_channels(self) -> int:
+        return MAPS * self.channels
+
+    @property
+    def factor(self) -> int:
+        return self.autoencoder.factor
+
+    def init(self, key: jax.Array) -> vae.Params:
+        return vae.init(self.autoencoder, key)
+
+    def encode(self, params: vae.Params, images: Array) -> jax.Array:
+        scaled = images.astype(jnp.float32) / 127.5 - 1.0
+        return _view_by_view(lambda view: vae.encode(self.autoencoder, params, view), scaled)
+
+    def encode_control(self, params: vae.Params, maps: Array) -> jax.Array:
+        scaled = maps.astype(jnp.float32) * 2.0 - 1.0
+        return jnp.concatenate(
+            [
+                _view_by_view(lambda view: vae.encode(self.autoencoder, params, view), picture)
+                for picture in jnp.split(scaled, MAPS, axis=-1)
+            ],
+            axis=-1,
+        )
+
+    def latents(self, stored: Array, key: jax.Array | None = None) -> jax.Array:
+        return vae.latents(self.autoencoder, stored, key)
+
+    def control(self, stored: Array) -> jax.Array:
+        return jnp.concatenate([self.latents(moments) for moments in jnp.split(stored, MAPS, axis=-1)], axis=-1)
+
+    def decode(self, params: vae.Params, latents: Array) -> jax.Array:
+        return _image(_view_by_view(lambda view: vae.decode(self.autoencoder, params, view), latents))
+
+
+_CODECS = {codec.codec: codec for codec in (PixelCodec, AutoencoderCodec)}
+
+
+def codec_class(name: str) -> type:
+    """The codec called ``name``.
+
+    Raises:
+      UserError: there is none.
+    """
+    if name not in _CODECS:
+        raise UserError(f"config.codec.codec: found {name!r}, expected one of {', '.join(_CODECS)}.")
+    return _CODECS[name]
+
+
+def _image(scaled: Array) -> Array:
+    """[-1, 1] to uint8."""
+    return ((scaled.astype(np.float32) + np.float32(1.0)) * np.float32(127.5)).round().clip(0, 255).astype(np.uint8)
+
+
+def _view_by_view(function: Callable[[jax.Array], jax.Array], views: Array) -> jax.Array:
+    """``function`` of every view [..., H, W, C] of [..., V, H, W, C]: the memory of one view of each grid, not of all."""
+    return jnp.moveaxis(jax.lax.map(function, jnp.moveaxis(views, -4, 0)), 0, -4)

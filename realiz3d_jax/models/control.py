@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from realiz3d_jax.models.dit import DiTConfig, Params
+from realiz3d_jax.models.backbone import Config, Params
 
 TASKS = ("texture", "text_to_multiview")
 AZIMUTHS = (0, 90, 180, 270)
@@ -23,20 +23,20 @@ AZIMUTHS = (0, 90, 180, 270)
 _FREQUENCIES = (1, 2, 4)
 
 
-def init(task: str, config: DiTConfig, key: jax.Array, control_channels: int = 6) -> Params:
+def init(task: str, config: Config, key: jax.Array, control_channels: int = 6) -> Params:
     """Fresh (zero) parameters: {"kernel": float32[inputs, D]}.
 
     Args:
         task: one of ``TASKS``.
         key: unused by zeros; taken so that every partition is made alike.
-        control_channels: of the control maps ("texture").
+        control_channels: of the control ("texture").
     """
     del key
     inputs = {"texture": control_channels * config.patch_size**2, "text_to_multiview": 2 * len(_FREQUENCIES)}[task]
     return {"kernel": jnp.zeros((inputs, config.width), jnp.float32)}
 
 
-def apply(task: str, config: DiTConfig, params: Params, control: jax.Array | None) -> jax.Array:
+def apply(task: str, config: Config, params: Params, control: jax.Array | None) -> jax.Array:
     """The tokens to add, in float32.
 
     Args:

@@ -31,6 +31,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from realiz3d_jax.models import attention, embeddings
+from realiz3d_jax.models.backbone import Captions, Parts
 from realiz3d_jax.models.layers import (
     NumberEmbedding,
     Perceptron,
@@ -45,8 +46,19 @@ from realiz3d_jax.models.layers import (
 
 Params = dict[str, Any]
 
-INPUT_PARTS = ("patch_embedding",)
-"""Top-level parameters that feed block 0 and nothing else."""
+PARTS = Parts(
+    stacked=("blocks",),
+    input=("patch_embedding",),
+    split=(
+        (r"blocks/.+/(query_key_value|query|key_value)/kernel", 1),  # [L, D, (3|2), K, h]
+        (r"blocks/.+/out/kernel", 3),  # [L, K, h, D]
+        (r"blocks/mlp/(first|second)/kernel", 1),  # [L, D, 4D], [L, 4D, D]
+        (r"(patch_embedding|(timestep|resolution|aspect)_embedding/.+|caption_projection/.+|final/linear)/kernel", 0),
+        (r"modulation/kernel", 0),  # [D, 6, D]
+        (r".+/bias", None),
+        (r"(blocks|final)/table", None),
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +89,7 @@ class DiTConfig:
         attention: back end, see ``attention.BACKENDS``.
         skip_frozen_backward: whether the backward pass of frozen blocks is skipped at run time (a conditional in the
             scan) or computed and masked. The gradients are the same; which is faster depends on size and platform.
+        family: this module, see ``backbone``.
     """
 
     width: int
@@ -98,6 +111,10 @@ class DiTConfig:
     scan_unroll: int = 1
     attention: str = "xla"
     skip_frozen_backward: bool = True
+    family: str = "dit"
+
+
+Config = DiTConfig
 
 
 def init(config: DiTConfig, key: jax.Array) -> Params:
@@ -110,8 +127,7 @@ def apply(
     params: Params,
     latents: jax.Array,
     timestep: jax.Array,
-    text: jax.Array,
-    text_mask: jax.Array,
+    captions: Captions,
     *,
     block_shift: jax.Array | None = None,
     control_tokens: jax.Array | None = None,
@@ -124,8 +140,7 @@ def apply(
         params: as ``init`` makes them.
         latents: float[B, V, h, w, C].
         timestep: int32[B, G], G = 1 (joint mode) or G = V (single-image mode), or any divisor of V.
-        text: float[B, G, T, caption_channels].
-        text_mask: bool[B, G, T], True for tokens that count.
+        captions: ``states`` float[B, G, T, caption_channels] and ``mask`` bool[B, G, T].
         block_shift: float[L, B|1, D], added to all tokens before each block; None is no shift.
         control_tokens: float[B|1, V, N|1, D], added to the embedded patches; None is no control.
         frozen_blocks: int32[], how many of the first blocks get no gradient, nor their shifts, nor anything through
@@ -151,8 +166,8 @@ def apply(
         embedding = embedding + model.size_embedding(*latents.shape[2:4])
     conditions = _Conditions(
         modulation=model.modulation(jax.nn.silu(embedding)),
-        text=model.caption_projection(rearrange(text, "b g t c -> (b g) t c")),
-        text_bias=jnp.where(rearrange(text_mask, "b g t -> (b g) t"), 0.0, attention.MASKED),
+        text=model.caption_projection(rearrange(captions["states"], "b g t c -> (b g) t c")),
+        text_bias=jnp.where(rearrange(captions["mask"], "b g t -> (b g) t"), 0.0, attention.MASKED),
     )
     block_shift = shift_of_sequences(block_shift, groups)
     x = _run_blocks(config, model.blocks, x, conditions, block_shift, frozen_blocks)

@@ -29,6 +29,7 @@ from einops import rearrange
 from flax import nnx
 
 from realiz3d_jax.models import attention, embeddings
+from realiz3d_jax.models.backbone import Captions, Parts
 from realiz3d_jax.models.layers import (
     NumberEmbedding,
     Perceptron,
@@ -43,8 +44,18 @@ from realiz3d_jax.models.layers import (
 
 Params = dict[str, Any]
 
-INPUT_PARTS = ("patch_embedding", "text_embedding")
-"""Top-level parameters that feed block 0 and nothing else."""
+PARTS = Parts(
+    stacked=("blocks", "text_blocks"),
+    last=("last_text",),
+    input=("patch_embedding", "text_embedding"),
+    split=(
+        (r"(text_)?blocks/(query_key_value|modulation|mlp/(first|second))/kernel", 1),  # [L, D, ...], [L, 4D, D]
+        (r"(text_)?blocks/out/kernel", 3),  # [L, K, h, D]
+        (r"(last_text|final)/(query_key_value|modulation|linear)/kernel", 0),
+        (r"((patch|text)_embedding|(timestep|pooled)_embedding/.+)/kernel", 0),
+        (r".+/bias", None),
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +66,11 @@ class MMDiTConfig:
         width, depth, heads: D, L, K.
         patch_size: side of a token, in latent pixels.
         in_channels: C of the latents and of the prediction.
-        text_channels: of the text encoders' states.
+        caption_channels: of the text encoders' states.
         pooled_channels: of the caption's one vector.
         sample_size: side of one view, in latent pixels.
         base_size, max_size: sides of token grids: positions are i / (max_size / base_size), of the middle of max_size.
-        mlp_ratio, timestep_channels, dtype, remat, scan_unroll, attention: as in ``dit.DiTConfig``.
+        all others: as in ``dit.DiTConfig``.
     """
 
     width: int = 1536
@@ -67,7 +78,7 @@ class MMDiTConfig:
     heads: int = 24
     patch_size: int = 2
     in_channels: int = 16
-    text_channels: int = 4096
+    caption_channels: int = 4096
     pooled_channels: int = 2048
     sample_size: int = 64
     base_size: int = 64
@@ -79,6 +90,10 @@ class MMDiTConfig:
     scan_unroll: int = 1
     attention: str = "xla"
     skip_frozen_backward: bool = True
+    family: str = "mmdit"
+
+
+Config = MMDiTConfig
 
 
 def init(config: MMDiTConfig, key: jax.Array) -> Params:
@@ -91,8 +106,7 @@ def apply(
     params: Params,
     latents: jax.Array,
     timestep: jax.Array,
-    text: jax.Array,
-    pooled: jax.Array,
+    captions: Captions,
     *,
     block_shift: jax.Array | None = None,
     control_tokens: jax.Array | None = None,
@@ -104,8 +118,7 @@ def apply(
     Args:
         latents: float[B, V, h, w, C].
         timestep: float32[B, G], 0 to 1000: 1000 times the noise level.
-        text: float[B, G, T, text_channels]; every token counts.
-        pooled: float[B, G, pooled_channels].
+        captions: ``states`` float[B, G, T, caption_channels], of which every token counts, and ``pooled`` float[B, G, P].
 
     Returns: float32[B, V, h, w, C].
     """
@@ -116,17 +129,29 @@ def apply(
     x = model.embed(latents)
     if control_tokens is not None:
         x = x + control_tokens.astype(jnp.float32)
-    y = model.text_embedding(rearrange(text, "b g t c -> (b g) t c"))
+    y = model.text_embedding(rearrange(captions["states"], "b g t c -> (b g) t c"))
     if freeze_input:
         x, y = jax.lax.stop_gradient((x, y))
     x = rearrange(x.astype(config.dtype), "b (g v) n d -> (b g) (v n) d", g=groups)
     embedding = model.timestep_embedding(timestep.reshape(-1))
-    embedding = jax.nn.silu(embedding + model.pooled_embedding(rearrange(pooled, "b g c -> (b g) c")))
+    embedding = jax.nn.silu(embedding + model.pooled_embedding(rearrange(captions["pooled"], "b g c -> (b g) c")))
 
     block_shift = shift_of_sequences(block_shift, groups)
     x = _run_blocks(config, model, x, y, embedding, block_shift, frozen_blocks)
 
     return unpatch(model.final(x, embedding), batch, views, height, config.patch_size)
+
+
+def flops(config: MMDiTConfig, views: int, groups: int, text_tokens: int) -> float:
+    """Operations of the forward pass of one grid: matrix products and attention, two per multiply-add."""
+    square, depth = config.width**2, config.depth
+    tokens = (config.sample_size // config.patch_size) ** 2 * views // groups  # of a sequence, as all that follows
+    stream = (4 + 2 * config.mlp_ratio) * square
+    image = tokens * (depth * stream + 2 * config.in_channels * config.patch_size**2 * config.width)
+    text = text_tokens * ((depth - 1) * stream + 3 * square + config.caption_channels * config.width)
+    attended = depth * 2 * config.width * (tokens + text_tokens) ** 2
+    conditions = (12 * depth - 4 + 2 + 2) * square + (config.timestep_channels + config.pooled_channels) * config.width
+    return 2.0 * groups * (image + text + attended + conditions)
 
 
 def _run_blocks(config, model, x, y, embedding, block_shift, frozen_blocks):
@@ -232,7 +257,7 @@ class _Transformer(nnx.Module):
         self.config = config
         fan = xavier(patch, width)
         self.patch_embedding = nnx.Linear(patch, width, kernel_init=fan, dtype=config.dtype, rngs=rngs)
-        self.text_embedding = nnx.Linear(config.text_channels, width, dtype=config.dtype, rngs=rngs)
+        self.text_embedding = nnx.Linear(config.caption_channels, width, dtype=config.dtype, rngs=rngs)
         self.timestep_embedding = NumberEmbedding(config.timestep_channels, width, rngs)
         inits = (narrow, narrow)
         self.pooled_embedding = Perceptron(config.pooled_channels, width, width, jax.nn.silu, inits, jnp.float32, rngs)

@@ -1,8 +1,7 @@
-"""Backbones by name, for the config files: ``--config configs/stage2.py:NAME``."""
+"""Backbones by name: those of the shapes benchmark, and the published ones whose weights ``importers.pixart`` reads."""
 
 import dataclasses
 
-from realiz3d_jax.errors import UserError
 from realiz3d_jax.models.dit import DiTConfig
 
 _SHAPES = DiTConfig(
@@ -58,15 +57,4 @@ PIXART: dict[str, DiTConfig] = {
     "pixart_sigma_1024": _pixart(1024, 2.0),
     "pixart_sigma_2k": _pixart(2048, 4.0),
 }
-"""The published transformers, whose weights ``importers.pixart`` reads; a stage needs an autoencoder to train them."""
-
-
-def preset(name: str) -> DiTConfig:
-    """The backbone called ``name``.
-
-    Raises:
-      UserError: there is none.
-    """
-    if name not in PRESETS:
-        raise UserError(f"--config FILE.py:{name}: there is no such size; expected one of {', '.join(PRESETS)}.")
-    return PRESETS[name]
+"""PixArt's, by the size of image that they were trained for; alpha at 1024 px is told an image's size."""

@@ -61,12 +61,14 @@ class T5Encoder:
     def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
         """The states of n captions; those of [""] are the null text.
 
-        Captions are taken as they are. (PixArt's public pipelines put them into lower case and strip them first.)
+        Captions are put into lower case, without white space around them, as in PixArt's training and pipelines.
 
         Returns: "states": float32[n, T, D], 0 behind </s>; "mask": bool[n, T], True up to </s>.
         """
         filling = [""] * (-len(captions) % self.batch_size)
-        tokens, mask = self._tokenizer.encode([*captions, *filling], self.max_tokens)
+        tokens, mask = self._tokenizer.encode(
+            [caption.lower().strip() for caption in [*captions, *filling]], self.max_tokens
+        )
         states = np.empty((*tokens.shape, self.channels), np.float32)
         for start in range(0, len(tokens), self.batch_size):
             rows = slice(start, start + self.batch_size)

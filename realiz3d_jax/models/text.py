@@ -13,6 +13,7 @@ import functools
 import hashlib
 import re
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -37,13 +38,14 @@ class WordEncoder:
         self._signs = np.where(_gaussian("<signs>", channels) < 0, -1.0, 1.0)
         self._positions = _sinusoid(max_tokens, channels)
 
-    def encode(self, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and mask.
+    def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
+        """Tokens, their mask and their mean.
 
         Args:
             captions: n captions; everything but letters and digits separates words, case does not matter.
 
-        Returns: float32[n, T, C], 0 where there is no word, and bool[n, T], True where there is one. "" is one token.
+        Returns: ``states`` float32[n, T, C], 0 where there is no word, ``mask`` bool[n, T], True where there is one, and
+            ``pooled`` float32[n, C], the mean of the tokens. "" is one token.
         Raises: UserError if a caption has more than T - 1 words.
         """
         tokens = np.zeros((len(captions), self.max_tokens, self.channels), np.float32)
@@ -57,7 +59,7 @@ class WordEncoder:
                 )
             tokens[row, : len(words)] = self._tokens(words)
             mask[row, : len(words)] = True
-        return tokens, mask
+        return {"states": tokens, "mask": mask, "pooled": tokens.sum(1) / mask.sum(1, keepdims=True, dtype=np.float32)}
 
     def _tokens(self, words: list[str]) -> np.ndarray:
         vectors = np.stack([_gaussian(word, self.channels) for word in words])

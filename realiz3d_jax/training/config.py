@@ -6,15 +6,17 @@ cannot pass, and a key exists only where a dataclass field does.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import ml_collections
 
-from realiz3d_jax.diffusion.schedule import Schedule
+from realiz3d_jax.diffusion.ddpm import DDPM
+from realiz3d_jax.diffusion.process import Process, process_class
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.generate import SamplingConfig
-from realiz3d_jax.models.dit import DiTConfig
+from realiz3d_jax.models import backbone
+from realiz3d_jax.models.codec import Codec, PixelCodec, codec_class
 
 Dataclass = TypeVar("Dataclass")
 
@@ -53,7 +55,10 @@ class DataConfig:
       batch_grids: grids of V views in one global batch; a multiple of the mesh's devices.
       render_fraction: the share of synthetic looks among the photos of pre-training.
       caption_dropout: the probability that a caption is replaced by the empty one, for classifier-free guidance.
-      text_channels, text_tokens: the word encoder's width and its longest caption, begin token included.
+      text_encoder: "words" (the shapes benchmark's own) or "t5".
+      text_channels, text_tokens: its width and its longest caption, begin or end token included.
+      encoders: the folder that ``realiz3d_jax.convert`` wrote, with text encoder and autoencoder; empty for "words" and pixels.
+      view_prompt: how a caption is prompted for the self-generated images of a view.
       threads: decoding threads a stream.
     """
 
@@ -62,8 +67,11 @@ class DataConfig:
     batch_grids: int = 8
     render_fraction: float = 0.15
     caption_dropout: float = 0.1
+    text_encoder: str = "words"
     text_channels: int = 64
     text_tokens: int = 20
+    encoders: str = ""
+    view_prompt: str = "{caption}, {view} view"
     threads: int = 2
 
 
@@ -118,9 +126,12 @@ class TrainConfig:
       steps: how many iterations, of both kinds together.
       ema_decay: of the exponential moving average of the trained partitions, which sampling uses; early on the average is
         shorter, (1 + n) / (10 + n).
-      timestep_weight_cap: the largest weight of a noisy timestep in the loss (``diffusion.loss.timestep_weight``); 1 is the
-        paper's plain mean squared error.
+      timestep_weight_cap: the largest weight of a noisy timestep in the loss (``diffusion.ddpm``, eq. 3); 1 is the paper's
+        plain mean squared error.
       abort_after: so many non-finite steps in a row end the run with an error.
+      model: the backbone, ``family`` and its sizes.
+      diffusion: ``process`` and its settings.
+      codec: ``codec``, "pixel" or "autoencoder", and its sizes.
       method: ``name`` and the options of that method.
       sampling: how images are drawn from the model unless a command says otherwise.
     """
@@ -128,7 +139,7 @@ class TrainConfig:
     stage: str
     workdir: str
     steps: int
-    model: DiTConfig
+    model: backbone.Config
     method: Mapping[str, Any]
     task: str = "texture"
     seed: int = 0
@@ -136,12 +147,26 @@ class TrainConfig:
     timestep_weight_cap: float = 1.0
     abort_after: int = 10
     init: InitConfig = InitConfig()
-    diffusion: Schedule = dataclasses.field(default_factory=Schedule)
+    diffusion: Process = dataclasses.field(default_factory=DDPM)
+    codec: Codec = dataclasses.field(default_factory=PixelCodec)
     optimizer: OptimizerConfig = OptimizerConfig()
     data: DataConfig = DataConfig()
     mesh: MeshConfig = MeshConfig()
     log: LogConfig = LogConfig()
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+
+
+_VARIANTS: dict[type, tuple[str, str, Callable[[str], type]]] = {
+    backbone.Config: ("family", "dit", backbone.config_class),
+    Process: ("process", "ddpm", process_class),
+    Codec: ("codec", "pixel", codec_class),
+}
+"""Fields that can be of several classes: the key that tells which, its default, and what finds the class by it."""
+
+
+def is_latent(config: TrainConfig) -> bool:
+    """Whether the model works on what pretrained encoders make of images and captions, and reads data that is encoded."""
+    return config.codec.codec != "pixel"
 
 
 def config_dict(config: TrainConfig) -> ml_collections.ConfigDict:
@@ -193,7 +218,21 @@ def _check_ranges(config: TrainConfig) -> None:
         "optimizer.learning_rate": (adam.learning_rate, adam.learning_rate >= 0.0, "at least 0"),
         "optimizer.control_factor": (adam.control_factor, adam.control_factor >= 0.0, "at least 0"),
         "optimizer.warmup_steps": (adam.warmup_steps, adam.warmup_steps >= 0, "at least 0"),
-        "data.size": (data.size, data.size == model.sample_size, f"model.sample_size = {model.sample_size}"),
+        "data.size": (
+            data.size,
+            data.size == model.sample_size * config.codec.factor,
+            f"model.sample_size = {model.sample_size} latent pixels of {config.codec.factor}",
+        ),
+        "model.in_channels": (
+            model.in_channels,
+            model.in_channels == config.codec.channels,
+            f"the codec's {config.codec.channels}",
+        ),
+        "data.text_encoder": (
+            data.text_encoder,
+            data.text_encoder == ("t5" if is_latent(config) else "words"),
+            '"t5" with an autoencoder, "words" with pixels',
+        ),
         "data.batch_grids": (data.batch_grids, data.batch_grids >= 1, "at least 1"),
         "data.caption_dropout": (data.caption_dropout, 0.0 <= data.caption_dropout <= 1.0, "0 to 1"),
         "data.render_fraction": (data.render_fraction, 0.0 <= data.render_fraction <= 1.0, "0 to 1"),
@@ -222,6 +261,9 @@ def _build(schema: type[Dataclass], values: Mapping[str, Any], path: str) -> Dat
 
 
 def _value(kind: Any, value: Any, path: str) -> Any:
+    if kind in _VARIANTS:
+        key, default, find = _VARIANTS[kind]
+        kind = find(value.get(key, default))
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

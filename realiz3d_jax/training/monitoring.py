@@ -13,7 +13,7 @@ from clu import parameter_overview
 
 from realiz3d_jax import files
 from realiz3d_jax.method.interface import Iteration, Params, Stage
-from realiz3d_jax.models import dit
+from realiz3d_jax.models import backbone
 from realiz3d_jax.training.config import TrainConfig
 
 PEAK_FLOPS = {
@@ -41,13 +41,15 @@ def describe_params(params: Params, stage: Stage) -> str:
 
 
 def iteration_flops(config: TrainConfig, stage: Stage, iteration: Iteration, views: int) -> float:
-    """Floating-point operations of one iteration, forward and backward, by the analytic count of ``dit.flops``.
+    """Floating-point operations of one iteration, forward and backward, by the backbone's analytic count.
 
     The backward pass costs twice the forward if the backbone trains (gradients of activations and of weights), once if
     only the shifters do. Blocks that an iteration skips are counted as if they were not: the figure is what the plan
     with nothing frozen would need. Recomputation under remat is not counted, as is usual for MFU.
     """
-    forward = dit.flops(config.model, views, 1 if iteration.joint else views, config.data.text_tokens)
+    forward = backbone.of(config.model).flops(
+        config.model, views, 1 if iteration.joint else views, config.data.text_tokens
+    )
     return config.data.batch_grids * forward * (3.0 if "backbone" in stage.trainable else 2.0)
 
 

@@ -2,7 +2,7 @@
 
 A zero gradient is not a frozen block: momentum and weight decay move it on. PyTorch's AdamW skips a parameter whose
 ``.grad is None`` altogether, and counts its steps by itself. Here blocks are stacked, [L, ...], and the range that is frozen
-is known at run time only, so every leaf gets an array ``active``, bool[L] for a stacked leaf and bool[] for another; with
+is known at run time only, so every leaf gets an array ``active``, bool[blocks] for a stacked leaf and bool[] for another; with
 n the leaf's (or block's) own count of active steps,
 
     (1)  m <- b1 m + (1 - b1) g,   v <- b2 v + (1 - b2) g^2,   n <- n + 1
@@ -20,7 +20,7 @@ import optax
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Iteration
-from realiz3d_jax.models import dit
+from realiz3d_jax.models.backbone import Parts
 from realiz3d_jax.training.config import OptimizerConfig
 
 Tree = Any
@@ -34,23 +34,27 @@ class AdamState(NamedTuple):
     nu: Tree
 
 
-def activity(params: Tree, iteration: Iteration, frozen: jax.Array) -> Tree:
+def activity(params: Tree, iteration: Iteration, frozen: jax.Array, parts: Parts, depth: int) -> Tree:
     """Which parts of the trainable partitions an iteration updates.
 
     Args:
-      params: the trainable partitions, ``{"backbone": ..., "control": ...}``; leaves under ``backbone/blocks`` are stacked.
+      params: the trainable partitions, ``{"backbone": ..., "control": ...}``.
       iteration: its kind. What feeds block 0 rests if ``freeze_input``; the control embedding also if no control is given.
       frozen: int32[], the first ``frozen`` blocks rest.
+      parts: which of the backbone's parameters belong to which blocks.
+      depth: L.
 
     Returns:
-      a tree like ``params`` of bool[L] (stacked leaves) or bool[].
+      a tree like ``params`` of bool[blocks] (stacked leaves) or bool[].
     """
 
     def active(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> jax.Array:
         partition, part = path[0].key, path[1].key
-        if partition == "backbone" and part == "blocks":
+        if partition == "backbone" and part in parts.stacked:
             return jnp.arange(leaf.shape[0]) >= frozen
-        if partition == "backbone" and part in dit.INPUT_PARTS:
+        if partition == "backbone" and part in parts.last:
+            return frozen < depth
+        if partition == "backbone" and part in parts.input:
             return jnp.asarray(not iteration.freeze_input)
         if partition == "control":
             return jnp.asarray(iteration.control and not iteration.freeze_input)
@@ -59,13 +63,13 @@ def activity(params: Tree, iteration: Iteration, frozen: jax.Array) -> Tree:
     return jax.tree_util.tree_map_with_path(active, params)
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformationExtraArgs:
-    """Equations (1) and (2) after clipping; ``update`` takes ``active``, a tree as ``activity`` gives it."""
+def make_optimizer(config: OptimizerConfig, steps: int, parts: Parts) -> optax.GradientTransformationExtraArgs:
+    """Equations (1) and (2) after clipping; ``update`` takes ``active``, a tree as ``activity`` gives it for ``parts``."""
     learning_rate = learning_rate_schedule(config, steps)
     return optax.chain(
         _zero_where_inactive(),
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-        _scale_by_adam_where_active(config.b1, config.b2, config.epsilon),
+        _scale_by_adam_where_active(config.b1, config.b2, config.epsilon, parts),
         optax.add_decayed_weights(config.weight_decay),
         optax.scale_by_learning_rate(learning_rate),
         _scale_control(config.control_factor),
@@ -112,10 +116,12 @@ def _scale_control(factor: float) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates))
 
 
-def _scale_by_adam_where_active(b1: float, b2: float, epsilon: float) -> optax.GradientTransformationExtraArgs:
+def _scale_by_adam_where_active(
+    b1: float, b2: float, epsilon: float, parts: Parts
+) -> optax.GradientTransformationExtraArgs:
     def init(params: Tree) -> AdamState:
         def zero_count(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> jax.Array:
-            stacked = path[0].key == "backbone" and path[1].key == "blocks"
+            stacked = path[0].key == "backbone" and path[1].key in parts.stacked
             return jnp.zeros(leaf.shape[:1] if stacked else (), jnp.int32)
 
         zeros = jax.tree.map(jnp.zeros_like, params)

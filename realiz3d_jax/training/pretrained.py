@@ -1,33 +1,29 @@
 """Opening a trained model for inference: the one that ships, a release file, or a workdir."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
 
 import jax
+from jax.sharding import Mesh
 
+from realiz3d_jax.data.pipeline import TextEncoder
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.method.generate import Generator, SamplingConfig
 from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
-from realiz3d_jax.models.text import WordEncoder
-from realiz3d_jax.training import release, setup, sharding
-from realiz3d_jax.training.config import InitConfig, MeshConfig, TrainConfig
+from realiz3d_jax.training import encoders, release, setup, sharding
+from realiz3d_jax.training.bases import SHIPPED_BASE
+from realiz3d_jax.training.config import MeshConfig, TrainConfig
 
 SHIPPED = {
-    "base": release.PRETRAINED / "shapes_base.safetensors",
+    "base": SHIPPED_BASE,
     "texture": release.PRETRAINED / "shapes_texture.safetensors",
     "text_to_multiview": release.PRETRAINED / "shapes_text_to_multiview.safetensors",
 }
 """The models of the shapes benchmark that ship with the project: the base model, and one finished model for each task."""
-
-FROM_BASE = InitConfig(
-    source=str(SHIPPED["base"]),
-    partitions=("backbone",),
-    command="python -m realiz3d_jax.train --config configs/base.py\n"
-    f"  python -m realiz3d_jax.convert --workdir runs/base --output {SHIPPED['base']}",
-)
-"""Where every fine-tuning method starts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Pretrained:
 
     Attributes:
       source: where it was read from.
-      params: one copy on every device.
+      params: one copy on every device of ``mesh``.
       checksum: SHA-256 of its parameters, in hexadecimal.
     """
 
@@ -44,9 +40,23 @@ class Pretrained:
     config: TrainConfig
     model: Model
     stage: Stage
-    encoder: WordEncoder
+    mesh: Mesh
     params: Params
     checksum: str
+
+    @functools.cached_property
+    def encoder(self) -> TextEncoder:
+        """The text encoder, read when it is first asked for.
+
+        Raises:
+          UserError: it is missing, damaged or another one.
+        """
+        return encoders.open_text_encoder(self.config, list(self.mesh.devices.flat))
+
+    def generator(self, sampling: SamplingConfig) -> Generator:
+        """What draws images from the model; raises UserError as ``encoder`` does."""
+        codec_params = encoders.open_codec_params(self.config, self.mesh)
+        return Generator(self.model, self.encoder, sampling, codec_params)
 
     @property
     def controlled(self) -> bool:
@@ -54,25 +64,39 @@ class Pretrained:
         return "control" in self.stage.partitions
 
 
-def open_model(source: str | os.PathLike[str]) -> Pretrained:
-    """Reads a release file, or the newest checkpoint of a workdir (averaged parameters).
+def read_config(source: str | os.PathLike[str], encoders_folder: str = "") -> TrainConfig:
+    """The config of a trained model; arguments and errors as for ``open_model``."""
+    if not pathlib.Path(source).exists():
+        raise UserError(f"{source}: there is no such workdir or release; name one that realiz3d_jax.train has written.")
+    config = release.read_config(source)
+    if encoders_folder:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, encoders=encoders_folder))
+    return config
+
+
+def open_model(
+    source: str | os.PathLike[str], encoders_folder: str = "", devices: list[jax.Device] | None = None
+) -> Pretrained:
+    """Reads a release, a converted model's folder, or the newest checkpoint of a workdir (averaged parameters).
+
+    Args:
+      encoders_folder: takes the place of ``config.data.encoders``, unless it is empty.
+      devices: that hold the parameters; all by default.
 
     Raises:
       UserError: nothing is there, it is damaged, or its parameters are not those that its config describes.
     """
-    source = pathlib.Path(source)
-    if not source.exists():
-        raise UserError(f"{source}: there is no such workdir or release; name one that realiz3d_jax.train has written.")
-    config = release.read_config(source)
+    config = read_config(source, encoders_folder)
     model = setup.make_model(config)
     stage = setup.find_stage(model, config.stage)
-    everywhere = sharding.replicated(sharding.make_mesh(MeshConfig()))
+    mesh = sharding.make_mesh(MeshConfig(), devices)
+    everywhere = sharding.replicated(mesh)
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
         jax.eval_shape(lambda: model.init(stage.partitions, jax.random.key(0))),
     )
     params = release.read_params(source, like)
-    return Pretrained(source, config, model, stage, setup.make_encoder(config), params, _checksum(params))
+    return Pretrained(pathlib.Path(source), config, model, stage, mesh, params, _checksum(params))
 
 
 def _checksum(params: Params) -> str:

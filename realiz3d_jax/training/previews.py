@@ -1,14 +1,20 @@
 """Samples of the model in training, for TensorBoard: held-out objects, each in every domain that the stage trains."""
 
 import dataclasses
+import functools
+from typing import Any
 
 import einops
+import jax
 import numpy as np
 
-from realiz3d_jax.data import records
+from realiz3d_jax.data import encoded, records
 from realiz3d_jax.data.pipeline import VIEWS, control_maps, prompt
+from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.method.interface import Params
+from realiz3d_jax.training import encoders
+from realiz3d_jax.training.config import is_latent
 from realiz3d_jax.training.setup import Run
 
 ITEMS = 8
@@ -20,19 +26,41 @@ class Previews:
 
     def __init__(self, run: Run):
         self._run = run
-        self._generate = Generator(run.model, run.encoder, dataclasses.replace(run.config.sampling, steps=STEPS))
+
+    @functools.cached_property
+    def _generator(self) -> Generator:
+        run = self._run
+        sampling = dataclasses.replace(run.config.sampling, steps=STEPS)
+        return Generator(run.model, run.encoder, sampling, encoders.open_codec_params(run.config, run.mesh))
 
     def __call__(self, params: Params) -> np.ndarray:
         """uint8[H, W, 3]: a row of 2x2 grids for each domain; of single images where no control is trained yet."""
-        data, controlled = self._run.config.data, any(kind.control for kind in self._run.stage.iterations)
-        validation = records.open_split(data.directory, "shapes_assets", "validation", data.size)
-        items = [validation[index] for index in range(min(ITEMS, len(validation)))]
-        if controlled:
+        draw = self._of_encoded if is_latent(self._run.config) else self._of_images
+        rows = [draw(params, domain) for domain in sorted({kind.domain for kind in self._run.stage.iterations})]
+        return einops.rearrange(np.stack(rows), "d n (a b) h w c -> (d a h) (n b w) c", a=2)
+
+    @property
+    def _controlled(self) -> bool:
+        return any(kind.control for kind in self._run.stage.iterations)
+
+    def _items(self, dataset: str) -> list[dict[str, Any]]:
+        data = self._run.config.data
+        validation = records.open_split(data.directory, dataset, "validation", data.size)
+        return [validation[index] for index in range(min(ITEMS, len(validation)))]
+
+    def _of_images(self, params: Params, domain: Domain) -> np.ndarray:
+        items, control = self._items("shapes_assets"), None
+        captions = [[prompt(item["caption"], view) for view in range(VIEWS)] for item in items]
+        if self._controlled:
             captions = [[item["caption"]] for item in items]
             control = np.stack([control_maps(item["normal"], item["position"], item["mask"]) for item in items])
-        else:
-            captions = [[prompt(item["caption"], view) for view in range(VIEWS)] for item in items]
-            control = None
-        domains = sorted({kind.domain for kind in self._run.stage.iterations})
-        rows = [self._generate(params, captions, range(len(items)), domain, control) for domain in domains]
-        return einops.rearrange(np.stack(rows), "d n (a b) h w c -> (d a h) (n b w) c", a=2)
+        return self._generator(params, captions, range(len(items)), domain, control)
+
+    def _of_encoded(self, params: Params, domain: Domain) -> np.ndarray:
+        items, groups = self._items(encoded.name_of("shapes_assets")), 1 if self._controlled else VIEWS
+        tokens = self._run.config.data.text_tokens
+        encoded_captions = [encoded.padded(item["caption_states"], tokens) for item in items]
+        captions = jax.tree.map(lambda *rows: np.stack([np.stack(rows)] * groups, axis=1), *encoded_captions)
+        control = np.stack([item["control"] for item in items]) if self._controlled else None
+        empty = self._run.step_config.empty_caption
+        return self._generator.draw(params, captions, empty, range(len(items)), domain, control)

@@ -4,10 +4,12 @@ Tensors are named ``partition/path/of/the/leaf``; the metadata holds ``config`` 
 seed and the figures). Wherever parameters are read, a release and a workdir can stand for one another.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -23,6 +25,9 @@ from realiz3d_jax.training.config import TrainConfig, from_config_dict, to_json
 
 PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
 """Where the models that ship with the project lie."""
+
+TRANSFORMER = "transformer.safetensors"
+"""What the release in a converted model's folder is called."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +59,10 @@ def read(path: str | os.PathLike[str]) -> Release:
     Raises:
       UserError: the file is missing, truncated, or not a release.
     """
-    config, facts, flat = _open(path)
     params: Params = {}
+    with _open(path) as file:
+        config, facts = _metadata(path, file)
+        flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     for name, array in flat.items():
         *folders, leaf = name.split("/")
         node = params
@@ -67,7 +74,17 @@ def read(path: str | os.PathLike[str]) -> Release:
 
 def read_config(source: str | os.PathLike[str]) -> TrainConfig:
     """The config of a release or of a workdir's newest checkpoint."""
-    return read(source).config if pathlib.Path(source).is_file() else checkpoint.read_config(source)
+    source = find(source)
+    if not source.is_file():
+        return checkpoint.read_config(source)
+    with _open(source) as file:
+        return _metadata(source, file)[0]
+
+
+def find(source: str | os.PathLike[str]) -> pathlib.Path:
+    """Where the parameters are: ``source`` itself, a release or a workdir, or the transformer in a converted model's folder."""
+    inside = pathlib.Path(source) / TRANSFORMER
+    return inside if inside.is_file() else pathlib.Path(source)
 
 
 def read_params(source: str | os.PathLike[str], like: Params) -> Params:
@@ -79,38 +96,43 @@ def read_params(source: str | os.PathLike[str], like: Params) -> Params:
     Raises:
       UserError: it lacks a partition, or a parameter is missing, surplus or of another shape.
     """
-    if not pathlib.Path(source).is_file():
+    source = find(source)
+    if not source.is_file():
         return checkpoint.read_params(source, like)
     found = read(source).params
     if missing := [name for name in like if name not in found]:
         raise UserError(f"{source}: has no partition {missing[0]!r}; it holds {', '.join(found)}.")
     checkpoint.check_shapes(source, found, like)
-    return jax.tree.map(
-        lambda leaf, array: array if leaf.sharding is None else jax.device_put(array, leaf.sharding),
-        like,
-        {name: found[name] for name in like},
-    )
+
+    def put(leaf: jax.ShapeDtypeStruct, array: np.ndarray) -> Any:
+        array = np.asarray(array, leaf.dtype)
+        return array if leaf.sharding is None else jax.device_put(array, leaf.sharding)
+
+    return jax.tree.map(put, like, {name: found[name] for name in like})
 
 
-def _open(path: str | os.PathLike[str]) -> tuple[TrainConfig, dict[str, Any], dict[str, np.ndarray]]:
+@contextlib.contextmanager
+def _open(path: str | os.PathLike[str]) -> Iterator[Any]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            yield file
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file; expected a released model (.safetensors).") from error
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
             f"{path}: cannot be read as safetensors ({error}); the file is damaged. Fetch or make it again."
         ) from error
+
+
+def _metadata(path: str | os.PathLike[str], file: Any) -> tuple[TrainConfig, dict[str, Any]]:
+    metadata = file.metadata() or {}
     if "config" not in metadata:
         raise UserError(
             f"{path}: has no 'config' in its metadata, so it is not a release; make one with realiz3d_jax.convert."
         )
     try:
-        config, facts = from_config_dict(json.loads(metadata["config"])), json.loads(metadata.get("facts", "{}"))
+        return from_config_dict(json.loads(metadata["config"])), json.loads(metadata.get("facts", "{}"))
     except (UserError, ValueError) as error:
         raise UserError(
             f"{path}: its metadata is not that of a release of this version ({error}) Make it again with realiz3d_jax.convert."
         ) from error
-    return config, facts, flat

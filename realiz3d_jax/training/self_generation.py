@@ -11,11 +11,10 @@ import zlib
 from collections.abc import Callable
 
 from realiz3d_jax.data import records
-from realiz3d_jax.data.pipeline import VIEWS, prompt
+from realiz3d_jax.data.pipeline import VIEW_WORDS, VIEWS
 from realiz3d_jax.data.shapes import making
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.domains import Domain
-from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.training.pretrained import Pretrained
 
 STEPS = 20
@@ -23,7 +22,13 @@ STEPS = 20
 
 
 def self_generate(
-    directory: str | os.PathLike[str], base: Pretrained, captions: int | None, seed: int
+    directory: str | os.PathLike[str],
+    base: Pretrained,
+    captions: int | None,
+    seed: int,
+    *,
+    host: int = 0,
+    hosts: int = 1,
 ) -> tuple[pathlib.Path, bool]:
     """Makes ``shapes_generated``: four images of each of the first ``captions`` training captions of ``shapes_assets``.
 
@@ -34,6 +39,7 @@ def self_generate(
       base: a model of single images; its view size is the dataset's.
       captions: how many; None is all of them.
       seed: of the noise.
+      host, hosts: which part of the images is this process', and of how many; all share the directory.
 
     Returns:
       (the dataset's folder, whether it was made now and not there before).
@@ -55,16 +61,17 @@ def self_generate(
             "expected at most as many."
         )
     sampling = dataclasses.replace(base.config.sampling, sampler="dpm++", steps=STEPS)
-    generate = Generator(base.model, base.encoder, sampling)
+    view_prompt = base.config.data.view_prompt
 
     def fill(missing: list[making.Chunk], advance: Callable[..., None]) -> None:
+        generate = base.generator(sampling) if missing else None
         for chunk in missing:
             split, start, stop, _ = chunk
             numbers = range(start // VIEWS, stop // VIEWS)
             texts = [assets[split][number]["caption"] for number in numbers]
             # A last, shorter chunk is filled up: one compilation, and the same bits whatever the number of captions.
             filling = [texts[-1]] * (making.CHUNK // VIEWS - len(texts))
-            prompts = [[prompt(text, view) for view in range(VIEWS)] for text in texts + filling]
+            prompts = [[view_prompt.format(caption=text, view=word) for word in VIEW_WORDS] for text in texts + filling]
             seeds = [zlib.crc32(f"{seed} {split} {start // VIEWS + row}".encode()) for row in range(len(prompts))]
             images = generate(base.params, prompts, seeds, Domain.REAL)
             items = [
@@ -84,6 +91,7 @@ def self_generate(
             advance(len(items))
 
     request = {"count": count, "seed": seed, "base": base.checksum, "sampling": dataclasses.asdict(sampling)}
+    request["view_prompt"] = view_prompt
     captions_of = {split: count if split == "train" else len(held) for split, held in assets.items()}
     splits = {split: number * VIEWS for split, number in captions_of.items()}
-    return making.make(directory, "shapes_generated", size, request, splits, fill)
+    return making.make(directory, "shapes_generated", size, request, splits, fill, host=host, hosts=hosts)

@@ -8,15 +8,16 @@ from collections.abc import Callable
 import jax
 from jax.sharding import Mesh
 
-from realiz3d_jax.data.pipeline import Stream, StreamConfig, open_stream
+from realiz3d_jax.data import encoded
+from realiz3d_jax.data.pipeline import Stream, StreamConfig, TextEncoder, open_stream
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method import interface
 from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
-from realiz3d_jax.models import attention, control
-from realiz3d_jax.models.text import WordEncoder
-from realiz3d_jax.training import optimizer, release, sharding
-from realiz3d_jax.training.config import TrainConfig
+from realiz3d_jax.models import attention, backbone, control
+from realiz3d_jax.models.backbone import Captions
+from realiz3d_jax.training import encoders, optimizer, release, sharding
+from realiz3d_jax.training.config import TrainConfig, is_latent
 from realiz3d_jax.training.state import TrainState, new_state, stream_key
 from realiz3d_jax.training.step import Batch, Metrics, StepConfig, make_step
 
@@ -26,6 +27,7 @@ class Run:
     """The parts of a run that a config determines.
 
     Attributes:
+      encoder: of captions; None where the data holds them encoded.
       steps: the compiled step of each kind of iteration, by its name.
       abstract_state: shapes, dtypes and shardings of the state.
     """
@@ -34,7 +36,7 @@ class Run:
     model: Model
     stage: Stage
     mesh: Mesh
-    encoder: WordEncoder
+    encoder: TextEncoder | None
     step_config: StepConfig
     steps: dict[str, Callable[[TrainState, Batch], tuple[TrainState, Metrics]]]
     abstract_state: TrainState
@@ -64,7 +66,7 @@ class Run:
     def open_streams(self) -> dict[str, Stream]:
         """This host's part of every stream that the stage reads."""
         data = self.config.data
-        settings = StreamConfig(data.directory, data.size, data.render_fraction, self.encoder)
+        settings = StreamConfig(data.directory, data.size, data.render_fraction, self.encoder, data.text_tokens)
         return {
             name: open_stream(
                 name,
@@ -78,10 +80,10 @@ class Run:
             for name in dict.fromkeys(kind.stream for kind in self.stage.iterations)
         }
 
-    def put(self, batch: dict[str, jax.typing.ArrayLike]) -> Batch:
+    def put(self, batch: Batch) -> Batch:
         """This host's part of a batch as global arrays, split over all devices."""
         split = sharding.batch_sharding(self.mesh)
-        return {name: jax.make_array_from_process_local_data(split, array) for name, array in batch.items()}
+        return jax.tree.map(lambda array: jax.make_array_from_process_local_data(split, array), batch)
 
 
 def make_model(config: TrainConfig) -> Model:
@@ -95,12 +97,7 @@ def make_model(config: TrainConfig) -> Model:
     if config.task not in control.TASKS:
         raise UserError(f"config.task: found {config.task!r}, expected one of {', '.join(control.TASKS)}.")
     attention.check_backend(config.model.attention)
-    return Model(config.model, method, config.task, config.diffusion)
-
-
-def make_encoder(config: TrainConfig) -> WordEncoder:
-    """The text encoder of a config."""
-    return WordEncoder(config.data.text_channels, config.data.text_tokens)
+    return Model(config.model, method, config.task, config.diffusion, config.codec)
 
 
 def find_stage(model: Model, name: str) -> Stage:
@@ -115,8 +112,14 @@ def find_stage(model: Model, name: str) -> Stage:
     return stages[name]
 
 
-def make_run(config: TrainConfig, devices: list[jax.Device] | None = None) -> Run:
+def make_run(
+    config: TrainConfig, devices: list[jax.Device] | None = None, empty_caption: Captions | None = None
+) -> Run:
     """Everything of a run but its data.
+
+    Args:
+      devices: all by default.
+      empty_caption: the encoded empty caption; by default the encoder's, or that of the encoded data.
 
     Raises:
       UserError: the config asks for something that does not exist or does not fit.
@@ -128,22 +131,26 @@ def make_run(config: TrainConfig, devices: list[jax.Device] | None = None) -> Ru
         raise UserError(
             f"config.data.batch_grids: found {config.data.batch_grids}, expected a multiple of the {mesh.size} devices."
         )
-    encoder = make_encoder(config)
-    text, mask = encoder.encode([""])
+    encoder = None if is_latent(config) else encoders.open_text_encoder(config)
+    if empty_caption is None and encoder is None:
+        data = config.data
+        empty_caption = encoded.null_caption(data.directory, data.size, encoders.checksums(config), data.text_tokens)
+    elif empty_caption is None:
+        empty_caption = jax.tree.map(lambda array: array[0], encoder.encode([""]))
     step_config = StepConfig(
         model=model,
         stage=stage,
-        optimizer=optimizer.make_optimizer(config.optimizer, config.steps),
+        optimizer=optimizer.make_optimizer(config.optimizer, config.steps, backbone.of(config.model).PARTS),
         seed=config.seed,
         caption_dropout=config.data.caption_dropout,
         ema_decay=config.ema_decay,
         timestep_weight_cap=config.timestep_weight_cap,
-        empty_text=(text[0], mask[0]),
+        empty_caption=empty_caption,
     )
     abstract_state = jax.eval_shape(
         lambda: new_state(model.init(stage.partitions, jax.random.key(0)), stage, step_config.optimizer)
     )
-    shardings = sharding.state_sharding(abstract_state, mesh)
+    shardings = sharding.state_sharding(abstract_state, mesh, config.model)
     abstract_state = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract_state, shardings
     )

@@ -13,22 +13,13 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.models import backbone
 from realiz3d_jax.training.config import MeshConfig
 from realiz3d_jax.training.state import TrainState
 
 Tree = Any
 
 RULES: tuple[tuple[str, int | None], ...] = (
-    (r"backbone/blocks/.+/(query_key_value|query|key_value)/kernel", 1),  # [L, D, (3|2), K, h]
-    (r"backbone/blocks/.+/out/kernel", 3),  # [L, K, h, D]
-    (r"backbone/blocks/mlp/(first|second)/kernel", 1),  # [L, D, 4D], [L, 4D, D]
-    (
-        r"backbone/(patch_embedding|(timestep|resolution|aspect)_embedding/.+|caption_projection/.+|final/linear)/kernel",
-        0,
-    ),
-    (r"backbone/modulation/kernel", 0),  # [D, 6, D]
-    (r"backbone/.+/bias", None),
-    (r"backbone/(blocks|final)/table", None),
     (r"control/kernel", None),
     (r"shifters/(left|right|embedding)", None),
     (r"text_encoder/embedding/embedding", 1),  # [vocabulary, D]
@@ -38,7 +29,12 @@ RULES: tuple[tuple[str, int | None], ...] = (
     (r"text_encoder/(position_bias|(layers/(attention|mlp)_)?norm/scale)", None),
     (r"autoencoder/.+", None),  # small beside the others
 )
-"""(path, the axis that ``fsdp`` splits or None), matched against the whole path."""
+"""(path, the axis that ``fsdp`` splits or None), matched against the whole path; the backbone's own rules come on top."""
+
+
+def rules_of(config: backbone.Config) -> tuple[tuple[str, int | None], ...]:
+    """The table of a model with this backbone."""
+    return (*((f"backbone/{pattern}", axis) for pattern, axis in backbone.of(config).PARTS.split), *RULES)
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
@@ -69,15 +65,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def params_sharding(params: Tree, mesh: Mesh) -> Tree:
-    """The sharding of every leaf of ``{partition: ...}``, by ``RULES``.
+def params_sharding(params: Tree, mesh: Mesh, rules: tuple[tuple[str, int | None], ...] = RULES) -> Tree:
+    """The sharding of every leaf of ``{partition: ...}``, by ``rules``.
 
     Raises:
       ValueError: a leaf is matched by no rule or by several.
     """
 
     def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        axis = _rule("/".join(str(key.key) for key in path))
+        axis = _rule("/".join(str(key.key) for key in path), rules)
         if axis is None or leaf.shape[axis] % mesh.shape["fsdp"]:
             return replicated(mesh)
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
@@ -85,9 +81,9 @@ def params_sharding(params: Tree, mesh: Mesh) -> Tree:
     return jax.tree_util.tree_map_with_path(sharding, params)
 
 
-def state_sharding(state: TrainState, mesh: Mesh) -> TrainState:
-    """The sharding of every leaf of a state (or of its shapes): moments and averages lie like their parameters."""
-    by_partition = params_sharding(state.params, mesh)
+def state_sharding(state: TrainState, mesh: Mesh, config: backbone.Config) -> TrainState:
+    """The sharding of every leaf of a state, or of its shapes: moments and averages lie like their parameters."""
+    by_partition = params_sharding(state.params, mesh, rules_of(config))
     trainable = {name: by_partition[name] for name in state.ema}
     like_params = jax.tree.structure(state.ema)
 
@@ -114,8 +110,8 @@ def state_sharding(state: TrainState, mesh: Mesh) -> TrainState:
     )
 
 
-def _rule(path: str) -> int | None:
-    matches = [axis for pattern, axis in RULES if re.fullmatch(pattern, path)]
+def _rule(path: str, rules: tuple[tuple[str, int | None], ...]) -> int | None:
+    matches = [axis for pattern, axis in rules if re.fullmatch(pattern, path)]
     if len(matches) != 1:
         raise ValueError(f"parameter {path!r} is matched by {len(matches)} sharding rules, expected exactly one")
     return matches[0]

@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from realiz3d_jax.diffusion.loss import epsilon_loss, timestep_weight
+from realiz3d_jax.diffusion.loss import squared_error
 from realiz3d_jax.method.interface import Iteration, Params, Stage
 from realiz3d_jax.method.model import Model
+from realiz3d_jax.models import backbone
+from realiz3d_jax.models.backbone import Captions
 from realiz3d_jax.training.optimizer import activity
 from realiz3d_jax.training.state import TrainState, stream_key
 
-Batch = dict[str, jax.Array]
+Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
 
 TIMESTEP_BUCKETS = 4
@@ -25,7 +27,7 @@ class StepConfig:
     """What a step needs to know beside its inputs.
 
     Attributes:
-      empty_text: states float32[T, Ct] and mask bool[T] of the empty caption.
+      empty_caption: the text encoder's arrays [...] of the empty caption.
     """
 
     model: Model
@@ -35,14 +37,14 @@ class StepConfig:
     caption_dropout: float
     ema_decay: float
     timestep_weight_cap: float
-    empty_text: tuple[Any, Any]
+    empty_caption: Captions
 
 
 def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The step function of one kind of iteration; jit it with the state donated.
 
-    The batch holds ``image`` uint8[B, V, H, W, 3], ``text`` float32[B, G, T, Ct], ``text_mask`` bool[B, G, T] and, if the
-    iteration is controlled, ``control`` float32[B, V, H, W, 6]. A step whose loss or gradient is not finite changes nothing
+    The batch holds ``image`` and, if the iteration is controlled, ``control``, as the codec stores them, [B, V, ...], and
+    ``captions``, arrays [B, G, ...]. A step whose loss or gradient is not finite changes nothing
     but the step number and the counts of skipped steps.
 
     Metrics: ``loss`` and ``gradient_norm`` float32[]; ``bucket_loss`` and ``bucket_count`` float32[4], the summed loss and
@@ -61,19 +63,18 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
                 {**frozen, **trainable},
                 inputs["noisy"],
                 inputs["timestep"],
-                inputs["text"],
-                inputs["text_mask"],
+                inputs["captions"],
                 domain=plan.domain,
-                control=batch["control"] if iteration.control else None,
+                control=model.codec.control(batch["control"]) if iteration.control else None,
                 frozen_blocks=plan.frozen if iteration.draw_plan else None,
                 freeze_input=iteration.freeze_input,
             )
-            losses = epsilon_loss(prediction, inputs["noise"], groups=inputs["timestep"].shape[1])
-            weight = timestep_weight(model.schedule.alphas_cumprod, inputs["timestep"], config.timestep_weight_cap)
+            losses = squared_error(prediction, inputs["target"], groups=inputs["timestep"].shape[1])
+            weight = model.process.weight(inputs["timestep"], config.timestep_weight_cap)
             return jnp.mean(weight * losses), losses
 
         (loss, losses), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
-        active = activity(trainable, iteration, plan.frozen)
+        active = activity(trainable, iteration, plan.frozen, backbone.of(model.config).PARTS, model.config.depth)
         updates, opt_state = config.optimizer.update(gradients, state.opt_state, trainable, active=active)
         updated = optax.apply_updates(trainable, updates)
         decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
@@ -98,7 +99,7 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
         metrics = {
             "loss": loss,
             "gradient_norm": gradient_norm,
-            **_bucket_losses(losses, inputs["timestep"], model.schedule.num_timesteps),
+            **_bucket_losses(losses, inputs["timestep"], model.process.num_timesteps),
             "finite": finite,
             "skipped_in_a_row": new_state.skipped_in_a_row,
         }
@@ -108,25 +109,26 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
 
 
 def _draw(config: StepConfig, iteration: Iteration, step: jax.Array, batch: Batch) -> Batch:
-    """The random part of an iteration: noise, timesteps, dropped captions; every draw from a stream of its own."""
-    images = config.model.codec.encode(batch["image"])
-    views = images.shape[1]
-    shape = (images.shape[0], 1 if iteration.joint else views)
-    noise = jax.random.normal(stream_key(config.seed, "noise", step), images.shape)
-    timestep = jax.random.randint(
-        stream_key(config.seed, "timestep", step), shape, 0, config.model.schedule.num_timesteps
-    )
+    """The random part of an iteration: latents, noise, timesteps, dropped captions; every draw from a stream of its own."""
+    process = config.model.process
+    latents = config.model.codec.latents(batch["image"], stream_key(config.seed, "latents", step))
+    shape = (latents.shape[0], 1 if iteration.joint else latents.shape[1])
+    noise = jax.random.normal(stream_key(config.seed, "noise", step), latents.shape)
+    timestep = process.draw_timesteps(stream_key(config.seed, "timestep", step), shape)
     dropped = jax.random.bernoulli(stream_key(config.seed, "caption_dropout", step), config.caption_dropout, shape)
-    states, mask = config.empty_text
+
+    def drop(empty: jax.Array, given: jax.Array) -> jax.Array:
+        return jnp.where(dropped.reshape(shape + (1,) * (given.ndim - dropped.ndim)), empty, given)
+
     return {
-        "noise": noise,
+        "target": process.target(latents, noise),
         "timestep": timestep,
-        "noisy": config.model.schedule.add_noise(images, noise, timestep),
-        "text": jnp.where(dropped[..., None, None], states, batch["text"]),
-        "text_mask": jnp.where(dropped[..., None], mask, batch["text_mask"]),
+        "noisy": process.add_noise(latents, noise, timestep),
+        "captions": jax.tree.map(drop, config.empty_caption, batch["captions"]),
     }
 
 
 def _bucket_losses(losses: jax.Array, timestep: jax.Array, num_timesteps: int) -> Metrics:
-    bucket = jax.nn.one_hot(timestep * TIMESTEP_BUCKETS // num_timesteps, TIMESTEP_BUCKETS)
+    quarter = jnp.minimum(timestep * TIMESTEP_BUCKETS // num_timesteps, TIMESTEP_BUCKETS - 1).astype(jnp.int32)
+    bucket = jax.nn.one_hot(quarter, TIMESTEP_BUCKETS)
     return {"bucket_loss": jnp.einsum("bg,bgk->k", losses, bucket), "bucket_count": jnp.sum(bucket, axis=(0, 1))}

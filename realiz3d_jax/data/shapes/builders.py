@@ -23,10 +23,6 @@ class _RecordsBuilder(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version(records.VERSION)
     url_infos: dict = {}  # noqa: RUF012 (nothing is downloaded; finding checksums wants a package that TFDS doesn't name)
     RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (TFDS reads this attribute)
-    BUILDER_CONFIGS = [  # noqa: RUF012
-        tfds.core.BuilderConfig(name=str(size), description=f"Views of {size} x {size} pixels.")
-        for size in records.SIZES
-    ]
 
     def __init__(self, *, sources: dict[str, Source], metadata: dict, **kwargs):
         self._sources, self._metadata = sources, metadata
@@ -68,7 +64,16 @@ class ShapesGenerated(_RecordsBuilder):
     """Images that the base model made of the captions of the synthetic training set."""
 
 
-BUILDERS = {builder.name: builder for builder in (ShapesPhotos, ShapesAssets, ShapesGenerated)}
+class ShapesAssetsEncoded(_RecordsBuilder):
+    """Renders, geometry maps and captions of the assets, encoded."""
+
+
+class ShapesGeneratedEncoded(_RecordsBuilder):
+    """Images that the base model made and their captions, encoded."""
+
+
+_ALL = (ShapesPhotos, ShapesAssets, ShapesGenerated, ShapesAssetsEncoded, ShapesGeneratedEncoded)
+BUILDERS = {builder.name: builder for builder in _ALL}
 
 
 def write(
@@ -88,7 +93,11 @@ def write(
         shutil.rmtree(leftover)
     tfds.disable_progress_bar()
     builder = BUILDERS[dataset](
-        sources=sources, metadata=metadata, config=str(size), data_dir=os.fspath(directory), file_format="array_record"
+        sources=sources,
+        metadata=metadata,
+        config=tfds.core.BuilderConfig(name=str(size), description=f"Views of {size} x {size} pixels."),
+        data_dir=os.fspath(directory),
+        file_format="array_record",
     )
     # TFDS announces paths and unknown sizes on stdout, and makes a folder for downloads although there are none.
     with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as downloads:

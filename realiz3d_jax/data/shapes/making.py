@@ -16,6 +16,7 @@ import os
 import pathlib
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -27,6 +28,9 @@ from realiz3d_jax.errors import UserError
 
 CHUNK = 64
 """Items of a chunk: a second or two of work, and a whole number of grids."""
+
+_PATIENCE = 0.5
+"""Seconds between two looks at what other hosts have done."""
 
 DEFAULT_COUNT = {"shapes_photos": 8000, "shapes_assets": 1500}
 """Objects of the training split."""
@@ -85,14 +89,23 @@ def make(
     request: dict,
     splits: dict[str, int],
     fill: Callable[[list["Chunk"], Callable[..., None]], None],
+    *,
+    chunk: int = CHUNK,
+    host: int = 0,
+    hosts: int = 1,
 ) -> tuple[pathlib.Path, bool]:
     """Makes any dataset chunk by chunk, so that an interrupted call is resumed, or finds that it is there.
+
+    Several hosts that share the directory each fill every ``hosts``-th chunk; the first one waits for all and writes the
+    dataset, the others wait for that.
 
     Args:
       directory, dataset, size: as for ``prepare``.
       request: what the content follows from, JSON values; stored as metadata, and another request's chunks are not used.
       splits: the number of items of each split.
       fill: makes the chunks it is given, by ``save_chunk``, and calls ``advance(items)`` after each.
+      chunk: items of a chunk.
+      host, hosts: which of how many hosts this is.
 
     Returns and raises: as ``prepare`` does.
     """
@@ -102,14 +115,22 @@ def make(
         return path, False
     work = files.writable_directory(pathlib.Path(directory) / ".prepare" / f"{dataset}-{size}-{records.VERSION}")
     busy = f"{work}: another process is making this dataset; wait for it, or choose another --directory."
-    with files.only_one(work / "lock", busy):
-        _start_or_resume(work, request)
-        chunks = {split: _chunks(work, split, number) for split, number in splits.items()}
-        every = [chunk for group in chunks.values() for chunk in group]
-        missing = [chunk for chunk in every if not chunk[3].is_file()]
-        total, left = (sum(stop - start for _, start, stop, _ in group) for group in (every, missing))
+    with files.only_one(work / f"lock{host or ''}", busy):
+        if host:
+            _wait_for(lambda: path.is_dir() or _asked(work) == request)
+        else:
+            _start_or_resume(work, request)
+        chunks = {split: _chunks(work, split, number, chunk) for split, number in splits.items()}
+        every = [part for group in chunks.values() for part in group]
+        mine = every[host::hosts]
+        missing = [part for part in mine if not part[3].is_file()]
+        total, left = (sum(stop - start for _, start, stop, _ in group) for group in (mine, missing))
         with progress.bar(f"making {dataset}", total, total - left) as advance:
             fill(missing, advance)
+        if host:
+            _wait_for(path.is_dir)
+            return path, True
+        _wait_for(lambda: all(part[3].is_file() for part in every))
         _write(directory, dataset, size, chunks, request)
         shutil.rmtree(work)
     with contextlib.suppress(OSError):
@@ -127,25 +148,36 @@ def _check_same(path: pathlib.Path, request: dict) -> None:
             )
 
 
+def _wait_for(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(_PATIENCE)
+
+
+def _asked(work: pathlib.Path) -> dict | None:
+    """The request whose chunks are in ``work``."""
+    path = work / "request.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
 def _start_or_resume(work: pathlib.Path, request: dict) -> None:
     """Keeps the chunks of an interrupted call that asked for the same but for their number, removes those of any other."""
 
     def content(values: dict) -> dict:
         return {name: value for name, value in values.items() if name != "count"}
 
-    path = work / "request.json"
-    if path.is_file() and content(json.loads(path.read_text())) != content(request):
+    before = _asked(work)
+    if before is not None and content(before) != content(request):
         for chunk in work.glob("*.npz"):
             chunk.unlink()
-    files.write_text(path, json.dumps(request))
+    files.write_text(work / "request.json", json.dumps(request))
 
 
 Chunk = tuple[str, int, int, pathlib.Path]
 """split, first number, end, file"""
 
 
-def _chunks(work: pathlib.Path, split: str, number: int) -> list[Chunk]:
-    bounds = [(start, min(start + CHUNK, number)) for start in range(0, number, CHUNK)]
+def _chunks(work: pathlib.Path, split: str, number: int, size: int) -> list[Chunk]:
+    bounds = [(start, min(start + size, number)) for start in range(0, number, size)]
     return [(split, start, stop, work / f"{split}-{start:06d}-{stop:06d}.npz") for start, stop in bounds]
 
 

@@ -4,6 +4,10 @@ With the linear variances β_0 … β_{T-1} and ᾱ_t = Π_{s≤t} (1 - β_s):
 
     (1)  x_t = √ᾱ_t · x_0 + √(1 - ᾱ_t) · ε,         ε ~ N(0, I)
     (2)  x_0 = (x_t - √(1 - ᾱ_t) · ε) / √ᾱ_t
+    (3)  weight = min(max(1, 1 / SNR), cap),        SNR = ᾱ / (1 - ᾱ)
+
+The model predicts ε. With (3) an error in ε weighs, from where noise prevails on, as the error in x_0 that it causes, up to
+``cap``: a small model trained from nothing otherwise learns last what decides first, colours and layout.
 
 The table ᾱ is computed in float64: in float32 a product of 1000 factors
 loses the last digits, where they matter.
@@ -18,12 +22,13 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Schedule:
+class DDPM:
     """``num_timesteps`` variances, equally spaced from ``beta_start`` to ``beta_end`` (the defaults are PixArt's)."""
 
     num_timesteps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
+    process: str = "ddpm"
 
     @functools.cached_property
     def exact_alphas_cumprod(self) -> np.ndarray:
@@ -35,6 +40,20 @@ class Schedule:
         """ᾱ: float32[T]."""
         return jnp.asarray(self.exact_alphas_cumprod, jnp.float32)
 
+    def draw_timesteps(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """int32[shape], uniform in [0, T)."""
+        return jax.random.randint(key, shape, 0, self.num_timesteps)
+
+    def target(self, x0: jax.Array, noise: jax.Array) -> jax.Array:
+        """What the model predicts: ε."""
+        del x0
+        return noise
+
+    def weight(self, timestep: jax.Array, cap: float) -> jax.Array:
+        """Eq. (3), of the loss at ``timestep``; ``cap`` = 1 is the plain objective."""
+        alphas_cumprod = self.alphas_cumprod[timestep]
+        return jnp.clip((1.0 - alphas_cumprod) / alphas_cumprod, 1.0, cap)
+
     def add_noise(self, x0: jax.Array, noise: jax.Array, timestep: jax.Array) -> jax.Array:
         """Eq. (1): ``x0`` and ``noise`` are float[B, ...]; ``timestep`` int32[B, ...] in [0, T).
 
@@ -43,10 +62,16 @@ class Schedule:
         signal, sigma = self._coefficients(timestep, x0)
         return signal * x0 + sigma * noise
 
-    def predict_x0(self, x: jax.Array, epsilon: jax.Array, timestep: jax.Array) -> jax.Array:
-        """Eq. (2): float[B, ...] from the noisy ``x`` and the ``epsilon`` in it; ``timestep`` as in ``add_noise``."""
-        signal, sigma = self._coefficients(timestep, x)
-        return (x - sigma * epsilon) / signal
+    def split(
+        self, x: jax.Array, prediction: jax.Array, signal: jax.Array, sigma: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Data and noise in ``x`` = signal · data + sigma · noise, as the prediction has them: eq. (2)."""
+        return (x - sigma * prediction) / signal, prediction
+
+    def levels(self, timesteps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """√ᾱ and √(1 - ᾱ) at ``timesteps``, float64."""
+        alphas_cumprod = self.exact_alphas_cumprod[np.asarray(timesteps)]
+        return np.sqrt(alphas_cumprod), np.sqrt(1.0 - alphas_cumprod)
 
     def sampling_timesteps(self, steps: int, spacing: str = "leading") -> np.ndarray:
         """int32[steps], strictly descending: the timesteps at which a sampler evaluates the model.
@@ -77,3 +102,6 @@ class Schedule:
         sigma = jnp.asarray(np.sqrt(1.0 - self.exact_alphas_cumprod), jnp.float32)[timestep]
         shape = jnp.shape(timestep) + (1,) * (like.ndim - jnp.ndim(timestep))
         return signal.reshape(shape), sigma.reshape(shape)
+
+
+Process = DDPM

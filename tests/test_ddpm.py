@@ -7,12 +7,12 @@ import numpy as np
 import parity
 import pytest
 
-from realiz3d_jax.diffusion.schedule import Schedule
+from realiz3d_jax.diffusion.ddpm import DDPM
 
 
 def test_the_table_is_that_of_diffusers():
     reference = diffusers.DDPMScheduler(beta_schedule="linear", beta_start=1e-4, beta_end=0.02).alphas_cumprod.numpy()
-    ours = np.asarray(Schedule().alphas_cumprod)
+    ours = np.asarray(DDPM().alphas_cumprod)
     assert ours.dtype == np.float32
     assert ours[0] == np.float32(0.9999)
     # diffusers multiplies up 1000 float32 factors; ours is the float64 product, so the difference is its rounding.
@@ -21,7 +21,7 @@ def test_the_table_is_that_of_diffusers():
 
 
 def test_noise_of_a_group_is_added_at_that_groups_timestep():
-    schedule = Schedule()
+    schedule = DDPM()
     x0, noise = jax.random.normal(jax.random.key(0), (2, 2, 4, 3, 3, 5))
     timestep = jnp.array([[0, 10, 500, 999], [1, 2, 3, 4]])
     noisy = schedule.add_noise(x0, noise, timestep)
@@ -32,7 +32,7 @@ def test_noise_of_a_group_is_added_at_that_groups_timestep():
 
 
 def test_one_timestep_for_a_whole_grid_broadcasts_over_its_views():
-    schedule = Schedule()
+    schedule = DDPM()
     x0, noise = jax.random.normal(jax.random.key(1), (2, 2, 4, 3, 3, 5))
     joint = schedule.add_noise(x0, noise, jnp.array([[7], [600]]))
     single = schedule.add_noise(x0, noise, jnp.array([[7] * 4, [600] * 4]))
@@ -40,10 +40,13 @@ def test_one_timestep_for_a_whole_grid_broadcasts_over_its_views():
 
 
 def test_data_is_recovered_from_the_noisy_sample_and_its_noise():
-    schedule = Schedule()
+    schedule = DDPM()
     x0, noise = jax.random.normal(jax.random.key(2), (2, 3, 6))
     timestep = jnp.array([0, 300, 700])
-    recovered = schedule.predict_x0(schedule.add_noise(x0, noise, timestep), noise, timestep)
+    noisy = schedule.add_noise(x0, noise, timestep)
+    signal, sigma = (jnp.float32(level)[:, None] for level in schedule.levels(timestep))
+    recovered, told = schedule.split(noisy, noise, signal, sigma)
+    np.testing.assert_array_equal(told, noise)
     np.testing.assert_allclose(recovered, x0, atol=1e-5)
 
 
@@ -52,7 +55,7 @@ def test_data_is_recovered_from_the_noisy_sample_and_its_noise():
 def test_sampling_timesteps_are_those_of_diffusers(spacing: str, steps: int):
     reference = diffusers.DDIMScheduler(timestep_spacing=spacing)
     reference.set_timesteps(steps)
-    timesteps = Schedule().sampling_timesteps(steps, spacing)
+    timesteps = DDPM().sampling_timesteps(steps, spacing)
     np.testing.assert_array_equal(timesteps, reference.timesteps.numpy())
     assert timesteps.dtype == np.int32
     assert np.all(np.diff(timesteps) < 0)
@@ -60,6 +63,6 @@ def test_sampling_timesteps_are_those_of_diffusers(spacing: str, steps: int):
 
 def test_more_steps_than_timesteps_or_an_unknown_spacing_are_refused():
     with pytest.raises(ValueError, match="found 1001, expected 1 to 1000"):
-        Schedule().sampling_timesteps(1001)
+        DDPM().sampling_timesteps(1001)
     with pytest.raises(ValueError, match="found 'karras'"):
-        Schedule().sampling_timesteps(10, "karras")
+        DDPM().sampling_timesteps(10, "karras")

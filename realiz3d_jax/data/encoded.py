@@ -1,0 +1,56 @@
+"""Datasets whose images and captions are encoded once and for all: how they are stored, and what training expects of them.
+
+``prepare --encode`` makes ``NAME_encoded`` beside ``NAME``: images and control maps as the moments of an autoencoder (float16),
+captions as the states of a text encoder, cut to their true length (float16). The metadata names the encoders by the SHA-256 of
+their parameters; ``null_caption.npy`` holds the states of the empty caption.
+"""
+
+import os
+
+import numpy as np
+
+from realiz3d_jax.data import records
+from realiz3d_jax.errors import UserError
+
+NULL_CAPTION = "null_caption.npy"
+ENCODED = ("shapes_assets", "shapes_generated")
+"""The datasets that training reads encoded."""
+
+
+def name_of(dataset: str) -> str:
+    """What the encoded form of a dataset is called."""
+    return f"{dataset}_encoded"
+
+
+def padded(states: np.ndarray, tokens: int) -> dict[str, np.ndarray]:
+    """``states`` float32[T, C] and ``mask`` bool[T] of states float16[n, C], n <= T."""
+    full = np.zeros((tokens, states.shape[1]), np.float32)
+    full[: len(states)] = states
+    return {"states": full, "mask": np.arange(tokens) < len(states)}
+
+
+def null_caption(
+    directory: str | os.PathLike[str], size: int, encoders: dict[str, str | int], tokens: int
+) -> dict[str, np.ndarray]:
+    """The empty caption of encoded data, after a check that both datasets are of the encoders that are meant.
+
+    Args:
+      directory, size: of the data.
+      encoders: what the metadata has to say: the SHA-256 of ``autoencoder`` and ``text_encoder``.
+      tokens: T, the longest caption.
+
+    Raises:
+      UserError: a dataset is missing, or was encoded by others or with another longest caption.
+    """
+    expected = {**encoders, "text_tokens": tokens}
+    for dataset in ENCODED:
+        held = records.open_split(directory, name_of(dataset), "train", size)
+        for name, value in expected.items():
+            if held.metadata.get(name) != value:
+                raise UserError(
+                    f"{held.path / 'metadata.json'}: {name} is {held.metadata.get(name)}; expected {value}, by config.data. "
+                    "Name the encoders that made the data in --config.data.encoders (and their longest caption in "
+                    "--config.data.text_tokens), or remove that folder and encode anew by\n  "
+                    f"{records.prepare_command(directory, name_of(dataset), size)}"
+                )
+    return padded(np.load(held.path / NULL_CAPTION), tokens)

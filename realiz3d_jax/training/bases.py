@@ -1,0 +1,163 @@
+"""The base models that training starts from, by name, for the config files: ``--config configs/stage2.py:NAME``.
+
+A base is all that the stages of its training share: the backbone, the diffusion process, how images and captions are encoded,
+how images are drawn, and where the weights come from. A new one is one entry here.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from realiz3d_jax.diffusion.ddpm import DDPM
+from realiz3d_jax.diffusion.process import Process
+from realiz3d_jax.diffusion.rectified_flow import RectifiedFlow
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.method.generate import SamplingConfig
+from realiz3d_jax.models import backbone
+from realiz3d_jax.models.codec import AutoencoderCodec, Codec, PixelCodec
+from realiz3d_jax.models.mmdit import MMDiTConfig
+from realiz3d_jax.models.presets import PIXART, PRESETS
+from realiz3d_jax.models.vae import VAEConfig
+from realiz3d_jax.training import release
+from realiz3d_jax.training.config import DataConfig, InitConfig
+
+SHIPPED_BASE = release.PRETRAINED / "shapes_base.safetensors"
+
+_SD_SCALE, _SDXL_SCALE = 0.18215, 0.13025
+_LONGEST_CAPTION = {_SD_SCALE: 120, _SDXL_SCALE: 300}
+"""Tokens, by the scale of the autoencoder that a PixArt was trained with: alpha's is Stable Diffusion's, Sigma's SDXL's."""
+
+_REPOSITORIES = {
+    "pixart_alpha_256": "PixArt-alpha/PixArt-XL-2-256x256",
+    "pixart_alpha": "PixArt-alpha/PixArt-XL-2-512x512",
+    "pixart_alpha_1024": "PixArt-alpha/PixArt-XL-2-1024-MS",
+    "pixart_sigma_256": "PixArt-alpha/PixArt-Sigma-XL-2-256x256",
+    "pixart_sigma": "PixArt-alpha/PixArt-Sigma-XL-2-512-MS",
+    "pixart_sigma_1024": "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
+    "pixart_sigma_2k": "PixArt-alpha/PixArt-Sigma-XL-2-2K-MS",
+}
+"""Of the Hugging Face Hub."""
+
+VIEW_PROMPT = "{caption}, {view} view, white background"
+"""How a published model is asked for the view of an object alone, as the synthetic renders show it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """A base model.
+
+    Attributes:
+      init: where Stage 1 takes the backbone from.
+      runs: the folder of the runs that start from it.
+      published: whether its weights were trained by others, in the latents of an autoencoder; the paper's settings apply.
+    """
+
+    model: backbone.Config
+    init: InitConfig
+    runs: str = "runs"
+    diffusion: Process = dataclasses.field(default_factory=DDPM)
+    codec: Codec = dataclasses.field(default_factory=PixelCodec)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+    published: bool = False
+
+    def settings(self, **data: Any) -> dict[str, Any]:
+        """What every stage's ``TrainConfig`` takes over; ``data`` replaces fields of ``DataConfig``."""
+        return {
+            "model": self.model,
+            "diffusion": self.diffusion,
+            "codec": self.codec,
+            "data": dataclasses.replace(self.data, **data),
+            "sampling": self.sampling,
+        }
+
+
+def find(name: str) -> Base:
+    """The base called ``name``.
+
+    Raises:
+      UserError: there is none.
+    """
+    if name not in BASES:
+        raise UserError(f"--config FILE.py:{name}: there is no such base model; expected one of {', '.join(BASES)}.")
+    return BASES[name]
+
+
+def _shapes(name: str) -> Base:
+    """Of the shapes benchmark, whose base model ships."""
+    command = (
+        "python -m realiz3d_jax.train --config configs/base.py\n"
+        f"  python -m realiz3d_jax.convert --workdir runs/base --output {SHIPPED_BASE}"
+    )
+    return Base(PRESETS[name], InitConfig(str(SHIPPED_BASE), ("backbone",), command))
+
+
+def _flow(name: str, width: int, depth: int, heads: int) -> Base:
+    """Stable Diffusion 3's transformer and process in the shapes benchmark."""
+    model = MMDiTConfig(
+        width=width,
+        depth=depth,
+        heads=heads,
+        patch_size=4,
+        in_channels=3,
+        caption_channels=64,
+        pooled_channels=64,
+        sample_size=32,
+        base_size=8,
+        max_size=24,
+    )
+    runs = f"runs/{name}"
+    command = f"python -m realiz3d_jax.train --config configs/base.py:{name}"
+    return Base(
+        model,
+        InitConfig(f"{runs}/base", ("backbone",), command),
+        runs,
+        RectifiedFlow(),
+        data=DataConfig(text_tokens=20),
+    )
+
+
+def published(model: backbone.Config, autoencoder: VAEConfig, folder: str, command: str = "") -> Base:
+    """A base of published weights.
+
+    Args:
+      folder: what ``realiz3d_jax.convert`` makes of them.
+      command: the command that makes it.
+    """
+    codec = AutoencoderCodec(autoencoder)
+    data = DataConfig(
+        size=model.sample_size * codec.factor,
+        text_encoder="t5",
+        text_channels=model.caption_channels,
+        text_tokens=_LONGEST_CAPTION.get(autoencoder.scale, 300),
+        encoders=folder,
+        view_prompt=VIEW_PROMPT,
+    )
+    return Base(
+        model,
+        InitConfig(folder, ("backbone",), command),
+        f"runs/{pathlib.Path(folder).name}",
+        codec=codec,
+        data=data,
+        sampling=SamplingConfig(guidance_scale=4.5),
+        published=True,
+    )
+
+
+def _pixart(name: str) -> Base:
+    encoders = "PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers" if "sigma" in name else _REPOSITORIES["pixart_alpha"]
+    wanted = dict.fromkeys((_REPOSITORIES[name], encoders))
+    folder = f"pretrained/{name}"
+    command = f"python -m realiz3d_jax.convert {' '.join(f'--hub {one}' for one in wanted)} --output {folder}"
+    scale = _SDXL_SCALE if "sigma" in name else _SD_SCALE
+    return published(PIXART[name], VAEConfig(scale=scale), folder, command)
+
+
+BASES: dict[str, Base] = {
+    "shapes": _shapes("shapes"),
+    "tiny": _shapes("tiny"),
+    "shapes_sd3": _flow("shapes_sd3", width=128, depth=6, heads=4),
+    "tiny_sd3": _flow("tiny_sd3", width=32, depth=3, heads=2),
+    **{name: _pixart(name) for name in PIXART},
+}
+"""``tiny`` is ``shapes`` with almost nothing in it, for tests and for trying a change out."""

@@ -1,0 +1,99 @@
+"""The pretrained encoders of a latent model: the folder that ``realiz3d_jax.convert`` wrote, opened when they are needed.
+
+Training on encoded data needs their checksums alone, which are read from the files' headers.
+"""
+
+import pathlib
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from realiz3d_jax.data.pipeline import TextEncoder
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.importers import converted, huggingface
+from realiz3d_jax.method.interface import Params
+from realiz3d_jax.models.t5 import T5Config
+from realiz3d_jax.models.t5_text import T5Encoder
+from realiz3d_jax.models.text import WordEncoder
+from realiz3d_jax.models.tokenizer import Tokenizer
+from realiz3d_jax.models.vae import VAEConfig
+from realiz3d_jax.training import sharding
+from realiz3d_jax.training.config import MeshConfig, TrainConfig, is_latent
+
+_CAPTIONS = 8
+"""Encoded at once, or one a device if there are more."""
+
+
+def checksums(config: TrainConfig) -> dict[str, str]:
+    """SHA-256 of the parameters of ``autoencoder`` and ``text_encoder``.
+
+    Raises:
+      UserError: they are not there, damaged, or not those that the config describes.
+    """
+    return {
+        "autoencoder": _facts(config, converted.AUTOENCODER)["parameters_sha256"],
+        "text_encoder": _facts(config, converted.TEXT_ENCODER)["parameters_sha256"],
+    }
+
+
+def open_text_encoder(config: TrainConfig, devices: list[jax.Device] | None = None) -> TextEncoder:
+    """What encodes captions; a pretrained one is split over ``devices`` (all by default) as ``sharding.RULES`` say.
+
+    Raises:
+      UserError: as ``checksums``, or there is no tokenizer.
+    """
+    data = config.data
+    if not is_latent(config):
+        return WordEncoder(data.text_channels, data.text_tokens)
+    _facts(config, converted.TEXT_ENCODER)
+    found = converted.read(_path(config, converted.TEXT_ENCODER), T5Config)
+    tokenizer = Tokenizer(_path(config, huggingface.TOKENIZER))
+    mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=-1), devices)
+    where = sharding.params_sharding({"text_encoder": found.params}, mesh)["text_encoder"]
+    params = jax.tree.map(jax.device_put, found.params, where)
+    split = NamedSharding(mesh, PartitionSpec("fsdp"))
+    batch = max(_CAPTIONS, mesh.size)
+    return T5Encoder(found.config, params, tokenizer, data.text_tokens, batch, split)
+
+
+def open_codec_params(config: TrainConfig, mesh: Mesh) -> Params | None:
+    """The codec's parameters, one copy on every device of ``mesh``; None if it has none.
+
+    Raises:
+      UserError: as ``checksums``.
+    """
+    if not is_latent(config):
+        return None
+    _facts(config, converted.AUTOENCODER)
+    found = converted.read(_path(config, converted.AUTOENCODER), VAEConfig)
+    return jax.device_put(found.params, sharding.replicated(mesh))
+
+
+def _path(config: TrainConfig, name: str) -> pathlib.Path:
+    return pathlib.Path(config.data.encoders) / name
+
+
+def _facts(config: TrainConfig, name: str) -> dict:
+    """What the file says of itself, after a check that it is what the config describes."""
+    path = _path(config, name)
+    if not config.data.encoders or not path.is_file():
+        raise UserError(
+            f"config.data.encoders: {path} does not exist; expected the folder of a converted text-to-image model. Make it by\n"
+            f"  python -m realiz3d_jax.convert --hub ID --output {config.data.encoders or 'pretrained/NAME'}\n"
+            "or name where it lies by --encoders DIR (train: --config.data.encoders=DIR)."
+        )
+    kind = {converted.AUTOENCODER: VAEConfig, converted.TEXT_ENCODER: T5Config}[name]
+    found, facts = converted.read_header(path, kind)
+    if name == converted.AUTOENCODER:
+        asked = {"codec.autoencoder.scale": (config.codec.autoencoder.scale, found.scale)}
+        asked["codec.autoencoder.shift"] = (config.codec.autoencoder.shift, found.shift)
+        asked["codec.autoencoder.latent_channels"] = (config.codec.channels, found.latent_channels)
+        asked["codec.autoencoder.channels"] = (config.codec.autoencoder.channels, found.channels)
+    else:
+        asked = {"data.text_channels": (config.data.text_channels, found.width)}
+    for field, (wanted, there) in asked.items():
+        if wanted != there:
+            raise UserError(
+                f"{path}: has {there} for config.{field}; expected {wanted}. Name the encoders of this model."
+            )
+    return facts

@@ -1,0 +1,172 @@
+"""Encoding datasets once and for all: images and maps to moments, captions to text states (see ``data.encoded``).
+
+Training on what this makes needs neither autoencoder nor text encoder. Every host encodes chunks of its own; a record depends
+on its source and the encoders alone, so a dataset that was interrupted, or shared out among hosts, has the same bytes.
+"""
+
+import dataclasses
+import io
+import os
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from realiz3d_jax.data import encoded, records
+from realiz3d_jax.data.pipeline import TextEncoder, control_maps
+from realiz3d_jax.data.shapes import making
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.method.interface import Params
+from realiz3d_jax.models.codec import Codec
+from realiz3d_jax.training import encoders, sharding
+from realiz3d_jax.training.config import MeshConfig, TrainConfig
+
+_CHUNK = 8
+"""Records of a chunk: what a kill can cost, and what one file holds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Encoders:
+    codec: Codec
+    codec_params: Params
+    text: TextEncoder
+    mesh: Mesh
+
+    def images(self, images: np.ndarray) -> np.ndarray:
+        """Moments float16[n, V, h, w, 2 C] of uint8[n, V, H, W, 3], n images a device at a time."""
+        return self._moments(_encode, images)
+
+    def control(self, maps: np.ndarray) -> np.ndarray:
+        """Moments float16[n, V, h, w, 4 C] of control maps float32[n, V, H, W, 6]."""
+        return self._moments(_encode_control, maps)
+
+    def states(self, captions: list[str]) -> list[np.ndarray]:
+        """States float16[tokens, C] of each caption, cut to its true length."""
+        found = self.text.encode(captions)
+        return [_half(states[mask]) for states, mask in zip(found["states"], found["mask"], strict=True)]
+
+    def _moments(self, function: Callable, arrays: np.ndarray) -> np.ndarray:
+        where = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+        devices, parts = self.mesh.size, []
+        for start in range(0, len(arrays), devices):
+            part = arrays[start : start + devices]
+            missing = np.repeat(part[-1:], devices - len(part), axis=0)  # one shape: one compilation, the same bits
+            full = jax.device_put(np.concatenate([part, missing]), where)
+            parts.append(np.asarray(function(self.codec, self.codec_params, full))[: len(part)])
+        return _half(np.concatenate(parts))
+
+
+def encode(
+    directory: str | os.PathLike[str],
+    config: TrainConfig,
+    devices: list[jax.Device] | None = None,
+    *,
+    host: int = 0,
+    hosts: int = 1,
+) -> dict[str, tuple[pathlib.Path, bool]]:
+    """Encodes ``shapes_assets`` and ``shapes_generated`` of the size and with the encoders that ``config`` says.
+
+    Args:
+      directory: where datasets are kept.
+      devices: that encode; this host's by default.
+      host, hosts: which part of the chunks is this process', and of how many; all share the directory.
+
+    Returns:
+      by dataset (its folder, whether it was made now and not there before).
+
+    Raises:
+      UserError: a dataset or an encoder is missing, or what they make is there from others.
+    """
+    data, sums = config.data, encoders.checksums(config)
+    sources = {name: records.open_all(directory, name, data.size) for name in encoded.ENCODED}
+    opened: list[_Encoders] = []  # read when the first chunk wants them, since all may be there
+    made = {}
+    for name, splits in sources.items():
+
+        def fill(
+            missing: list[making.Chunk], advance: Callable[..., None], name: str = name, splits: Any = splits
+        ) -> None:
+            if missing and not opened:
+                opened.append(_open(config, devices or jax.local_devices()))
+            for chunk in missing:
+                split, start, stop, _ = chunk
+                items = list(_ENCODE[name](opened[0], [splits[split][index] for index in range(start, stop)]))
+                if split == "train" and start == 0:
+                    items[0][1][encoded.NULL_CAPTION] = _npy(opened[0].states([""])[0])
+                making.save_chunk(chunk, items)
+                advance(len(items))
+
+        source = {key: value for key, value in splits["train"].metadata.items() if key not in records.CONVENTIONS}
+        request = {**sums, "text_tokens": data.text_tokens, "source": source}
+        counts = {split: len(held) for split, held in splits.items()}
+        made[name] = making.make(
+            directory, encoded.name_of(name), data.size, request, counts, fill, chunk=_CHUNK, host=host, hosts=hosts
+        )
+    return made
+
+
+def _open(config: TrainConfig, devices: list[jax.Device]) -> _Encoders:
+    mesh = sharding.make_mesh(MeshConfig(), devices)
+    text = encoders.open_text_encoder(config, devices)
+    return _Encoders(config.codec, encoders.open_codec_params(config, mesh), text, mesh)
+
+
+def _assets(using: _Encoders, items: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, bytes]]]:
+    images = using.images(np.stack([item["synthetic"] for item in items]))
+    maps = np.stack([control_maps(item["normal"], item["position"], item["mask"]) for item in items])
+    columns = zip(items, images, using.control(maps), using.states([item["caption"] for item in items]), strict=True)
+    for item, image, control, states in columns:
+        yield (
+            {
+                "uid": item["uid"],
+                "caption": item["caption"],
+                "caption_states": states,
+                "synthetic": image,
+                "control": control,
+            },
+            {},
+        )
+
+
+def _generated(using: _Encoders, items: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, bytes]]]:
+    images = using.images(np.stack([item["image"][None] for item in items]))[:, 0]
+    for item, image, states in zip(items, images, using.states([item["caption"] for item in items]), strict=True):
+        yield {**item, "caption_states": states, "image": image}, {}
+
+
+_ENCODE = {"shapes_assets": _assets, "shapes_generated": _generated}
+
+
+@jax.jit(static_argnums=0)
+def _encode(codec, params, images):
+    return codec.encode(params, images)
+
+
+@jax.jit(static_argnums=0)
+def _encode_control(codec, params, maps):
+    return codec.encode_control(params, maps)
+
+
+def _half(array: np.ndarray) -> np.ndarray:
+    """float16, which holds all that sane encoders make.
+
+    Raises:
+      UserError: there is a number that it can't hold.
+    """
+    with np.errstate(over="ignore"):
+        half = np.asarray(array, np.float16)
+    if not np.isfinite(half).all():
+        raise UserError(
+            f"an encoder gave {np.abs(array).max()}; expected finite numbers below 65,504. Its weights are damaged, or "
+            "do not stand the dtype that they were converted to: convert them anew with --dtype float32."
+        )
+    return half
+
+
+def _npy(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
