@@ -13,7 +13,6 @@ import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -28,9 +27,9 @@ from realiz3d_jax.importers import converted, huggingface
 from realiz3d_jax.models import control
 from realiz3d_jax.models.presets import PIXART
 from realiz3d_jax.reporting.inputs import read_figures
-from realiz3d_jax.training import bases, checkpoint, platform, release, setup, sharding
-from realiz3d_jax.training.config import DataConfig, InitConfig, MeshConfig, TrainConfig
-from realiz3d_jax.training.pretrained import open_model
+from realiz3d_jax.training import bases, checkpoint, platform, release, setup
+from realiz3d_jax.training.config import DataConfig, InitConfig, TrainConfig
+from realiz3d_jax.training.pretrained import open_model, read_on_host
 
 _SOURCE = flags.DEFINE_string(
     "source", None, "A pipeline's folder in the Hugging Face layout, or PixArt's original .pth."
@@ -109,7 +108,10 @@ def _convert(source: pathlib.Path, output: pathlib.Path, command: str) -> None:
     with files.new_directory(output) as new:
         for part, config in parts.items():
             path = source if source.is_file() else source / part
-            table.add_row(part, *_convert_part(path, config, new / f"{part}.safetensors", output, command, parts))
+            row = _convert_part(path, config, new / f"{part}.safetensors", output, command, parts)
+            if _VERIFY.value:
+                _verify(new / f"{part}.safetensors", config, row[-1])
+            table.add_row(part, *row)
         if (source / huggingface.TOKENIZER).is_dir():
             huggingface.copy_tokenizer(source, new, output)
     rich.console.Console(width=None if sys.stdout.isatty() else 160).print(table)
@@ -130,22 +132,29 @@ def _convert_part(
     """Converts one of ``parts`` to ``path``, which will lie in ``output``; returns its row of the table."""
     imported = huggingface.import_model(source, _DTYPE.value, config)
     leaves, facts = jax.tree.leaves(imported.params), {"command": command, **imported.facts}
-    is_release = path.stem == "transformer"
     with files.writing(output / path.name, sum(leaf.nbytes for leaf in leaves)):
-        if is_release:
+        if _is_release(path):
             params = {"backbone": imported.params}
-            release.write(path, release.Release(params, _base_config(parts, output), {"seed": 0, "step": 0, **facts}))
+            release.write(path, release.Release(params, _base_config(parts, output), facts))
         else:
             converted.write(path, config, imported.params, facts)
-    expected = facts["parameters_sha256"]
-    if _VERIFY.value and (found := converted.checksum_on_disk(path, config, "backbone/" * is_release)) != expected:
-        raise UserError(
-            f"{output / path.name}: the file has SHA-256 {found}; expected {expected}, that of what was read. "
-            "The disk or the memory is faulty; convert again, elsewhere."
-        )
     kind = huggingface.IMPORTERS[type(config)].CLASSES[0]
     numbers = (f"{len(leaves):,}", f"{facts['parameters']:,}", _DTYPE.value, f"{path.stat().st_size:,}")
-    return kind, *numbers, expected
+    return kind, *numbers, facts["parameters_sha256"]
+
+
+def _verify(path: pathlib.Path, config: Any, expected: str) -> None:
+    """Reads a file again, when what it was made of is no longer in memory."""
+    found = converted.checksum_on_disk(path, config, "backbone/" if _is_release(path) else "")
+    if found != expected:
+        raise UserError(
+            f"{path.name}: the file has SHA-256 {found}; expected {expected}, that of what was read. "
+            "The disk or the memory is faulty; convert again, elsewhere."
+        )
+
+
+def _is_release(path: pathlib.Path) -> bool:
+    return path.stem == "transformer"
 
 
 def _base_config(parts: Mapping[str, Any], output: pathlib.Path) -> TrainConfig:
@@ -173,7 +182,7 @@ def _export(source: pathlib.Path, output: pathlib.Path) -> None:
     ``huggingface.export_transformer`` says what the files hold.
     """
     replaced = converted.is_replaceable(output)
-    config, params = _read(source)
+    config, params = read_on_host(source)
     model, extras = setup.make_model(config), {}
     kernel = params["control"]["kernel"] if "control" in params and config.task == "texture" else None
     if "control" in params and kernel is None:
@@ -188,20 +197,6 @@ def _export(source: pathlib.Path, output: pathlib.Path) -> None:
     print(
         f"{output}: {'replaced' if replaced else 'made'}, {', '.join(sorted(path.name for path in output.iterdir()))}"
     )
-
-
-def _read(source: pathlib.Path) -> tuple[TrainConfig, Mapping[str, Any]]:
-    """The config and the partitions, NumPy arrays, of a run or a release."""
-    if not source.exists():
-        raise UserError(f"{source}: there is no such workdir or release; name one that realiz3d_jax.train has written.")
-    config = release.read_config(source)
-    model = setup.make_model(config)
-    partitions = setup.find_stage(model, config.stage).partitions
-    like = jax.eval_shape(lambda: model.init(partitions, jax.random.key(0)))
-    if not source.is_file():
-        place = sharding.replicated(sharding.make_mesh(MeshConfig()))
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), like)
-    return config, jax.device_get(release.read_params(source, like))
 
 
 # Releases

@@ -61,15 +61,16 @@ def read(path: str | os.PathLike[str], kind: type) -> Imported:
     """
     with _open(path) as file:
         config = _config(path, file, kind)
-        names = set(file.keys())
-        if different := sorted(names ^ set(mapping.flatten(_like(config)))):
+        like = _like(config)
+        names, expected = set(file.keys()), mapping.flatten(like)
+        if different := sorted(names ^ set(expected)):
             found = "found" if different[0] in names else "missing"
             raise UserError(
                 f"{path}: {different[0]} is {found}; expected the arrays of this version's {kind.__name__}. {_MEND}"
             )
-        leaves = [file.get_tensor(name) for name in mapping.flatten(_like(config))]
+        leaves = [file.get_tensor(name) for name in expected]
         facts = json.loads(file.metadata()["facts"])
-    return Imported(config, jax.tree.unflatten(jax.tree.structure(_like(config)), leaves), facts)
+    return Imported(config, jax.tree.unflatten(jax.tree.structure(like), leaves), facts)
 
 
 def checksum_on_disk(path: str | os.PathLike[str], config: Any, prefix: str = "") -> str:

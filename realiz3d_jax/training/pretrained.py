@@ -99,6 +99,22 @@ def open_model(
     return Pretrained(pathlib.Path(source), config, model, stage, mesh, params, _checksum(params))
 
 
+def read_on_host(source: str | os.PathLike[str]) -> tuple[TrainConfig, Params]:
+    """The config and the partitions (averaged, NumPy arrays) of a release or of a workdir; a release is held once.
+
+    Raises:
+      UserError: as ``open_model``.
+    """
+    config = read_config(source)
+    model = setup.make_model(config)
+    partitions = setup.find_stage(model, config.stage).partitions
+    like = jax.eval_shape(lambda: model.init(partitions, jax.random.key(0)))
+    if not release.find(source).is_file():
+        everywhere = sharding.replicated(sharding.make_mesh(MeshConfig()))
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), like)
+    return config, jax.device_get(release.read_params(source, like))
+
+
 def _checksum(params: Params) -> str:
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
