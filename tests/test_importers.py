@@ -99,6 +99,16 @@ def test_what_is_exported_is_loaded_by_diffusers_and_computes_the_same(imported,
     assert_same(again.params, trained)
 
 
+def test_weights_are_written_back_bit_for_bit(imported, reference, tmp_path):
+    folder = huggingface.export_transformer(tmp_path / "exported", CONFIG, imported.params)
+    found = safetensors.numpy.load_file(folder / huggingface.WEIGHTS)
+    expected = {name: tensor.numpy() for name, tensor in reference.state_dict().items()}
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        what = "DiT, weights imported and written back"
+        parity.check(what, "diffusers PixArtTransformer2DModel", found[name], array, 0.0)
+
+
 def test_shards_give_what_one_file_gives(imported, reference, tmp_path):
     reference.save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2

@@ -4,9 +4,11 @@ import dataclasses
 
 import jax
 import numpy as np
+import parity
 import pytest
 import torch
 from diffusers import SD3Transformer2DModel
+from einops import rearrange
 
 from realiz3d_jax.importers import mapping, sd3
 from realiz3d_jax.models import mmdit
@@ -23,15 +25,29 @@ SMALL = MMDiTConfig(
     base_size=8,
     max_size=24,
 )
+REFERENCE = "diffusers SD3Transformer2DModel"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A configuration, the size of its images, and how many views the images are cut into."""
+
+    config: MMDiTConfig
+    height: int = 16
+    width: int = 16
+    views: int = 1
+
+
 CASES = {
-    "small": (SMALL, (16, 16)),
-    "deep, not square": (dataclasses.replace(SMALL, depth=5, heads=2), (24, 8)),
-    "two blocks, coarse patches": (dataclasses.replace(SMALL, depth=2, patch_size=4, base_size=4), (16, 24)),
+    "small": Case(SMALL),
+    "deep, not square": Case(dataclasses.replace(SMALL, depth=5, heads=2), height=24, width=8),
+    "two blocks, coarse patches": Case(dataclasses.replace(SMALL, depth=2, patch_size=4, base_size=4), width=24),
+    "a 2x2 canvas of views, joint": Case(SMALL, height=24, width=16, views=4),
+    "SD3 medium, 2 blocks, not square": Case(MMDiTConfig(depth=2, sample_size=128), height=8),
 }
 
 
 def make_reference(config: MMDiTConfig) -> SD3Transformer2DModel:
-    torch.manual_seed(0)
     model = SD3Transformer2DModel(
         sample_size=config.sample_size,
         patch_size=config.patch_size,
@@ -45,16 +61,22 @@ def make_reference(config: MMDiTConfig) -> SD3Transformer2DModel:
         out_channels=config.in_channels,
         pos_embed_max_size=config.max_size,
     ).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            spread = 0.2 if parameter.ndim == 1 else parameter[0].numel() ** -0.5
-            parameter.copy_(torch.randn(parameter.shape) * spread)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.requires_grad_(False).parameters():
+        spread = 0.2 if parameter.ndim == 1 else parameter[0].numel() ** -0.5
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
     return model
+
+
+def run_ours(config: MMDiTConfig, params, latents, timestep, text, pooled) -> jax.Array:
+    """Our output, float32[images, V, h, w, C]: one caption and timestep an image of V views."""
+    return mmdit.apply(config, params, latents, timestep[:, None], text[:, None], pooled[:, None])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_output_and_input_gradient_equal_those_of_diffusers_on_the_same_weights(name):
-    config, (height, width) = CASES[name]
+    case = CASES[name]
+    config = case.config
     reference = make_reference(config)
     state = {key: tensor.numpy() for key, tensor in reference.state_dict().items()}
     like = jax.eval_shape(lambda: mmdit.init(config, jax.random.key(0)))
@@ -64,20 +86,28 @@ def test_output_and_input_gradient_equal_those_of_diffusers_on_the_same_weights(
 
     random = np.random.default_rng(0)
     draw = lambda *shape: random.standard_normal(shape, dtype=np.float32)  # noqa: E731
-    latents, cotangent = draw(2, height, width, 4), draw(2, height, width, 4)
-    text, pooled, timestep = draw(2, 7, config.text_channels), draw(2, config.pooled_channels), np.array([999.0, 17.5])
+    latents, cotangent = (draw(2, case.height, case.width, config.in_channels) for _ in range(2))
+    text, pooled = draw(2, 7, config.text_channels), draw(2, config.pooled_channels)
+    timestep = np.array([999.0, 17.5], np.float32)
     given = torch.tensor(latents.transpose(0, 3, 1, 2).copy(), requires_grad=True)
     expected = reference(given, torch.tensor(text), torch.tensor(pooled), torch.tensor(timestep)).sample
     (expected * torch.tensor(cotangent.transpose(0, 3, 1, 2).copy())).sum().backward()
     expected_gradient = given.grad.permute(0, 2, 3, 1).numpy()
     expected = expected.detach().permute(0, 2, 3, 1).numpy()
 
-    @jax.jit
-    def run(latents):
-        conditions = (timestep.astype(np.float32)[:, None], text[:, None], pooled[:, None])
-        output = mmdit.apply(config, params, latents[:, None], *conditions)[:, 0]
-        return (output * cotangent).sum(), output
+    side = int(case.views**0.5)
 
-    (_, found), gradient = jax.value_and_grad(run, has_aux=True)(latents)
-    for ours, theirs in ((found, expected), (gradient, expected_gradient)):
-        assert np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max() <= 1e-5
+    @jax.jit
+    def run(params, latents):
+        def summed(latents):
+            views = rearrange(latents, "n (a h) (b w) c -> n (a b) h w c", a=side, b=side)
+            output = run_ours(config, params, views, timestep, text, pooled)
+            output = rearrange(output, "n (a b) h w c -> n (a h) (b w) c", a=side, b=side)
+            return (output * cotangent).sum(), output
+
+        (_, output), gradient = jax.value_and_grad(summed, has_aux=True)(latents)
+        return output, gradient
+
+    output, gradient = run(params, latents)
+    parity.check(f"MMDiT, {name}: output", REFERENCE, output, expected, 1e-5)
+    parity.check(f"MMDiT, {name}: gradient by the latents", REFERENCE, gradient, expected_gradient, 1e-5)

@@ -158,7 +158,7 @@ def test_the_published_autoencoders_equal_diffusers_at_full_width(published, dra
     drawn_by(key)
     moments = encode(PUBLISHED[names[0]], params, pixels)
     there = reference.encode(theirs(pixels)).latent_dist
-    parity.check(f"VAE, {', '.join(names)}, {side} px: moments", REFERENCE, moments, ours(there.parameters), 1e-4)
+    parity.check(f"VAE, {' and '.join(names)}, {side} px: moments", REFERENCE, moments, ours(there.parameters), 1e-4)
     for name in names:
         config, what = PUBLISHED[name], f"VAE, {name}, {side} px"
         mode, draw = (vae.latents(config, jnp.asarray(moments), key) for key in (None, key))
