@@ -1,7 +1,7 @@
 """Models in and out: other projects' weights become ours, a run becomes one file, a backbone goes back to diffusers.
 
     python -m realiz3d_jax.convert --source DIR --output DIR      a pipeline's folder in the Hugging Face layout; or its .pth
-    python -m realiz3d_jax.convert --hub OWNER/NAME --output DIR  the same, fetched first
+    python -m realiz3d_jax.convert --hub OWNER/NAME --output DIR  the same, fetched first; several complete one another
     python -m realiz3d_jax.convert --workdir RUN --output FILE    a release: what sampling needs of a run, and how it was made
     python -m realiz3d_jax.convert --workdir RUN --export DIR     the trained backbone, for diffusers
 
@@ -13,6 +13,7 @@ import dataclasses
 import json
 import pathlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -26,17 +27,26 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.importers import converted, huggingface
 from realiz3d_jax.models import control
 from realiz3d_jax.models.presets import PIXART
+from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.reporting.inputs import read_figures
 from realiz3d_jax.training import bases, checkpoint, platform, release, setup
 from realiz3d_jax.training.config import DataConfig, InitConfig, TrainConfig
 from realiz3d_jax.training.pretrained import open_model, read_on_host
 
-_SOURCE = flags.DEFINE_string(
-    "source", None, "A pipeline's folder in the Hugging Face layout, or PixArt's original .pth."
+_SOURCE = flags.DEFINE_multi_string(
+    "source",
+    None,
+    "A pipeline's folder in the Hugging Face layout, or PixArt's original .pth. Given several times, a part is taken from the "
+    "first folder that has it.",
 )
-_HUB = flags.DEFINE_string("hub", None, "The same as a repository of the Hugging Face Hub: OWNER/NAME.")
+_HUB = flags.DEFINE_multi_string("hub", None, "The same as repositories of the Hugging Face Hub: OWNER/NAME.")
 _PRESET = flags.DEFINE_enum("preset", None, list(PIXART), "Which transformer --source is, if it is a file.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", list(huggingface.DTYPES), "What converted numbers are kept in.")
+_DTYPE = flags.DEFINE_enum(
+    "dtype",
+    None,
+    list(huggingface.DTYPES),
+    "What converted numbers are kept in; by default float32, and bfloat16 for the text encoder, which is never trained.",
+)
 _VERIFY = flags.DEFINE_bool("verify", False, "Read what was converted again, and compare checksums.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of realiz3d_jax.train; for --export, a release does as well.")
 _OUTPUT = flags.DEFINE_string(
@@ -68,12 +78,12 @@ def main(argv: list[str]) -> None:
     elif use == "export":
         _export(pathlib.Path(_WORKDIR.value), pathlib.Path(_EXPORT.value))
     elif use == "hub":
-        _convert(
-            huggingface.download(_HUB.value), pathlib.Path(_OUTPUT.value), f"{converted.COMMAND} --hub {_HUB.value}"
-        )
+        command = " ".join([converted.COMMAND, *(f"--hub {name}" for name in _HUB.value)])
+        _convert([huggingface.download(name) for name in _HUB.value], pathlib.Path(_OUTPUT.value), command)
     else:
-        source = pathlib.Path(_SOURCE.value)
-        _convert(source, pathlib.Path(_OUTPUT.value), f"{converted.COMMAND} --source {source.name}")
+        sources = [pathlib.Path(name) for name in _SOURCE.value]
+        command = " ".join([converted.COMMAND, *(f"--source {source.name}" for source in sources)])
+        _convert(sources, pathlib.Path(_OUTPUT.value), command)
 
 
 def _find_use() -> str:
@@ -93,13 +103,18 @@ def _find_use() -> str:
 # From other projects
 
 
-def _convert(source: pathlib.Path, output: pathlib.Path, command: str) -> None:
+def _convert(sources: list[pathlib.Path], output: pathlib.Path, command: str) -> None:
     """Converts a pipeline, all of it or nothing."""
-    if source.is_file() == (_PRESET.value is None):
+    if any(source.is_file() == (_PRESET.value is None) for source in sources[:1]):
         raise UserError(
-            f"--source {source}: a file needs --preset to say which model it is, and a folder says so itself."
+            f"--source {sources[0]}: a file needs --preset to say which model it is, and a folder says so itself."
         )
-    parts = {"transformer": PIXART[_PRESET.value]} if source.is_file() else huggingface.find_parts(source)
+    parts: dict[str, Any] = {}
+    places: dict[str, pathlib.Path] = {}
+    for source in sources:
+        found = {"transformer": PIXART[_PRESET.value]} if source.is_file() else huggingface.find_parts(source)
+        for part in [part for part in found if part not in parts]:
+            parts[part], places[part] = found[part], source if source.is_file() else source / part
     replaced = converted.is_replaceable(output)
     files.writable_directory(output.parent)
     table = rich.table.Table(title=str(output))
@@ -107,13 +122,12 @@ def _convert(source: pathlib.Path, output: pathlib.Path, command: str) -> None:
         table.add_column(name, justify="left" if name in ("part", "model", "SHA-256") else "right", overflow="fold")
     with files.new_directory(output) as new:
         for part, config in parts.items():
-            path = source if source.is_file() else source / part
-            row = _convert_part(path, config, new / f"{part}.safetensors", output, command, parts)
+            row = _convert_part(places[part], config, new / f"{part}.safetensors", output, command, parts)
             if _VERIFY.value:
                 _verify(new / f"{part}.safetensors", config, row[-1])
             table.add_row(part, *row)
-        if (source / huggingface.TOKENIZER).is_dir():
-            huggingface.copy_tokenizer(source, new, output)
+        if "text_encoder" in places:
+            huggingface.copy_tokenizer(places["text_encoder"].parent, new, output)
     rich.console.Console(width=None if sys.stdout.isatty() else 160).print(table)
     print(
         f"{output}: {'replaced what this command had made there' if replaced else 'made'}"
@@ -130,7 +144,10 @@ def _convert_part(
     parts: Mapping[str, Any],
 ) -> tuple[str, ...]:
     """Converts one of ``parts`` to ``path``, which will lie in ``output``; returns its row of the table."""
-    imported = huggingface.import_model(source, _DTYPE.value, config)
+    dtype = _DTYPE.value or ("bfloat16" if isinstance(config, T5Config) else "float32")
+    if isinstance(config, T5Config):
+        config = dataclasses.replace(config, dtype=dtype)  # it computes in what it is kept in
+    imported = huggingface.import_model(source, dtype, config)
     leaves, facts = jax.tree.leaves(imported.params), {"command": command, **imported.facts}
     with files.writing(output / path.name, sum(leaf.nbytes for leaf in leaves)):
         if _is_release(path):
@@ -139,7 +156,7 @@ def _convert_part(
         else:
             converted.write(path, config, imported.params, facts)
     kind = huggingface.IMPORTERS[type(config)].CLASSES[0]
-    numbers = (f"{len(leaves):,}", f"{facts['parameters']:,}", _DTYPE.value, f"{path.stat().st_size:,}")
+    numbers = (f"{len(leaves):,}", f"{facts['parameters']:,}", dtype, f"{path.stat().st_size:,}")
     return kind, *numbers, facts["parameters_sha256"]
 
 
@@ -161,7 +178,8 @@ def _base_config(parts: Mapping[str, Any], output: pathlib.Path) -> TrainConfig:
     """The config of a converted transformer's release: that of a base model from which a stage can start."""
     model, autoencoder = parts["transformer"], parts.get("vae")
     if autoencoder is None:
-        autoencoder = bases.find(_PRESET.value or "pixart_sigma").codec.autoencoder
+        autoencoder = bases.autoencoder_of(_PRESET.value or "pixart_sigma")
+    model = dataclasses.replace(model, dtype="bfloat16", remat="attention")  # as it is trained; parameters are float32
     base = bases.published(model, autoencoder, str(output))
     return TrainConfig(
         **base.settings(),

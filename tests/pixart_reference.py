@@ -46,8 +46,8 @@ def run_ours(config: DiTConfig, params: dict, latents, timestep, text, text_mask
 
     Args: latents [images, V, h, w, C], timestep [images], text [images, T, Ct], text_mask [images, T].
     """
-    conditions = [jnp.asarray(array)[:, None] for array in (timestep, text, text_mask)]
-    return dit.apply(config, params, latents, *conditions)
+    timestep, text, text_mask = (jnp.asarray(array)[:, None] for array in (timestep, text, text_mask))
+    return dit.apply(config, params, latents, timestep, {"states": text, "mask": text_mask})
 
 
 def run_reference(

@@ -94,7 +94,7 @@ def test_a_value_of_another_type_is_refused_with_its_flag(argument, message, cap
 
 def test_a_size_or_a_file_that_does_not_exist_is_named(capsys):
     assert train(file=f"{STAGE_2}:huge") == 2
-    assert "huge: there is no such size; expected one of shapes, tiny" in capsys.readouterr().err
+    assert "huge: there is no such base model; expected one of shapes, tiny, " in capsys.readouterr().err
     for overrides in ([], ["--config.steps=3"]):
         assert train(*overrides, file="configs/nosuch.py") == 2
         assert "configs/nosuch.py" in capsys.readouterr().err
@@ -203,7 +203,7 @@ def test_a_workdir_that_is_a_file_is_refused_and_left_as_it_is(world, tmp_path, 
 def test_the_command_as_a_user_runs_it_ends_with_one_line_and_no_traceback():
     started = [
         (2, "config.nosuch: there is no such key", command("train", f"--config={STAGE_2}:tiny", "--config.nosuch=1")),
-        (2, "there is no such size", command("train", f"--config={STAGE_2}:huge")),
+        (2, "there is no such base model", command("train", f"--config={STAGE_2}:huge")),
     ]
     for status, message, process in started:
         output, error = process.communicate(timeout=240)

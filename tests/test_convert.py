@@ -84,12 +84,15 @@ def test_every_part_of_a_pipeline_is_what_the_importers_read(pipeline, tmp_path,
     expected = {part: huggingface.import_model(pipeline / part, dtype) for part in huggingface.KINDS}
     transformer = release.read(output / "transformer.safetensors")
     assert_same(transformer.params, {"backbone": expected["transformer"].params})
-    assert transformer.config.model == CONFIG
+    assert transformer.config.model == dataclasses.replace(CONFIG, dtype="bfloat16", remat="attention")
+    assert transformer.config.codec.autoencoder == VAE
     assert transformer.facts["command"] == "python -m realiz3d_jax.convert --source pipeline"
     for part, kind in (("vae", VAEConfig), ("text_encoder", T5Config)):
         found = converted.read(output / f"{part}.safetensors", kind)
         assert_same(found.params, expected[part].params)
-        assert found.config == expected[part].config == converted.read_config(output / f"{part}.safetensors")
+        config = dataclasses.replace(expected[part].config, dtype=dtype if part == "text_encoder" else "float32")
+        assert found.config == config
+        assert converted.read_header(output / f"{part}.safetensors", kind) == (config, found.facts)
         assert found.facts["parameters_sha256"] == huggingface.checksum(found.params)
     for imported in expected.values():
         assert {str(leaf.dtype) for leaf in jax.tree.leaves(imported.params)} == {dtype}
@@ -282,9 +285,9 @@ def test_a_converted_file_that_is_damaged_or_something_else_is_refused(pipeline,
     with pytest.raises(UserError, match=r"transformer.safetensors: is no converted model of this version"):
         converted.read(tmp_path / "out" / "transformer.safetensors", VAEConfig)
     with pytest.raises(UserError, match=rf"{WEIGHTS}: is no converted model of this version"):
-        converted.read_config(pipeline / "vae" / WEIGHTS)
+        converted.read_header(pipeline / "vae" / WEIGHTS, VAEConfig)
     with pytest.raises(UserError, match=r"none.safetensors: there is no such file"):
-        converted.read_config(tmp_path / "none.safetensors")
+        converted.read_header(tmp_path / "none.safetensors", VAEConfig)
     tensors = safetensors.numpy.load_file(path)
     del tensors["quant/bias"]
     with safetensors.safe_open(path, framework="numpy") as file:
@@ -294,9 +297,9 @@ def test_a_converted_file_that_is_damaged_or_something_else_is_refused(pipeline,
     ):
         converted.read(tmp_path / "less.safetensors", VAEConfig)
     truncate(path)
-    for read in (lambda path: converted.read(path, VAEConfig), converted.read_config):
+    for read in (converted.read, converted.read_header):
         with pytest.raises(UserError, match=r"vae.safetensors: cannot be read as safetensors .* truncated"):
-            read(path)
+            read(path, VAEConfig)
 
 
 @pytest.mark.parametrize(
@@ -374,8 +377,8 @@ def test_what_is_no_name_of_a_repository_is_told_without_a_network(tmp_path, cap
 
 def ours(config, params, latents, timestep, text, text_mask, control_tokens=None) -> np.ndarray:
     """The output of our transformer for single images, float32[images, h, w, out channels]."""
-    timestep, text, text_mask = timestep[:, None], text[:, None], text_mask[:, None]
-    output = dit.apply(config, params, latents[:, None], timestep, text, text_mask, control_tokens=control_tokens)
+    captions = {"states": text[:, None], "mask": text_mask[:, None]}
+    output = dit.apply(config, params, latents[:, None], timestep[:, None], captions, control_tokens=control_tokens)
     return np.asarray(output[:, 0])
 
 
@@ -408,7 +411,7 @@ def test_a_pipeline_is_converted_opened_exported_and_computes_what_diffusers_com
     assert export(path, tmp_path / "exported") == 0
     inputs = draw_inputs(CONFIG)
     expected = theirs(tmp_path / "exported", **inputs)
-    found = ours(model.config.model, model.params["backbone"], **inputs)
+    found = ours(CONFIG, model.params["backbone"], **inputs)  # in float32, as they computed it
     assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-4
 
 

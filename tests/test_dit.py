@@ -82,8 +82,7 @@ def test_a_fresh_model_is_stacked_and_predicts_nothing_because_its_last_layer_is
 
 def test_in_single_image_mode_a_tile_changes_its_own_prediction_only_and_in_joint_mode_that_of_its_whole_grid():
     for groups, expected in ((VIEWS, [[1, 2]]), (1, [[1, 0], [1, 1], [1, 2], [1, 3]])):
-        inputs = _inputs(groups)
-        before = predict(TINY, _params(), **inputs)
+        before, inputs = predict(TINY, _params(), **_inputs(groups)), _inputs(groups)
         inputs["latents"][1, 2, 0, 0, 0] += 1.0
         assert _views_that_differ(before, predict(TINY, _params(), **inputs)) == expected
 

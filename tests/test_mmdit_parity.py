@@ -19,7 +19,7 @@ SMALL = MMDiTConfig(
     depth=3,
     heads=4,
     in_channels=4,
-    text_channels=20,
+    caption_channels=20,
     pooled_channels=12,
     sample_size=16,
     base_size=8,
@@ -55,7 +55,7 @@ def make_reference(config: MMDiTConfig) -> SD3Transformer2DModel:
         num_layers=config.depth,
         attention_head_dim=config.width // config.heads,
         num_attention_heads=config.heads,
-        joint_attention_dim=config.text_channels,
+        joint_attention_dim=config.caption_channels,
         caption_projection_dim=config.width,
         pooled_projection_dim=config.pooled_channels,
         out_channels=config.in_channels,
@@ -70,7 +70,8 @@ def make_reference(config: MMDiTConfig) -> SD3Transformer2DModel:
 
 def run_ours(config: MMDiTConfig, params, latents, timestep, text, pooled) -> jax.Array:
     """Our output, float32[images, V, h, w, C]: one caption and timestep an image of V views."""
-    return mmdit.apply(config, params, latents, timestep[:, None], text[:, None], pooled[:, None])
+    captions = {"states": text[:, None], "pooled": pooled[:, None]}
+    return mmdit.apply(config, params, latents, timestep[:, None], captions)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -87,7 +88,7 @@ def test_output_and_input_gradient_equal_those_of_diffusers_on_the_same_weights(
     random = np.random.default_rng(0)
     draw = lambda *shape: random.standard_normal(shape, dtype=np.float32)  # noqa: E731
     latents, cotangent = (draw(2, case.height, case.width, config.in_channels) for _ in range(2))
-    text, pooled = draw(2, 7, config.text_channels), draw(2, config.pooled_channels)
+    text, pooled = draw(2, 7, config.caption_channels), draw(2, config.pooled_channels)
     timestep = np.array([999.0, 17.5], np.float32)
     given = torch.tensor(latents.transpose(0, 3, 1, 2).copy(), requires_grad=True)
     expected = reference(given, torch.tensor(text), torch.tensor(pooled), torch.tensor(timestep)).sample

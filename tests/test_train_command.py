@@ -200,7 +200,7 @@ def test_too_many_steps_that_are_not_finite_end_the_run_and_what_was_saved_is_fi
     def poisoned(run: Run, batch):
         taken.append(batch)
         if len(taken) in (3, 4) or len(taken) > 10:
-            batch = {**batch, "text": np.full_like(batch["text"], np.nan)}
+            batch = {**batch, "captions": {**batch["captions"], "states": batch["captions"]["states"] * np.nan}}
         return put(run, batch)
 
     here.setattr(Run, "put", poisoned)

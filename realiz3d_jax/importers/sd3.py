@@ -56,7 +56,7 @@ def json_of(config: MMDiTConfig) -> dict[str, Any]:
         "patch_size": config.patch_size,
         "in_channels": config.in_channels,
         "out_channels": config.in_channels,
-        "joint_attention_dim": config.text_channels,
+        "joint_attention_dim": config.caption_channels,
         "caption_projection_dim": config.width,
         "pooled_projection_dim": config.pooled_channels,
         "sample_size": config.base_size * config.patch_size,

@@ -30,7 +30,7 @@ _PIXART = DiTConfig(
     sample_size=64,
     base_size=32,
     dtype="bfloat16",
-    remat="full",
+    remat="attention",
 )
 """PixArt-XL/2 at 512 px. Positions of a 2x2 grid of views run over the range of one image, see ``embeddings``."""
 

@@ -117,6 +117,11 @@ def _flow(name: str, width: int, depth: int, heads: int) -> Base:
     )
 
 
+def autoencoder_of(name: str) -> VAEConfig:
+    """Of a PixArt: Stable Diffusion's for alpha, SDXL's for Sigma."""
+    return VAEConfig(scale=_SD_SCALE if "alpha" in name else _SDXL_SCALE)
+
+
 def published(model: backbone.Config, autoencoder: VAEConfig, folder: str, command: str = "") -> Base:
     """A base of published weights.
 
@@ -149,8 +154,7 @@ def _pixart(name: str) -> Base:
     wanted = dict.fromkeys((_REPOSITORIES[name], encoders))
     folder = f"pretrained/{name}"
     command = f"python -m realiz3d_jax.convert {' '.join(f'--hub {one}' for one in wanted)} --output {folder}"
-    scale = _SDXL_SCALE if "sigma" in name else _SD_SCALE
-    return published(PIXART[name], VAEConfig(scale=scale), folder, command)
+    return published(PIXART[name], autoencoder_of(name), folder, command)
 
 
 BASES: dict[str, Base] = {

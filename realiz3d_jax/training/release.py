@@ -105,8 +105,7 @@ def read_params(source: str | os.PathLike[str], like: Params) -> Params:
     checkpoint.check_shapes(source, found, like)
 
     def put(leaf: jax.ShapeDtypeStruct, array: np.ndarray) -> Any:
-        array = np.asarray(array, leaf.dtype)
-        return array if leaf.sharding is None else jax.device_put(array, leaf.sharding)
+        return array if leaf.sharding is None else jax.device_put(np.asarray(array, leaf.dtype), leaf.sharding)
 
     return jax.tree.map(put, like, {name: found[name] for name in like})
 

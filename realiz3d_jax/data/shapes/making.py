@@ -90,7 +90,7 @@ def make(
     splits: dict[str, int],
     fill: Callable[[list["Chunk"], Callable[..., None]], None],
     *,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     host: int = 0,
     hosts: int = 1,
 ) -> tuple[pathlib.Path, bool]:
@@ -104,7 +104,7 @@ def make(
       request: what the content follows from, JSON values; stored as metadata, and another request's chunks are not used.
       splits: the number of items of each split.
       fill: makes the chunks it is given, by ``save_chunk``, and calls ``advance(items)`` after each.
-      chunk: items of a chunk.
+      chunk: items of a chunk, ``CHUNK`` by default.
       host, hosts: which of how many hosts this is.
 
     Returns and raises: as ``prepare`` does.
@@ -120,7 +120,7 @@ def make(
             _wait_for(lambda: path.is_dir() or _asked(work) == request)
         else:
             _start_or_resume(work, request)
-        chunks = {split: _chunks(work, split, number, chunk) for split, number in splits.items()}
+        chunks = {split: _chunks(work, split, number, chunk or CHUNK) for split, number in splits.items()}
         every = [part for group in chunks.values() for part in group]
         mine = every[host::hosts]
         missing = [part for part in mine if not part[3].is_file()]
