@@ -66,15 +66,15 @@ def document() -> str:
     head = [
         "# Parity with the reference implementations",
         "",
-        "Written by a test run, not by hand:",
+        "Written by a test run, not by hand; it takes some ten minutes on one CPU core, and 8 GiB:",
         "",
         "```bash",
         COMMAND,
         "```",
         "",
         "Each row is one comparison on the same random weights and inputs, or the largest error of several. The error is",
-        "max |ours - reference| / max |reference|; the tests fail where it is over the bound. The reference computes in",
-        f"float32 on the CPU, and so do we where a row says nothing else. Versions: {versions}.",
+        "max |ours - reference| / max |reference|; the tests fail where it is over the bound. Models compute in",
+        f"float32 on the CPU, ours and the reference, where a row says nothing else. Versions: {versions}.",
         "",
     ]
     return "\n".join([*head, *lines()]) + "\n"

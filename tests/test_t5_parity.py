@@ -76,7 +76,7 @@ def check_float32_and_bfloat16(what: str, config: T5Config, lengths: tuple[int, 
         expected = their_states(reference, *given)
         parity.check(f"T5, {what}, {length} tokens", REFERENCE, states(config, params, *given), expected, 1e-4)
         rough = states(dataclasses.replace(config, dtype="bfloat16"), params, *given)
-        error = parity.check(f"T5, {what}, {length} tokens, in bfloat16", REFERENCE, rough, expected, 5e-2)
+        error = parity.check(f"T5, {what}, {length} tokens, in bfloat16", REFERENCE, rough, expected, 3e-2)
         assert error > 1e-4  # else it did not run in bfloat16
 
 
@@ -86,7 +86,7 @@ def test_states_equal_transformers():
 
 @pytest.mark.slow
 def test_states_equal_transformers_at_the_width_of_xxl():
-    """Two of the 24 layers and few of the token embeddings. Takes 4 GiB."""
+    """Two of the 24 layers and few of the token embeddings. Takes 5 GiB."""
     check_float32_and_bfloat16("XXL, 2 layers", T5Config(depth=2, vocabulary=1000, dtype="float32"), (120, 300))
 
 
