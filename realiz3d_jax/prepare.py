@@ -90,7 +90,7 @@ def _encoded() -> str:
         )
     start = time.monotonic()
     made = encode(_DIRECTORY.value, config, host=jax.process_index(), hosts=jax.process_count())
-    seconds, lines = time.monotonic() - start, []
+    seconds, lines, total = time.monotonic() - start, [], 0
     for path, now in made.values():
         count = sum(
             len(held) for held in records.open_all(_DIRECTORY.value, path.parent.parent.name, config.data.size).values()
@@ -99,8 +99,10 @@ def _encoded() -> str:
         lines.append(
             f"{path}: {'encoded' if now else 'is there already,'} {count} records, {size / count / 1e3:,.0f} kB each."
         )
-    total = sum(now for _, now in made.values())
-    return "\n".join(lines + [f"{seconds:.0f} s in all."] * (total > 0))
+        total += count * now
+    if total:
+        lines.append(f"{total / seconds:.2f} records/s, {seconds:.0f} s in all.")
+    return "\n".join(lines)
 
 
 def _told(path: pathlib.Path, dataset: str, splits: Sequence[str], made: bool, start: float) -> str:

@@ -4,11 +4,13 @@ import json
 import pathlib
 import re
 
+import jax
 import pytest
 from worlds import REPOSITORY, World, command, load_config, run_command, stage_changes
 
 from realiz3d_jax.training import config as configs
-from realiz3d_jax.training import release
+from realiz3d_jax.training import release, setup
+from realiz3d_jax.training.bases import BASES
 
 STAGE_2 = str(REPOSITORY / "configs" / "stage2.py")
 NAMES = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.py"))
@@ -21,11 +23,32 @@ def train(*arguments: str, file: str = f"{STAGE_2}:tiny") -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", ["tiny", "shapes"])
+@pytest.mark.parametrize("size", BASES)
 def test_every_config_is_accepted_and_survives_json(name: str, size: str):
     config = load_config(name, size=size)
     assert configs.from_config_dict(json.loads(configs.to_json(config))) == config
     assert configs.from_config_dict(configs.config_dict(config)) == config
+
+
+@pytest.mark.parametrize("size", ["pixart_sigma", "pixart_alpha"])
+def test_the_settings_for_pixart_are_the_papers(size: str):
+    for stage in ("stage1", "stage2"):
+        config = load_config(stage, {"data.batch_grids": 8}, size=size)
+        assert config.method["rank"] == 8
+        assert config.optimizer.learning_rate == 5e-5
+        assert (config.timestep_weight_cap, config.optimizer.control_factor) == (1.0, 1.0), "the plain loss, one rate"
+        assert (config.data.size, config.model.sample_size, config.model.depth) == (512, 64, 28)
+        assert (config.data.text_tokens, config.codec.autoencoder.scale) == {
+            "pixart_sigma": (300, 0.13025),
+            "pixart_alpha": (120, 0.18215),
+        }[size]
+        sampling = config.sampling
+        assert (sampling.sampler, sampling.steps, sampling.guidance_scale) == ("ddim", 50, 4.5)
+        assert (sampling.block_max, sampling.timestep_max) == (0.3, 950)
+    assert (config.method["tau"], config.method["reassignment_probability"]) == (0.4, 0.1)
+    model = setup.make_model(config)
+    kernel = jax.eval_shape(lambda: model.init(("control",), jax.random.key(0)))["control"]["kernel"]
+    assert config.model.in_channels + kernel.shape[0] // config.model.patch_size**2 == 12
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -19,8 +19,9 @@ from test_importers import VAE as SMALL_VAE
 from test_vae_parity import make_reference as make_autoencoder
 from transformers import T5Config as TheirT5Config
 from transformers import T5EncoderModel
-from worlds import World, assert_same, command, load_config, run_command
+from worlds import World, assert_same, command, load_config, random_params, run_command
 
+from benchmarks import noise
 from realiz3d_jax.data import encoded, pipeline, records
 from realiz3d_jax.data.shapes import making
 from realiz3d_jax.errors import UserError
@@ -28,6 +29,7 @@ from realiz3d_jax.models import dit, vae
 from realiz3d_jax.training import encoders, encoding, loop, pretrained, setup
 from realiz3d_jax.training.checkpoint import flatten
 from realiz3d_jax.training.config import TrainConfig
+from realiz3d_jax.training.state import new_state
 
 TOKENS = 12
 VAE = dataclasses.replace(SMALL_VAE, scale=0.13025)
@@ -240,6 +242,30 @@ def test_data_of_another_encoder_or_another_longest_caption_is_refused(converted
     scaled = converted.config("stage1", codec__autoencoder__scale=0.18215)
     with pytest.raises(UserError, match=r"has 0.13025 for config.codec.autoencoder.scale; expected 0.18215"):
         setup.make_run(scaled)
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_a_stage_takes_real_steps_at_the_full_width_of_pixart(stage: str):
+    """Two of the 28 blocks, on views of 64 px: ``benchmarks.whole_step`` takes the whole model's."""
+    changes = {
+        "model.depth": 2,
+        "model.sample_size": 8,
+        "data.size": 64,
+        "data.batch_grids": 1,
+        "optimizer.warmup_steps": 0,
+    }
+    config = load_config(stage, {**changes, "init.partitions": ()}, size="pixart_sigma")
+    run = setup.make_run(config, jax.devices()[:1], empty_caption=noise.caption(config))
+    before = random_params(config)
+    state = jax.jit(lambda params: new_state(params, run.stage, run.step_config.optimizer))(before)
+    for kind in run.stage.iterations:
+        state, metrics = run.steps[kind.name](state, run.put(noise.batch(config, kind)))
+        assert bool(metrics["finite"])
+    moved = {
+        name: any(not np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (before[name], after)), strict=True))
+        for name, after in jax.device_get(state.params).items()
+    }
+    assert moved == {name: name in run.stage.trainable for name in run.stage.partitions}
 
 
 def test_a_model_of_pixels_has_nothing_to_encode(capsys):

@@ -1,5 +1,7 @@
 """The real training images: four of each caption, the same bytes however often making them was interrupted."""
 
+import threading
+
 import numpy as np
 import pytest
 from worlds import HELD_OUT, OBJECTS, World, load_config, write_release
@@ -72,6 +74,17 @@ def test_it_holds_four_images_of_each_caption_and_resumes_to_the_same_bytes(worl
     assert len(drawn) == 4, "6 chunks (4 of train, 1 of each held-out split), of which 2 were there"
     assert record_files(resumed) == record_files(path)
     assert (resumed / "metadata.json").read_text() == (path / "metadata.json").read_text()
+
+
+def test_two_hosts_that_share_a_directory_make_the_images_of_one(world, base, tmp_path):
+    alone, together = (new_data(world, tmp_path / name) for name in ("alone", "together"))
+    path, _ = self_generate(alone, base, None, seed=0)
+    other = threading.Thread(target=self_generate, args=(together, base, None, 0), kwargs={"host": 1, "hosts": 2})
+    other.start()
+    shared, made = self_generate(together, base, None, 0, host=0, hosts=2)
+    other.join()
+    assert made
+    assert record_files(shared) == record_files(path)
 
 
 def test_view_words_prompt_the_model_and_are_not_stored(world, base, tmp_path, monkeypatch):

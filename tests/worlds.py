@@ -85,8 +85,12 @@ def random_params(config: TrainConfig, seed: int = 0, partitions: tuple[str, ...
     """Random parameters of a config's stage: no layer is left at its zero initialisation, where gradients would be zero."""
     model = setup.make_model(config)
     partitions = partitions or setup.find_stage(model, config.stage).partitions
+    return random_like(jax.eval_shape(lambda: model.init(partitions, jax.random.key(0))), seed)
+
+
+def random_like(shapes: Any, seed: int = 0) -> Any:
+    """Random numbers in the place of a tree's leaves."""
     random = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda: model.init(partitions, jax.random.key(0)))
     return jax.tree.map(lambda leaf: np.float32(0.1 * random.normal(size=leaf.shape)), shapes)
 
 

@@ -6,9 +6,12 @@ none, so training on prepared data needs no autoencoder.
 """
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,13 +93,19 @@ class PixelCodec:
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderCodec:
-    """Latents of an ``AutoencoderKL``; parameters as ``vae.init`` makes them. Views are encoded and decoded one by one.
+    """Latents of an ``AutoencoderKL``; parameters as ``vae.init`` makes them.
 
     Stored are moments, float[..., V, h, w, 2 C]; of a control those of normals and positions, the two in one array. A control's
     latents are always the most likely ones.
+
+    Attributes:
+      whole_grid: a grid's views are encoded and decoded as one picture; else one by one, and no view sees another.
+      tile: latent pixels; larger pictures are decoded in overlapping tiles of this side (``vae.decode_tiled``).
     """
 
     autoencoder: VAEConfig = dataclasses.field(default_factory=VAEConfig)
+    whole_grid: bool = False
+    tile: int = 128
     codec: str = "autoencoder"
     bound = None
 
@@ -116,18 +125,11 @@ class AutoencoderCodec:
         return vae.init(self.autoencoder, key)
 
     def encode(self, params: vae.Params, images: Array) -> jax.Array:
-        scaled = images.astype(jnp.float32) / 127.5 - 1.0
-        return _view_by_view(lambda view: vae.encode(self.autoencoder, params, view), scaled)
+        return self._encode(params, images.astype(jnp.float32) / 127.5 - 1.0)
 
     def encode_control(self, params: vae.Params, maps: Array) -> jax.Array:
-        scaled = maps.astype(jnp.float32) * 2.0 - 1.0
-        return jnp.concatenate(
-            [
-                _view_by_view(lambda view: vae.encode(self.autoencoder, params, view), picture)
-                for picture in jnp.split(scaled, MAPS, axis=-1)
-            ],
-            axis=-1,
-        )
+        pictures = jnp.split(maps.astype(jnp.float32) * 2.0 - 1.0, MAPS, axis=-1)
+        return jnp.concatenate([self._encode(params, picture) for picture in pictures], axis=-1)
 
     def latents(self, stored: Array, key: jax.Array | None = None) -> jax.Array:
         return vae.latents(self.autoencoder, stored, key)
@@ -136,7 +138,26 @@ class AutoencoderCodec:
         return jnp.concatenate([self.latents(moments) for moments in jnp.split(stored, MAPS, axis=-1)], axis=-1)
 
     def decode(self, params: vae.Params, latents: Array) -> jax.Array:
-        return _image(_view_by_view(lambda view: vae.decode(self.autoencoder, params, view), latents))
+        return _image(self._over_views(functools.partial(self._decode, params), latents))
+
+    def _encode(self, params: vae.Params, pictures: Array) -> jax.Array:
+        return self._over_views(functools.partial(vae.encode, self.autoencoder, params), pictures)
+
+    def _decode(self, params: vae.Params, latents: jax.Array) -> jax.Array:
+        if max(latents.shape[-3:-1]) > self.tile:
+            return vae.decode_tiled(self.autoencoder, params, latents, self.tile)
+        return vae.decode(self.autoencoder, params, latents)
+
+    def _over_views(self, function: Callable[[jax.Array], jax.Array], views: Array) -> jax.Array:
+        """``function`` of every view [..., H, W, C] of [..., V, H, W, C], or of the canvas that they make.
+
+        A view after the other: the memory of one view of each grid, not of all.
+        """
+        if not self.whole_grid:
+            return jnp.moveaxis(jax.lax.map(function, jnp.moveaxis(jnp.asarray(views), -4, 0)), 0, -4)
+        side = math.isqrt(views.shape[-4])
+        canvas = einops.rearrange(views, "... (a b) h w c -> ... (a h) (b w) c", a=side, b=side)
+        return einops.rearrange(function(canvas), "... (a h) (b w) c -> ... (a b) h w c", a=side, b=side)
 
 
 _CODECS = {codec.codec: codec for codec in (PixelCodec, AutoencoderCodec)}
@@ -156,8 +177,3 @@ def codec_class(name: str) -> type:
 def _image(scaled: Array) -> Array:
     """[-1, 1] to uint8."""
     return ((scaled.astype(np.float32) + np.float32(1.0)) * np.float32(127.5)).round().clip(0, 255).astype(np.uint8)
-
-
-def _view_by_view(function: Callable[[jax.Array], jax.Array], views: Array) -> jax.Array:
-    """``function`` of every view [..., H, W, C] of [..., V, H, W, C]: the memory of one view of each grid, not of all."""
-    return jnp.moveaxis(jax.lax.map(function, jnp.moveaxis(views, -4, 0)), 0, -4)

@@ -9,8 +9,8 @@ Encoder and decoder are ladders of residual blocks, group norms and one single-h
 Source: Rombach et al. (arXiv 2112.10752); diffusers ``AutoencoderKL``, whose arithmetic is reproduced so that its weights
 load.
 
-Everything takes any leading axes before (H, W, C), so a grid's views are encoded each on its own; ``fold`` a grid first to
-encode it whole. Parameters are a nested dict; group norms compute in float32, all else in ``dtype``.
+Everything takes any leading axes before (H, W, C), so a grid's views are encoded each on its own; a grid that is laid out as
+one picture first is encoded whole. Parameters are a nested dict; group norms compute in float32, all else in ``dtype``.
 """
 
 import dataclasses
@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from realiz3d_jax.models import attention
@@ -86,45 +85,50 @@ def decode(config: VAEConfig, params: Params, latents: jax.Array) -> jax.Array:
 
 def decode_tiled(
     config: VAEConfig, params: Params, latents: jax.Array, tile: int = 64, overlap: float = 0.25
-) -> np.ndarray:
-    """As ``decode``, in overlapping tiles that are blended linearly: memory of one tile, whatever the image's size.
+) -> jax.Array:
+    """As ``decode``, in overlapping tiles that are blended linearly, one after the other: memory of one tile.
 
     The attention and the group norms of a tile see that tile alone, so the result is close to ``decode``'s, not equal.
 
     Args:
-        latents: float[B, h, w, C].
+        latents: float[..., h, w, C].
         tile: side of a tile, latent pixels.
         overlap: part of a tile that it shares with its neighbour.
 
-    Returns: float32[B, H, W, 3] on the host.
+    Returns: float32[..., H, W, 3].
     """
     stride = int(tile * (1 - overlap))
     blend = int(tile * config.factor * overlap)
     keep = tile * config.factor - blend
-    decode_one = jax.jit(functools.partial(decode, config))
-    rows: list[np.ndarray] = []
-    above: list[np.ndarray] = []
-    for top in range(0, latents.shape[1], stride):
-        tiles = [
-            np.array(decode_one(params, latents[:, top : top + tile, left : left + tile]))
-            for left in range(0, latents.shape[2], stride)
-        ]
+    rows: list[jax.Array] = []
+    above: list[jax.Array] = []
+    for top in range(0, latents.shape[-3], stride):
+        tiles: list[jax.Array] = []
+        for left in range(0, latents.shape[-2], stride):
+            part = latents[..., top : top + tile, left : left + tile, :]
+            if tiles:  # wait for the tile before: side by side they would need the memory of all
+                part, _ = jax.lax.optimization_barrier((part, tiles[-1]))
+            tiles.append(decode(config, params, part))
         for index, current in enumerate(tiles):
             if above:
-                _blend(above[index], current, blend, axis=1)
+                current = _blend(above[index], current, blend, axis=-3)
             if index:
-                _blend(tiles[index - 1], current, blend, axis=2)
-        rows.append(np.concatenate([current[:, :keep, :keep] for current in tiles], axis=2))
+                current = _blend(tiles[index - 1], current, blend, axis=-2)
+            tiles[index] = current
+        rows.append(jnp.concatenate([current[..., :keep, :keep, :] for current in tiles], axis=-2))
         above = tiles
-    return np.concatenate(rows, axis=1)
+    return jnp.concatenate(rows, axis=-3)
 
 
-def _blend(before: np.ndarray, after: np.ndarray, extent: int, axis: int) -> None:
-    """Fades the first ``extent`` pixels of ``after`` in from the last ones of ``before``, in place."""
+def _blend(before: jax.Array, after: jax.Array, extent: int, axis: int) -> jax.Array:
+    """Fades the first ``extent`` pixels of ``after`` in from the last ones of ``before``."""
     extent = min(before.shape[axis], after.shape[axis], extent)
-    before, after = np.moveaxis(before, axis, 0), np.moveaxis(after, axis, 0)
-    share = (np.arange(extent, dtype=np.float32) / extent).reshape(-1, 1, 1, 1)
-    after[:extent] = before[len(before) - extent :] * (1 - share) + after[:extent] * share
+    share = (jnp.arange(extent, dtype=jnp.float32) / extent).reshape((-1,) + (1,) * (-axis - 1))
+    length = before.shape[axis]
+    end = jax.lax.slice_in_dim(before, length - extent, length, axis=axis)
+    start = jax.lax.slice_in_dim(after, 0, extent, axis=axis)
+    rest = jax.lax.slice_in_dim(after, extent, after.shape[axis], axis=axis)
+    return jnp.concatenate([end * (1 - share) + start * share, rest], axis=axis)
 
 
 def _over_leading_axes(function, array: jax.Array) -> jax.Array:
