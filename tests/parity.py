@@ -14,7 +14,7 @@ import numpy as np
 TABLE_VARIABLE = "REALIZ3D_PARITY_TABLE"
 COMMAND = (
     f"{TABLE_VARIABLE}=docs/parity.md python -m pytest -m 'slow or not slow' "
-    "tests/test_{dit,vae,t5,mmdit}_parity.py tests/test_{samplers,schedule,importers}.py"
+    "tests/test_{dit,vae,t5,mmdit}_parity.py tests/test_{samplers,ddpm,importers,backbones,pretrained}.py"
 )
 PACKAGES = ("jax", "flax", "torch", "diffusers", "transformers")
 

@@ -7,6 +7,7 @@ import diffusers
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import pytest
 import torch
 from worlds import encoded, load_config, random_params, run_command, write_release
@@ -177,7 +178,9 @@ def test_sampling_equals_diffusers_euler_scheduler_on_the_same_predictions(steps
     denoise = lambda x, timestep, index: jnp.asarray(velocities)[index]  # noqa: E731
     start = jnp.asarray(noise, jnp.float32)
     found = samplers.sample(DDIM(), process, timesteps, denoise, start, jax.random.key(0))
-    np.testing.assert_allclose(found, x.numpy(), rtol=1e-4, atol=1e-5)
+    parity.check(
+        "Euler's method on a rectified flow", "diffusers FlowMatchEulerDiscreteScheduler", found, x.numpy(), 1e-5
+    )
 
 
 @pytest.mark.parametrize(("sampler", "order"), [(DDIM(), 1), (DPMSolverPP2M(), 2)])

@@ -23,8 +23,8 @@ def name_of(dataset: str) -> str:
 
 
 def padded(states: np.ndarray, tokens: int) -> dict[str, np.ndarray]:
-    """``states`` float32[T, C] and ``mask`` bool[T] of states float16[n, C], n <= T."""
-    full = np.zeros((tokens, states.shape[1]), np.float32)
+    """``states`` float16[T, C] and ``mask`` bool[T] of states float16[n, C], n <= T."""
+    full = np.zeros((tokens, states.shape[1]), states.dtype)
     full[: len(states)] = states
     return {"states": full, "mask": np.arange(tokens) < len(states)}
 
