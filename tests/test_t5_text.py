@@ -101,11 +101,13 @@ def test_the_captions_around_it_change_no_bit_of_a_caption(encoder):
             np.testing.assert_array_equal(encoder.encode(captions)["states"][4 + row], alone)
 
 
-def test_any_number_of_captions_is_one_compilation(params, tokenizer):
+def test_any_number_of_captions_is_one_compilation_for_a_length(params, tokenizer):
     encoder = T5Encoder(CONFIG, params, tokenizer, 120, batch_size=4)
     for number in (1, 4, 5, 9):
-        assert len(encoder.encode([CAPTIONS[0]] * number)["states"]) == number
+        assert len(encoder.encode([CAPTIONS[1]] * number)["states"]) == number
     assert encoder._states._cache_size() == 1
+    encoder.encode([CAPTIONS[1], CAPTIONS[2], CAPTIONS[1]])
+    assert encoder._states._cache_size() == 2, "</s> alone at 16 tokens, the longest at all 120"
 
 
 def sharded(params: t5.Params, data: int, fsdp: int):

@@ -194,7 +194,8 @@ def open_stream(
 
     Each batch holds ``image`` uint8[B, V, H, W, 3] (encoded: moments float16[B, V, h, w, 2 C]), ``captions`` (``states``
     float32[B, G, T, Ct], encoded float16, ``mask`` bool[B, G, T] and what else the encoder gives), ``record`` int64[B, G]
-    (which records these are) and, for grids of one object, ``control`` float32[B, V, H, W, 6] (encoded: float16[B, V, h, w, 4 C]).
+    (which records these are) and, for grids of one object, ``control`` float32[B, V, H, W, 6] (encoded: float16[B, V, h, w,
+    4 C]).
 
     Raises:
       UserError: the data is missing or damaged (see ``records.open_split``).

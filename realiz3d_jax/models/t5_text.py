@@ -13,6 +13,9 @@ from realiz3d_jax.models import t5
 from realiz3d_jax.models.t5 import Params, T5Config
 from realiz3d_jax.models.tokenizer import Tokenizer
 
+_LENGTHS = (16, 32, 64, 128)
+"""Tokens that captions are encoded at: each at the shortest of these, or T, that holds it, whatever stands around it."""
+
 
 class T5Encoder:
     """A frozen text encoder; equal to itself alone.
@@ -20,8 +23,8 @@ class T5Encoder:
     Attributes:
         channels: D of a state.
         max_tokens: T: 120 for PixArt-alpha, 300 for PixArt-Sigma.
-        batch_size: captions that are encoded at once; fewer are filled up, so that one compilation serves all calls. In its
-            row of a batch a caption has the same states, bit for bit, whatever stands in the others.
+        batch_size: captions that are encoded at once; fewer are filled up, so that a compilation for each of a few lengths
+            serves all calls. In its row of a batch a caption has the same states, bit for bit, whatever stands in the others.
     """
 
     def __init__(
@@ -65,15 +68,18 @@ class T5Encoder:
 
         Returns: "states": float32[n, T, D], 0 behind </s>; "mask": bool[n, T], True up to </s>.
         """
-        filling = [""] * (-len(captions) % self.batch_size)
-        tokens, mask = self._tokenizer.encode(
-            [caption.lower().strip() for caption in [*captions, *filling]], self.max_tokens
-        )
-        states = np.empty((*tokens.shape, self.channels), np.float32)
-        for start in range(0, len(tokens), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            states[rows] = self._states(self._params, tokens[rows], mask[rows])
-        return {"states": states[: len(captions)], "mask": mask[: len(captions)]}
+        tokens, mask = self._tokenizer.encode([caption.lower().strip() for caption in captions], self.max_tokens)
+        states = np.zeros((*tokens.shape, self.channels), np.float32)
+        lengths = np.array([*(length for length in _LENGTHS if length < self.max_tokens), self.max_tokens])
+        of_captions = lengths[np.searchsorted(lengths, mask.sum(axis=1))]
+        for length in lengths:
+            rows = np.flatnonzero(of_captions == length)
+            for start in range(0, len(rows), self.batch_size):
+                part = rows[start : start + self.batch_size]
+                full = np.concatenate([part, np.full(self.batch_size - len(part), part[-1])])
+                found = self._states(self._params, tokens[full, :length], mask[full, :length])
+                states[part, :length] = np.asarray(found)[: len(part)]
+        return {"states": states, "mask": mask}
 
 
 def _states(
