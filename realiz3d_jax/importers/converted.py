@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -50,11 +50,12 @@ def read_header(path: str | os.PathLike[str], kind: type) -> tuple[Any, dict[str
         return _config(path, file, kind), json.loads(file.metadata()["facts"])
 
 
-def read(path: str | os.PathLike[str], kind: type) -> Imported:
-    """Reads a converted model into NumPy arrays of the dtype that it was written in.
+def read(path: str | os.PathLike[str], kind: type, lay: Callable[[mapping.Params], Any] | None = None) -> Imported:
+    """Reads a converted model in the dtype that it was written in, array by array.
 
     Args:
       kind: the class that its config must have.
+      lay: gives the shardings of its leaves, from their shapes; without it they stay NumPy arrays.
 
     Raises:
       UserError: the file is missing, truncated, not a converted model, or one of another kind.
@@ -68,7 +69,11 @@ def read(path: str | os.PathLike[str], kind: type) -> Imported:
             raise UserError(
                 f"{path}: {different[0]} is {found}; expected the arrays of this version's {kind.__name__}. {_MEND}"
             )
-        leaves = [file.get_tensor(name) for name in expected]
+        places = jax.tree.leaves(lay(like)) if lay else [None] * len(expected)
+        leaves = []
+        for name, place in zip(expected, places, strict=True):
+            array = file.get_tensor(name)
+            leaves.append(array if place is None else jax.block_until_ready(jax.device_put(array, place)))
         facts = json.loads(file.metadata()["facts"])
     return Imported(config, jax.tree.unflatten(jax.tree.structure(like), leaves), facts)
 

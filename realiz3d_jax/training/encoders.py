@@ -3,6 +3,7 @@
 Training on encoded data needs their checksums alone, which are read from the files' headers.
 """
 
+import functools
 import pathlib
 
 import jax
@@ -46,14 +47,16 @@ def open_text_encoder(config: TrainConfig, devices: list[jax.Device] | None = No
     if not is_latent(config):
         return WordEncoder(data.text_channels, data.text_tokens)
     _facts(config, converted.TEXT_ENCODER)
-    found = converted.read(_path(config, converted.TEXT_ENCODER), T5Config)
     tokenizer = Tokenizer(_path(config, huggingface.TOKENIZER))
     mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=-1), devices)
-    where = sharding.params_sharding({"text_encoder": found.params}, mesh)["text_encoder"]
-    params = jax.tree.map(jax.device_put, found.params, where)
+
+    def lay(params: Params) -> Params:
+        return sharding.params_sharding({"text_encoder": params}, mesh)["text_encoder"]
+
+    found = converted.read(_path(config, converted.TEXT_ENCODER), T5Config, lay)
     split = NamedSharding(mesh, PartitionSpec("fsdp"))
     batch = max(_CAPTIONS, mesh.size)
-    return T5Encoder(found.config, params, tokenizer, data.text_tokens, batch, split)
+    return T5Encoder(found.config, found.params, tokenizer, data.text_tokens, batch, split)
 
 
 def open_codec_params(config: TrainConfig, mesh: Mesh) -> Params | None:
@@ -65,8 +68,9 @@ def open_codec_params(config: TrainConfig, mesh: Mesh) -> Params | None:
     if not is_latent(config):
         return None
     _facts(config, converted.AUTOENCODER)
-    found = converted.read(_path(config, converted.AUTOENCODER), VAEConfig)
-    return jax.device_put(found.params, sharding.replicated(mesh))
+    everywhere = sharding.replicated(mesh)
+    lay = functools.partial(jax.tree.map, lambda _: everywhere)
+    return converted.read(_path(config, converted.AUTOENCODER), VAEConfig, lay).params
 
 
 def _path(config: TrainConfig, name: str) -> pathlib.Path:

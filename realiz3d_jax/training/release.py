@@ -59,17 +59,10 @@ def read(path: str | os.PathLike[str]) -> Release:
     Raises:
       UserError: the file is missing, truncated, or not a release.
     """
-    params: Params = {}
     with _open(path) as file:
         config, facts = _metadata(path, file)
         flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    for name, array in flat.items():
-        *folders, leaf = name.split("/")
-        node = params
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[leaf] = array
-    return Release(params, config, facts)
+    return Release(_nested(flat), config, facts)
 
 
 def read_config(source: str | os.PathLike[str]) -> TrainConfig:
@@ -99,15 +92,32 @@ def read_params(source: str | os.PathLike[str], like: Params) -> Params:
     source = find(source)
     if not source.is_file():
         return checkpoint.read_params(source, like)
-    found = read(source).params
-    if missing := [name for name in like if name not in found]:
-        raise UserError(f"{source}: has no partition {missing[0]!r}; it holds {', '.join(found)}.")
-    checkpoint.check_shapes(source, found, like)
+    with _open(source) as file:
+        names = [name for name in file.keys() if name.split("/")[0] in like]  # noqa: SIM118 (not a mapping)
+        found = _nested({name: jax.ShapeDtypeStruct(file.get_slice(name).get_shape(), np.float32) for name in names})
+        if missing := [name for name in like if name not in found]:
+            held = sorted({name.split("/")[0] for name in file.keys()})  # noqa: SIM118
+            raise UserError(f"{source}: has no partition {missing[0]!r}; it holds {', '.join(held)}.")
+        checkpoint.check_shapes(source, found, like)
 
-    def put(leaf: jax.ShapeDtypeStruct, array: np.ndarray) -> Any:
-        return array if leaf.sharding is None else jax.device_put(np.asarray(array, leaf.dtype), leaf.sharding)
+        def put(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> Any:
+            array = file.get_tensor("/".join(key.key for key in path))
+            if leaf.sharding is None:
+                return array
+            return jax.block_until_ready(jax.device_put(np.asarray(array, leaf.dtype), leaf.sharding))
 
-    return jax.tree.map(put, like, {name: found[name] for name in like})
+        return jax.tree_util.tree_map_with_path(put, like)
+
+
+def _nested(flat: dict[str, Any]) -> Params:
+    params: Params = {}
+    for name, leaf in flat.items():
+        *folders, last = name.split("/")
+        node = params
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[last] = leaf
+    return params
 
 
 @contextlib.contextmanager
