@@ -23,6 +23,7 @@ import rich.table
 from absl import flags
 
 from realiz3d_jax import errors, files
+from realiz3d_jax.diffusion.process import process_class
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.importers import converted, huggingface
 from realiz3d_jax.models import control
@@ -180,7 +181,8 @@ def _base_config(parts: Mapping[str, Any], output: pathlib.Path) -> TrainConfig:
     if autoencoder is None:
         autoencoder = bases.autoencoder_of(_PRESET.value or "pixart_sigma")
     model = dataclasses.replace(model, dtype="bfloat16", remat="attention")  # as it is trained; parameters are float32
-    base = bases.published(model, autoencoder, str(output))
+    process = process_class(huggingface.IMPORTERS[type(model)].PROCESS)()
+    base = bases.published(model, autoencoder, str(output), diffusion=process)
     return TrainConfig(
         **base.settings(),
         stage="pretrain",

@@ -10,6 +10,9 @@ import numpy as np
 import parity
 import pytest
 import torch
+from test_importers import VAE
+from test_mmdit_parity import SMALL, make_reference
+from test_vae_parity import make_reference as make_autoencoder
 from worlds import encoded, load_config, random_params, run_command, write_release
 
 from realiz3d_jax.diffusion import samplers
@@ -21,7 +24,7 @@ from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import mmdit
 from realiz3d_jax.models.text import WordEncoder
-from realiz3d_jax.training import setup, sharding
+from realiz3d_jax.training import release, setup, sharding
 from realiz3d_jax.training.checkpoint import flatten
 from realiz3d_jax.training.config import MeshConfig
 from realiz3d_jax.training.state import new_state
@@ -139,6 +142,20 @@ def test_the_commands_train_both_stages_of_it_and_sample(world, tmp_path, capsys
     output = ["--output", str(tmp_path / "out"), "--limit", "1", "--steps", "2", "--batch", "1"]
     assert run_command("sample", "--workdir", str(tmp_path / "stage2"), "--data", str(world.data), *output) == 0
     assert "1 items, 0 problems" in capsys.readouterr().out
+
+
+def test_published_weights_of_it_convert_with_their_process_and_go_back_bit_for_bit(tmp_path):
+    theirs = make_reference(SMALL)
+    theirs.save_pretrained(tmp_path / "source" / "transformer")
+    make_autoencoder(VAE).save_pretrained(tmp_path / "source" / "vae")
+    assert run_command("convert", f"--source={tmp_path / 'source'}", f"--output={tmp_path / 'ours'}") == 0
+    config = release.read_config(tmp_path / "ours")
+    assert config.diffusion == RectifiedFlow()
+    assert config.model == dataclasses.replace(SMALL, dtype="bfloat16", remat="attention")
+    assert run_command("convert", f"--workdir={tmp_path / 'ours'}", f"--export={tmp_path / 'back'}") == 0
+    again = diffusers.SD3Transformer2DModel.from_pretrained(tmp_path / "back").state_dict()
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(again[name], tensor), name
 
 
 @pytest.mark.parametrize("groups", [1, 4])

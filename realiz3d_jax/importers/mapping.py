@@ -21,7 +21,6 @@ Params = dict[str, Any]
 _LAYER = "{layer}"
 
 _FLOATS = tuple(np.dtype(kind) for kind in (np.float32, np.float16, np.float64, ml_dtypes.bfloat16))
-_LISTED = 12
 
 SAME = ""
 LINEAR = "outputs inputs -> inputs outputs"
@@ -108,7 +107,7 @@ def import_params(
                     problems.append(f"{name} is {list(shapes[name])}; expected {list(shape)}")
     problems += [f"{name} {list(shapes[name])} is surplus" for name in shapes if name not in used]
     if problems:
-        listed = "\n  ".join(problems[:_LISTED] + ["and so on"] * (len(problems) > _LISTED))
+        listed = "\n  ".join(problems)
         raise UserError(
             f"{where}: {len(problems)} tensors are not those of this model; is it another checkpoint or preset?\n  {listed}"
         )

@@ -10,6 +10,9 @@ from realiz3d_jax.models.dit import DiTConfig
 CLASSES = ("PixArtTransformer2DModel", "Transformer2DModel")
 """Their names; the second is what the checkpoints of PixArt-alpha were saved as."""
 
+PROCESS = "ddpm"
+"""What they were trained with, a module of ``diffusion``."""
+
 init = dit.init
 
 IGNORED = ("pos_embed", "y_embedder.y_embedding")

@@ -11,6 +11,9 @@ CLASSES = ("SD3Transformer2DModel",)
 IGNORED = ("pos_embed.pos_embed",)
 """A fixed table, which is computed."""
 
+PROCESS = "rectified_flow"
+"""What it was trained with, a module of ``diffusion``."""
+
 init = mmdit.init
 
 _BLOCK = "transformer_blocks.{layer}"

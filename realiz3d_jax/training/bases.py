@@ -122,12 +122,15 @@ def autoencoder_of(name: str) -> VAEConfig:
     return VAEConfig(scale=_SD_SCALE if "alpha" in name else _SDXL_SCALE)
 
 
-def published(model: backbone.Config, autoencoder: VAEConfig, folder: str, command: str = "") -> Base:
+def published(
+    model: backbone.Config, autoencoder: VAEConfig, folder: str, command: str = "", diffusion: Process | None = None
+) -> Base:
     """A base of published weights.
 
     Args:
       folder: what ``realiz3d_jax.convert`` makes of them.
       command: the command that makes it.
+      diffusion: what it was trained with; DDPM by default.
     """
     codec = AutoencoderCodec(autoencoder)
     data = DataConfig(
@@ -142,9 +145,10 @@ def published(model: backbone.Config, autoencoder: VAEConfig, folder: str, comma
         model,
         InitConfig(folder, ("backbone",), command),
         f"runs/{pathlib.Path(folder).name}",
-        codec=codec,
-        data=data,
-        sampling=SamplingConfig(guidance_scale=4.5),
+        diffusion or DDPM(),
+        codec,
+        data,
+        SamplingConfig(guidance_scale=4.5),
         published=True,
     )
 
