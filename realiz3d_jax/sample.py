@@ -127,7 +127,7 @@ def _sample_all(
     done = 0
     for request in wanted:
         try:
-            pretrained.encoder.encode([request.prompt])
+            pretrained.encoder.check(request.prompt)
             description = _describe(request, pretrained, sampling)
             if _is_done(output / request.uid, description):
                 done += 1

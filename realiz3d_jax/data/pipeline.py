@@ -38,6 +38,9 @@ class TextEncoder(Protocol):
     channels: int
     max_tokens: int
 
+    def check(self, caption: str) -> None:
+        """Raises UserError if the caption can't be encoded; costs next to nothing."""
+
     def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
         """``states`` float32[n, T, C], 0 where there is no token, ``mask`` bool[n, T], and what else it gives, [n, ...]."""
 

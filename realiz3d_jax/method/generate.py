@@ -99,11 +99,10 @@ class Generator:
         """
         encoded = self.encoder.encode([caption for item in captions for caption in item])
         encoded = jax.tree.map(lambda array: array.reshape(len(captions), -1, *array.shape[1:]), encoded)
-        empty = jax.tree.map(lambda array: array[0], self.encoder.encode([""]))
         if control is not None and self.model.task == "texture":
             where = self._sharding(params, len(captions))
             control = _encode_control(self.model, self.codec_params, jax.device_put(control, where))
-        return self.draw(params, encoded, empty, seeds, domain, control, views)
+        return self.draw(params, encoded, self._empty_caption, seeds, domain, control, views)
 
     def draw(
         self,
@@ -135,6 +134,10 @@ class Generator:
             jnp.float32(self.sampling.guidance_scale),
         )
         return np.asarray(jax.device_put(images, self._sharding(params, 0)))  # every host has all of them
+
+    @functools.cached_property
+    def _empty_caption(self) -> Captions:
+        return jax.tree.map(lambda array: array[0], self.encoder.encode([""]))
 
     def _sharding(self, params: Params, batch: int) -> NamedSharding:
         """Of a batch: over all devices that hold the parameters if they divide it, else a copy on each (0: a copy)."""

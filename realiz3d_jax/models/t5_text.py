@@ -61,6 +61,9 @@ class T5Encoder:
             functools.partial(_states, config, sharding), in_shardings=(None, sharding, sharding), out_shardings=whole
         )
 
+    def check(self, caption: str) -> None:
+        """Every caption can be encoded: what is longer than T tokens is cut."""
+
     def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
         """The states of n captions; those of [""] are the null text.
 

@@ -38,6 +38,10 @@ class WordEncoder:
         self._signs = np.where(_gaussian("<signs>", channels) < 0, -1.0, 1.0)
         self._positions = _sinusoid(max_tokens, channels)
 
+    def check(self, caption: str) -> None:
+        """Raises UserError if the caption has more than T - 1 words."""
+        self._words(caption)
+
     def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
         """Tokens, their mask and their mean.
 
@@ -51,15 +55,19 @@ class WordEncoder:
         tokens = np.zeros((len(captions), self.max_tokens, self.channels), np.float32)
         mask = np.zeros((len(captions), self.max_tokens), bool)
         for row, caption in enumerate(captions):
-            words = [_BEGIN, *_WORD.findall(caption.lower())]
-            if len(words) > self.max_tokens:
-                raise UserError(
-                    f"caption {textwrap.shorten(caption, 80)!r}: found {len(words) - 1} words, expected at most "
-                    f"{self.max_tokens - 1}; shorten it."
-                )
+            words = self._words(caption)
             tokens[row, : len(words)] = self._tokens(words)
             mask[row, : len(words)] = True
         return {"states": tokens, "mask": mask, "pooled": tokens.sum(1) / mask.sum(1, keepdims=True, dtype=np.float32)}
+
+    def _words(self, caption: str) -> list[str]:
+        words = [_BEGIN, *_WORD.findall(caption.lower())]
+        if len(words) > self.max_tokens:
+            raise UserError(
+                f"caption {textwrap.shorten(caption, 80)!r}: found {len(words) - 1} words, expected at most "
+                f"{self.max_tokens - 1}; shorten it."
+            )
+        return words
 
     def _tokens(self, words: list[str]) -> np.ndarray:
         vectors = np.stack([_gaussian(word, self.channels) for word in words])
