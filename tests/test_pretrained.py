@@ -121,7 +121,7 @@ def test_encoded_records_hold_the_moments_and_the_states_that_the_encoders_give(
 
 def test_the_null_caption_of_encoded_data_is_the_encoded_empty_text(converted: Converted):
     config = converted.config("stage1")
-    found = encoded.null_caption(converted.data, 32, encoders.checksums(config), TOKENS)
+    found = encoded.null_caption(converted.data, 32, encoders.identity(config), TOKENS)
     expected = encoders.open_text_encoder(config).encode([""])
     np.testing.assert_array_equal(found["mask"], expected["mask"][0])
     assert found["mask"].sum() == 1
@@ -268,6 +268,13 @@ def test_a_stage_takes_real_steps_at_the_full_width_of_pixart(stage: str):
         for name, after in jax.device_get(state.params).items()
     }
     assert moved == {name: name in run.stage.trainable for name in run.stage.partitions}
+
+
+def test_without_real_images_the_command_that_makes_them_is_told(converted: Converted, world: World, tmp_path, capsys):
+    shutil.copytree(world.data / "shapes_assets", tmp_path / "shapes_assets")
+    assert run_command("prepare", "--encode", f"--base={converted.folder}", f"--directory={tmp_path}") == 2
+    error = capsys.readouterr().err
+    assert f"--self-generate --base {converted.folder} --directory {tmp_path}" in error
 
 
 def test_a_model_of_pixels_has_nothing_to_encode(capsys):

@@ -6,6 +6,7 @@ their parameters; ``null_caption.npy`` holds the states of the empty caption.
 """
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -30,13 +31,13 @@ def padded(states: np.ndarray, tokens: int) -> dict[str, np.ndarray]:
 
 
 def null_caption(
-    directory: str | os.PathLike[str], size: int, encoders: dict[str, str | int], tokens: int
+    directory: str | os.PathLike[str], size: int, encoders: dict[str, Any], tokens: int
 ) -> dict[str, np.ndarray]:
     """The empty caption of encoded data, after a check that both datasets are of the encoders that are meant.
 
     Args:
       directory, size: of the data.
-      encoders: what the metadata has to say: the SHA-256 of ``autoencoder`` and ``text_encoder``.
+      encoders: what the metadata has to say of them, ``training.encoders.identity``.
       tokens: T, the longest caption.
 
     Raises:

@@ -150,8 +150,8 @@ def prepare_command(directory: str | os.PathLike[str], dataset: str, size: int) 
     """The command that makes a dataset."""
     what = {
         "shapes_generated": "--self-generate",
-        "shapes_assets_encoded": "--encode",
-        "shapes_generated_encoded": "--encode",
+        "shapes_assets_encoded": "--encode --base pretrained/NAME",
+        "shapes_generated_encoded": "--encode --base pretrained/NAME",
     }.get(dataset, f"--dataset {dataset}")
     return f"python -m realiz3d_jax.prepare {what} --directory {directory} --size {size}"
 

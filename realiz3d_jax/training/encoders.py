@@ -5,6 +5,7 @@ Training on encoded data needs their checksums alone, which are read from the fi
 
 import functools
 import pathlib
+from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -25,8 +26,8 @@ _CAPTIONS = 8
 """Encoded at once, or one a device if there are more."""
 
 
-def checksums(config: TrainConfig) -> dict[str, str]:
-    """SHA-256 of the parameters of ``autoencoder`` and ``text_encoder``.
+def identity(config: TrainConfig) -> dict[str, Any]:
+    """What encoded data follow from: the SHA-256 of ``autoencoder`` and ``text_encoder``, and how the former is used.
 
     Raises:
       UserError: they are not there, damaged, or not those that the config describes.
@@ -34,6 +35,7 @@ def checksums(config: TrainConfig) -> dict[str, str]:
     return {
         "autoencoder": _facts(config, converted.AUTOENCODER)["parameters_sha256"],
         "text_encoder": _facts(config, converted.TEXT_ENCODER)["parameters_sha256"],
+        "whole_grid": config.codec.whole_grid,
     }
 
 
@@ -41,7 +43,7 @@ def open_text_encoder(config: TrainConfig, devices: list[jax.Device] | None = No
     """What encodes captions; a pretrained one is split over ``devices`` (all by default) as ``sharding.RULES`` say.
 
     Raises:
-      UserError: as ``checksums``, or there is no tokenizer.
+      UserError: as ``identity``, or there is no tokenizer.
     """
     data = config.data
     if not is_latent(config):
@@ -63,7 +65,7 @@ def open_codec_params(config: TrainConfig, mesh: Mesh) -> Params | None:
     """The codec's parameters, one copy on every device of ``mesh``; None if it has none.
 
     Raises:
-      UserError: as ``checksums``.
+      UserError: as ``identity``.
     """
     if not is_latent(config):
         return None

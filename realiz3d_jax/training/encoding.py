@@ -80,7 +80,13 @@ def encode(
     Raises:
       UserError: a dataset or an encoder is missing, or what they make is there from others.
     """
-    data, sums = config.data, encoders.checksums(config)
+    data, identity = config.data, encoders.identity(config)
+    images = records.dataset_path(directory, "shapes_generated", data.size)
+    if not images.is_dir():
+        raise UserError(
+            f"{images}: the real images are not there. Make them by\n  python -m realiz3d_jax.prepare --self-generate "
+            f"--base {data.encoders} --directory {directory}"
+        )
     sources = {name: records.open_all(directory, name, data.size) for name in encoded.ENCODED}
     opened: list[_Encoders] = []  # read when the first chunk wants them, since all may be there
     made = {}
@@ -100,7 +106,7 @@ def encode(
                 advance(len(items))
 
         source = {key: value for key, value in splits["train"].metadata.items() if key not in records.CONVENTIONS}
-        request = {**sums, "text_tokens": data.text_tokens, "source": source}
+        request = {**identity, "text_tokens": data.text_tokens, "source": source}
         counts = {split: len(held) for split, held in splits.items()}
         made[name] = making.make(
             directory, encoded.name_of(name), data.size, request, counts, fill, chunk=_CHUNK, host=host, hosts=hosts

@@ -134,7 +134,7 @@ def make_run(
     encoder = None if is_latent(config) else encoders.open_text_encoder(config)
     if empty_caption is None and encoder is None:
         data = config.data
-        empty_caption = encoded.null_caption(data.directory, data.size, encoders.checksums(config), data.text_tokens)
+        empty_caption = encoded.null_caption(data.directory, data.size, encoders.identity(config), data.text_tokens)
     elif empty_caption is None:
         empty_caption = jax.tree.map(lambda array: array[0], encoder.encode([""]))
     step_config = StepConfig(
