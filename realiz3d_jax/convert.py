@@ -201,7 +201,7 @@ def _export(source: pathlib.Path, output: pathlib.Path) -> None:
 
     ``huggingface.export_transformer`` says what the files hold.
     """
-    replaced = converted.is_replaceable(output)
+    replaced = converted.is_replaceable(output, exported=True)
     config, params = read_on_host(source)
     model, extras = setup.make_model(config), {}
     kernel = params["control"]["kernel"] if "control" in params and config.task == "texture" else None

@@ -6,6 +6,8 @@ from typing import NoReturn
 
 from absl import app, flags
 
+HELP = {f"{dashes}{name}" for dashes in ("-", "--") for name in ("help", "helpshort", "helpfull", "?")}
+
 
 class UserError(Exception):
     """Something from outside the program is wrong: a file, a flag, a configuration, a checkpoint.
@@ -50,6 +52,8 @@ def run(main: Callable[[list[str]], None], parse: Callable[[list[str]], list[str
         app.run(guarded, flags_parser=parse)
     except UserError as error:  # while parsing flags
         _end(error)
+    except SystemExit as ended:  # absl calls a question for help a failure
+        sys.exit(0 if ended.code == 1 and HELP & set(sys.argv) else ended.code)
 
 
 def _end(error: UserError) -> NoReturn:

@@ -29,7 +29,8 @@ from realiz3d_jax.data.requests import Geometry, Request
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import SAMPLERS, SPACINGS, Generator, SamplingConfig
-from realiz3d_jax.training import platform
+from realiz3d_jax.training import encoders, platform
+from realiz3d_jax.training.config import is_latent
 from realiz3d_jax.training.pretrained import SHIPPED, Pretrained, open_model
 
 _TASK = flags.DEFINE_enum("task", "texture", ["texture", "text-to-multiview"], "What controls the views.")
@@ -81,10 +82,14 @@ def main(argv: list[str]) -> None:
     output = files.writable_directory(_OUTPUT.value)
     done, found = _sample_all(pretrained, sampling, wanted, output)
     problems += found
-    print(f"{output}: {done} items, {len(problems)} problems")
+    print(f"{output}: {_counted(done, 'item')}, {_counted(len(problems), 'problem')}")
     if problems:
         print("\n".join(f"error: {problem}" for problem in problems), file=sys.stderr)
         sys.exit(1)
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _check_task(pretrained: Pretrained, task: str) -> None:
@@ -102,6 +107,8 @@ def _check_task(pretrained: Pretrained, task: str) -> None:
 
 def _requests(size: int) -> tuple[list[Request], list[str]]:
     problems: list[str] = []
+    if _PROMPT.value is not None and not _PROMPT.value.strip():
+        raise UserError("--prompt: is empty; say what to show.")
     if _MANIFEST.value:
         if _PROMPT.value or _MESH.value:
             raise UserError("--manifest and --prompt or --mesh were given; expected one of the two ways.")
@@ -171,7 +178,7 @@ def _describe(request: Request, pretrained: Pretrained, sampling: SamplingConfig
         except OSError as error:
             raise UserError(f"{request.mesh}: cannot be read ({error.strerror}); expected a GLB file.") from error
         mesh = {"path": str(request.mesh.resolve()), "sha256": hashlib.sha256(content).hexdigest()}
-    return {
+    description = {
         "uid": request.uid,
         "caption": request.prompt,
         "task": pretrained.config.task,
@@ -185,6 +192,9 @@ def _describe(request: Request, pretrained: Pretrained, sampling: SamplingConfig
         "versions": {"realiz3d_jax": __version__, "jax": jax.__version__, "platform": jax.default_backend()},
         "devices": jax.device_count(),
     }
+    if is_latent(pretrained.config):
+        description["encoders"] = {"sha256": encoders.fingerprint(pretrained.config)}
+    return description
 
 
 def _is_done(folder: pathlib.Path, description: dict[str, Any]) -> bool:

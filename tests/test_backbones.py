@@ -141,7 +141,7 @@ def test_the_commands_train_both_stages_of_it_and_sample(world, tmp_path, capsys
         assert run_command("train", *arguments, f"--config.init.source={source}", *few) == 0
     output = ["--output", str(tmp_path / "out"), "--limit", "1", "--steps", "2", "--batch", "1"]
     assert run_command("sample", "--workdir", str(tmp_path / "stage2"), "--data", str(world.data), *output) == 0
-    assert "1 items, 0 problems" in capsys.readouterr().out
+    assert "1 item, 0 problems" in capsys.readouterr().out
 
 
 def test_published_weights_of_it_convert_with_their_process_and_go_back_bit_for_bit(tmp_path):

@@ -263,6 +263,25 @@ def test_only_what_the_command_made_is_replaced_and_only_by_a_whole_conversion(c
     assert (tmp_path / "theirs" / WEIGHTS).exists()
 
 
+def test_a_conversion_does_not_take_the_place_of_an_export_nor_an_export_that_of_a_conversion(
+    pipeline, tmp_path, capsys
+):
+    assert convert(pipeline, tmp_path / "out") == 0
+    assert export(tmp_path / "out" / "transformer.safetensors", tmp_path / "exported") == 0
+    for attempt in (
+        lambda: convert(pipeline, tmp_path / "exported"),
+        lambda: export(tmp_path / "out" / "transformer.safetensors", tmp_path / "out"),
+    ):
+        capsys.readouterr()
+        assert attempt() == 2
+        assert "only that is replaced" in capsys.readouterr().err
+
+
+def test_the_folder_of_one_model_is_told_from_that_of_a_pipeline(pipeline, tmp_path, capsys):
+    assert convert(pipeline / "vae", tmp_path / "out") == 2
+    assert "is the folder of one model; expected that of a pipeline" in capsys.readouterr().err
+
+
 def test_verification_finds_a_bit_that_the_disk_changed(pipeline, tmp_path, monkeypatch, capsys):
     write = converted.write
 

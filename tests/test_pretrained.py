@@ -32,7 +32,7 @@ from realiz3d_jax.training.checkpoint import flatten
 from realiz3d_jax.training.config import TrainConfig
 from realiz3d_jax.training.state import new_state
 
-TOKENS = 12
+TOKENS = 64
 VAE = dataclasses.replace(SMALL_VAE, scale=0.13025)
 CORPUS = (
     "a red cone stands on a blue cube, front view",
@@ -167,12 +167,54 @@ def test_both_stages_train_on_encoded_data_and_each_trains_its_part(converted: C
 def test_sampling_decodes_latents_and_takes_prompts_and_meshes(converted: Converted, stage2, tmp_path, capsys):
     flags = ["--steps=2", "--batch=1", "--limit=1", f"--data={converted.data}", f"--output={tmp_path / 'out'}"]
     assert run_command("sample", f"--workdir={stage2}", *flags) == 0
-    assert "1 items, 0 problems" in capsys.readouterr().out
+    assert "1 item, 0 problems" in capsys.readouterr().out
     away = [f"--workdir={stage2}", f"--encoders={tmp_path}", *flags[:-1], f"--output={tmp_path / 'other'}"]
     assert run_command("sample", *away) == 2
     error = capsys.readouterr().err
     assert "does not exist; expected the folder of a converted text-to-image model" in error
     assert "--encoders DIR" in error
+
+
+def test_a_model_is_sampled_with_the_encoders_that_it_was_trained_with(converted: Converted, stage2, tmp_path, capsys):
+    other = with_another_autoencoder(converted.folder, tmp_path / "other")
+    flags = ["--steps=2", "--batch=1", "--limit=1", f"--data={converted.data}", f"--output={tmp_path / 'out'}"]
+    assert run_command("sample", f"--workdir={stage2}", f"--encoders={other}", *flags) == 2
+    assert "are other encoders" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_converted_folder_can_be_moved_and_named_as_the_base(converted: Converted, stage1, tmp_path, capsys):
+    moved = shutil.copytree(converted.folder, tmp_path / "moved away")
+    config = pretrained.read_config(moved)
+    assert config.data.encoders == str(moved)
+    arguments = [f"--config.data.text_tokens={TOKENS}", f"--config.data.directory={converted.data}", "--config.steps=3"]
+    arguments += [f"--workdir={tmp_path / 'run'}", "--config.log.metrics_every=1", "--config.data.batch_grids=8"]
+    assert run_command("train", f"--config=configs/stage1.py:{moved}", *arguments) == 0
+
+
+def test_weights_are_refused_where_they_would_mean_something_else(converted: Converted):
+    for field, value, before in (("base_size", 16, 8), ("position_scale", 1.0, 0.5)):
+        config = converted.config("stage1", **{f"model.{field}": value})
+        with pytest.raises(
+            UserError, match=f"was trained with model.{field} {before}; config.model.{field} is {value}"
+        ):
+            setup.make_run(config).initial_state()
+
+
+def test_a_prompt_of_more_tokens_than_the_model_knows_is_refused(converted: Converted):
+    encoder = encoders.open_text_encoder(converted.config("stage1"))
+    encoder.check("a red cone")
+    with pytest.raises(UserError, match=r"found \d+ tokens, expected at most 64; shorten it"):
+        encoder.check("a red cone " * 20)
+
+
+def with_another_autoencoder(folder: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+    """A copy of a converted model whose autoencoder has another checksum."""
+    shutil.copytree(folder, path)
+    held = setup.encoders.converted.read(path / "vae.safetensors", vae.VAEConfig)
+    facts = {**held.facts, "parameters_sha256": "0" * 64}
+    setup.encoders.converted.write(path / "vae.safetensors", held.config, held.params, facts)
+    return path
 
 
 def test_a_trained_backbone_goes_back_to_diffusers_which_computes_the_same(stage2, tmp_path):
@@ -229,12 +271,9 @@ def test_encoding_is_the_same_on_two_hosts_and_after_a_kill(converted: Converted
 
 
 def test_data_of_another_encoder_or_another_longest_caption_is_refused(converted: Converted, tmp_path):
-    with pytest.raises(UserError, match=r"text_tokens is 12; expected 20, by config.data"):
+    with pytest.raises(UserError, match=r"text_tokens is 64; expected 20, by config.data"):
         setup.make_run(converted.config("stage1", data__text_tokens=20))
-    other = shutil.copytree(converted.folder, tmp_path / "other")
-    held = setup.encoders.converted.read(other / "vae.safetensors", vae.VAEConfig)
-    facts = {**held.facts, "parameters_sha256": "0" * 64}
-    setup.encoders.converted.write(other / "vae.safetensors", held.config, held.params, facts)
+    other = with_another_autoencoder(converted.folder, tmp_path / "other")
     with pytest.raises(
         UserError, match=r"autoencoder is [0-9a-f]{64}; expected 0{64}.*encode anew by\n.*prepare --encode"
     ):

@@ -182,7 +182,7 @@ def test_what_is_there_is_left_as_it_is(sample, assets, tmp_path, capsys):
     (folder,) = (tmp_path / "out").iterdir()
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
     assert sample(tmp_path / "out", mesh, "--prompt=a red cone") == 0, "the same request is done already"
-    assert "1 items, 0 problems" in capsys.readouterr().out
+    assert "1 item, 0 problems" in capsys.readouterr().out
     assert sample(tmp_path / "out", mesh, "--prompt=a red cone", "--seed=1") == 1
     assert "made with another seed; it was left as it is" in capsys.readouterr().err
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()} == before

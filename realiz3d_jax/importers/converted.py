@@ -95,8 +95,11 @@ def checksum_on_disk(path: str | os.PathLike[str], config: Any, prefix: str = ""
     return digest.hexdigest()
 
 
-def is_replaceable(folder: str | os.PathLike[str]) -> bool:
+def is_replaceable(folder: str | os.PathLike[str], exported: bool = False) -> bool:
     """Whether ``folder`` is one that ``COMMAND`` made, by the facts of its files; False if nothing is there.
+
+    Args:
+      exported: by ``--export``; else from another project's weights. Neither takes the place of the other.
 
     Raises:
       UserError: something else is there.
@@ -105,7 +108,7 @@ def is_replaceable(folder: str | os.PathLike[str]) -> bool:
     held = sorted(folder.iterdir()) if folder.is_dir() else []
     weights = [path for path in held if path.suffix == ".safetensors"]
     others = [path for path in held if path.name not in (TOKENIZER, "config.json") and path not in weights]
-    strange = others + [path for path in weights if not _is_ours(path)]
+    strange = others + [path for path in weights if not _is_ours(path, exported)]
     if strange or (held and not weights) or (folder.exists() and not folder.is_dir()):
         raise UserError(
             f"{folder}: found {(strange or held or [folder])[0].name}, expected nothing or what {COMMAND} made; only that is "
@@ -114,10 +117,11 @@ def is_replaceable(folder: str | os.PathLike[str]) -> bool:
     return bool(held)
 
 
-def _is_ours(path: pathlib.Path) -> bool:
+def _is_ours(path: pathlib.Path, exported: bool) -> bool:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return json.loads((file.metadata() or {})["facts"])["command"].startswith(COMMAND)
+            command = json.loads((file.metadata() or {})["facts"])["command"]
+            return command.startswith(COMMAND) and exported == ("--export" in command)
     except (OSError, LookupError, ValueError, safetensors.SafetensorError):
         return False
 

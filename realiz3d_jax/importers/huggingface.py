@@ -101,6 +101,11 @@ def find_parts(source: str | os.PathLike[str]) -> dict[str, Any]:
       UserError: there is none, one is of another kind of model, or a text encoder lacks its tokenizer.
     """
     source = pathlib.Path(source)
+    if (source / "config.json").is_file() and not (source / "model_index.json").is_file():
+        raise UserError(
+            f"{source}: is the folder of one model; expected that of a pipeline, with the model's in it. If this one is "
+            f"{' or '.join(KINDS)}, name the folder that it lies in; else put it into a folder under that name."
+        )
     configs = {part: read_config(source / part) for part in KINDS if (source / part).is_dir()}
     if not configs:
         found = ", ".join(sorted(path.name for path in source.iterdir())) if source.is_dir() else "no such folder"

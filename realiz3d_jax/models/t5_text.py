@@ -1,6 +1,7 @@
 """Captions become the states of T5's encoder, in batches of one shape."""
 
 import functools
+import textwrap
 from collections.abc import Sequence
 
 import jax
@@ -13,6 +14,7 @@ from realiz3d_jax.models import t5
 from realiz3d_jax.models.t5 import Params, T5Config
 from realiz3d_jax.models.tokenizer import Tokenizer
 
+_ENDLESS = 10_000
 _LENGTHS = (16, 32, 64, 128)
 """Tokens that captions are encoded at: each at the shortest of these, or T, that holds it, whatever stands around it."""
 
@@ -62,7 +64,13 @@ class T5Encoder:
         )
 
     def check(self, caption: str) -> None:
-        """Every caption can be encoded: what is longer than T tokens is cut."""
+        """Raises UserError if the caption has more than T tokens, of which ``encode`` would leave the last ones out."""
+        length = int(self._tokenizer.encode([caption.lower().strip()], _ENDLESS)[1].sum())
+        if length > self.max_tokens:
+            raise UserError(
+                f"caption {textwrap.shorten(caption, 80)!r}: found {length} tokens, expected at most {self.max_tokens}; "
+                "shorten it."
+            )
 
     def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
         """The states of n captions; those of [""] are the null text.

@@ -73,13 +73,20 @@ class Base:
 
 
 def find(name: str) -> Base:
-    """The base called ``name``.
+    """The base called ``name``, or the one in the folder of that name, which ``realiz3d_jax.convert`` made.
 
     Raises:
       UserError: there is none.
     """
+    if (pathlib.Path(name) / release.TRANSFORMER).is_file():
+        held = release.read_config(name)
+        base = published(held.model, held.codec.autoencoder, name, diffusion=held.diffusion)
+        return dataclasses.replace(base, data=dataclasses.replace(held.data, encoders=name))
     if name not in BASES:
-        raise UserError(f"--config FILE.py:{name}: there is no such base model; expected one of {', '.join(BASES)}.")
+        raise UserError(
+            f"--config FILE.py:{name}: there is no such base model; expected one of {', '.join(BASES)}, or "
+            "the folder that realiz3d_jax.convert made."
+        )
     return BASES[name]
 
 

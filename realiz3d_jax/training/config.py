@@ -58,6 +58,7 @@ class DataConfig:
       text_encoder: "words" (the shapes benchmark's own) or "t5".
       text_channels, text_tokens: its width and its longest caption, begin or end token included.
       encoders: the folder that ``realiz3d_jax.convert`` wrote, with text encoder and autoencoder; empty for "words" and pixels.
+      encoders_sha256: of the encoders that a run's data was encoded with; a run sets it, and its samples are held to it.
       view_prompt: how a caption is prompted for the self-generated images of a view.
       threads: decoding threads a stream.
     """
@@ -71,6 +72,7 @@ class DataConfig:
     text_channels: int = 64
     text_tokens: int = 20
     encoders: str = ""
+    encoders_sha256: str = ""
     view_prompt: str = "{caption}, {view} view"
     threads: int = 2
 
@@ -221,7 +223,8 @@ def _check_ranges(config: TrainConfig) -> None:
         "data.size": (
             data.size,
             data.size == model.sample_size * config.codec.factor,
-            f"model.sample_size = {model.sample_size} latent pixels of {config.codec.factor}",
+            f"{model.sample_size * config.codec.factor}: model.sample_size = {model.sample_size} times the codec's "
+            f"{config.codec.factor}",
         ),
         "model.in_channels": (
             model.in_channels,

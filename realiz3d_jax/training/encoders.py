@@ -4,6 +4,8 @@ Training on encoded data needs their checksums alone, which are read from the fi
 """
 
 import functools
+import hashlib
+import json
 import pathlib
 from typing import Any
 
@@ -39,6 +41,22 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     }
 
 
+def fingerprint(config: TrainConfig) -> str:
+    """SHA-256 of ``identity``.
+
+    Raises:
+      UserError: as ``identity``, or the config's model was trained with other encoders.
+    """
+    found = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()
+    expected = config.data.encoders_sha256
+    if expected and found != expected:
+        raise UserError(
+            f"{config.data.encoders}: are other encoders (SHA-256 {found[:16]}...) than those that the model was trained with "
+            f"({expected[:16]}...). Name the folder of the latter by --encoders DIR."
+        )
+    return found
+
+
 def open_text_encoder(config: TrainConfig, devices: list[jax.Device] | None = None) -> TextEncoder:
     """What encodes captions; a pretrained one is split over ``devices`` (all by default) as ``sharding.RULES`` say.
 
@@ -48,7 +66,7 @@ def open_text_encoder(config: TrainConfig, devices: list[jax.Device] | None = No
     data = config.data
     if not is_latent(config):
         return WordEncoder(data.text_channels, data.text_tokens)
-    _facts(config, converted.TEXT_ENCODER)
+    fingerprint(config)
     tokenizer = Tokenizer(_path(config, huggingface.TOKENIZER))
     mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=-1), devices)
 
@@ -69,7 +87,7 @@ def open_codec_params(config: TrainConfig, mesh: Mesh) -> Params | None:
     """
     if not is_latent(config):
         return None
-    _facts(config, converted.AUTOENCODER)
+    fingerprint(config)
     everywhere = sharding.replicated(mesh)
     lay = functools.partial(jax.tree.map, lambda _: everywhere)
     return converted.read(_path(config, converted.AUTOENCODER), VAEConfig, lay).params
@@ -85,7 +103,7 @@ def _facts(config: TrainConfig, name: str) -> dict:
     if not config.data.encoders or not path.is_file():
         raise UserError(
             f"config.data.encoders: {path} does not exist; expected the folder of a converted text-to-image model. Make it by\n"
-            f"  python -m realiz3d_jax.convert --hub ID --output {config.data.encoders or 'pretrained/NAME'}\n"
+            "  python -m realiz3d_jax.convert --hub OWNER/NAME --output pretrained/NAME\n"
             "or name where it lies by --encoders DIR (train: --config.data.encoders=DIR)."
         )
     kind = {converted.AUTOENCODER: VAEConfig, converted.TEXT_ENCODER: T5Config}[name]

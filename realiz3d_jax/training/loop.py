@@ -49,6 +49,7 @@ def train(config: TrainConfig, workdir: pathlib.Path) -> TrainState:
       SystemExit: with status ``PREEMPTED`` after SIGTERM, when a checkpoint has been saved.
     """
     run = make_run(config)
+    config = run.config
     workdir = files.writable_directory(workdir)
     streams = run.open_streams()
     busy = f"{workdir}: another process trains here; wait for it, or choose another --workdir."

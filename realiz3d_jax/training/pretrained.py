@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from realiz3d_jax.data.pipeline import TextEncoder
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.importers import converted
 from realiz3d_jax.method.generate import Generator, SamplingConfig
 from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
@@ -69,6 +70,9 @@ def read_config(source: str | os.PathLike[str], encoders_folder: str = "") -> Tr
     if not pathlib.Path(source).exists():
         raise UserError(f"{source}: there is no such workdir or release; name one that realiz3d_jax.train has written.")
     config = release.read_config(source)
+    beside = release.find(source).parent
+    if not encoders_folder and (beside / converted.TEXT_ENCODER).is_file():
+        encoders_folder = str(beside)  # a converted model's own, wherever its folder has been moved
     if encoders_folder:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, encoders=encoders_folder))
     return config

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -124,6 +125,10 @@ def make_run(
     Raises:
       UserError: the config asks for something that does not exist or does not fit.
     """
+    if is_latent(config) and empty_caption is None:
+        data = dataclasses.replace(config.data, encoders_sha256="")  # of the data that is read now
+        sha256 = encoders.fingerprint(dataclasses.replace(config, data=data))
+        config = dataclasses.replace(config, data=dataclasses.replace(data, encoders_sha256=sha256))
     model = make_model(config)
     stage = find_stage(model, config.stage)
     mesh = sharding.make_mesh(config.mesh, devices)
@@ -179,6 +184,34 @@ def read_init(config: TrainConfig, like: Params) -> Params:
             f"{' and '.join(like)} from there. Make it with:\n  {config.init.command}"
         )
     try:
+        _check_same(config, source)
         return release.read_params(source, like)
     except UserError as error:
         raise UserError(f"config.init.source: {error}\nWhat makes it:\n  {config.init.command}") from error
+
+
+_EXECUTION = ("dtype", "remat", "scan_unroll", "attention", "skip_frozen_backward", "sample_size", "positions")
+"""Settings of a backbone that its weights do not depend on."""
+
+
+def _check_same(config: TrainConfig, source: pathlib.Path) -> None:
+    """Raises UserError unless the parameters of ``source`` mean the same under ``config``."""
+    ours, theirs = (_meaning(one) for one in (config, release.read_config(source)))
+    for name, value in ours.items():
+        if theirs.get(name, value) != value:
+            raise UserError(
+                f"{source}: was trained with {name} {theirs[name]!r}; config.{name} is {value!r}, which gives its weights "
+                f"another meaning. Set --config.{name}={theirs[name]}."
+            )
+
+
+def _meaning(config: TrainConfig) -> dict[str, Any]:
+    model = {name: value for name, value in dataclasses.asdict(config.model).items() if name not in _EXECUTION}
+    meaning = {f"model.{name}": value for name, value in model.items()}
+    meaning |= {f"diffusion.{name}": value for name, value in dataclasses.asdict(config.diffusion).items()}
+    meaning["codec.codec"] = config.codec.codec
+    if is_latent(config):
+        vae = config.codec.autoencoder
+        meaning |= {"codec.autoencoder.scale": vae.scale, "codec.autoencoder.shift": vae.shift}
+        meaning["data.text_tokens"] = config.data.text_tokens
+    return meaning
