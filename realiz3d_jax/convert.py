@@ -29,6 +29,7 @@ from realiz3d_jax.importers import converted, huggingface
 from realiz3d_jax.models import control
 from realiz3d_jax.models.presets import PIXART
 from realiz3d_jax.models.t5 import T5Config
+from realiz3d_jax.models.tokenizer import Tokenizer
 from realiz3d_jax.reporting.inputs import read_figures
 from realiz3d_jax.training import bases, checkpoint, platform, release, setup
 from realiz3d_jax.training.config import DataConfig, InitConfig, TrainConfig
@@ -116,6 +117,9 @@ def _convert(sources: list[pathlib.Path], output: pathlib.Path, command: str) ->
         found = {"transformer": PIXART[_PRESET.value]} if source.is_file() else huggingface.find_parts(source)
         for part in [part for part in found if part not in parts]:
             parts[part], places[part] = found[part], source if source.is_file() else source / part
+    if "text_encoder" in places:
+        tokenizer = Tokenizer(places["text_encoder"].parent / huggingface.TOKENIZER)
+        tokenizer.check_fits(parts["text_encoder"].vocabulary)
     replaced = converted.is_replaceable(output)
     files.writable_directory(output.parent)
     table = rich.table.Table(title=str(output))

@@ -29,7 +29,7 @@ from test_mmdit_parity import make_reference as make_sd3
 from test_vae_parity import make_reference as make_autoencoder
 from transformers import T5Config as TheirT5Config
 from transformers import T5EncoderModel
-from worlds import REPOSITORY, assert_same, load_config, random_params, run_command, write_release
+from worlds import REPOSITORY, assert_same, load_config, random_params, run_command, write_release, write_tokenizer
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.importers import converted, huggingface
@@ -50,10 +50,9 @@ def pipeline(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("source") / "pipeline"
     pixart_reference.make_reference(CONFIG, seed=0).save_pretrained(folder / "transformer")
     make_autoencoder(VAE).save_pretrained(folder / "vae")
-    sizes = {"d_model": 20, "d_kv": 4, "d_ff": 12, "num_layers": 2, "num_heads": 2, "vocab_size": 30}
+    sizes = {"d_model": 20, "d_kv": 4, "d_ff": 12, "num_layers": 2, "num_heads": 2, "vocab_size": 160}
     T5EncoderModel(TheirT5Config(**sizes, feed_forward_proj="gated-gelu")).save_pretrained(folder / "text_encoder")
-    (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / "tokenizer.json").write_text('{"version": "1.0"}')
+    write_tokenizer(folder / "tokenizer")
     (folder / "tokenizer" / "special_tokens_map.json").write_text("{}")
     return folder
 
@@ -99,8 +98,9 @@ def test_every_part_of_a_pipeline_is_what_the_importers_read(pipeline, tmp_path,
         assert imported.facts["parameters_sha256"] in told
         assert f"{imported.facts['parameters']:,}" in told
     assert "made, verified" in told
-    assert names(output / "tokenizer") == ["special_tokens_map.json", "tokenizer.json"]
-    assert (output / "tokenizer" / "tokenizer.json").read_text() == '{"version": "1.0"}'
+    assert names(output / "tokenizer") == ["special_tokens_map.json", "spiece.model"]
+    copied, original = (folder / "tokenizer" / "spiece.model" for folder in (output, pipeline))
+    assert copied.read_bytes() == original.read_bytes()
 
 
 def test_parts_that_are_not_there_are_not_made(copied, tmp_path):
@@ -164,8 +164,12 @@ DAMAGES = {
         r"  proj_out.weight is \[32, 24\]; expected \[32, 32\]\n",
     ),
     "no tokenizer": (
-        lambda folder: (folder / "tokenizer" / "tokenizer.json").unlink(),
+        lambda folder: (folder / "tokenizer" / "spiece.model").unlink(),
         r"pipeline/tokenizer: found no tokenizer; expected tokenizer.json or spiece.model",
+    ),
+    "half a tokenizer": (
+        lambda folder: truncate(folder / "tokenizer" / "spiece.model"),
+        r"pipeline/tokenizer: spiece.model cannot be read .*expected the tokenizer of a T5",
     ),
     "integers": (
         lambda folder: quantise(folder / "transformer" / WEIGHTS, torch.int8),
@@ -229,9 +233,7 @@ def test_a_disk_that_fills_with_the_last_file_leaves_nothing(pipeline, tmp_path,
 
     monkeypatch.setattr(shutil, "copyfile", full)
     assert convert(pipeline, tmp_path / "out") == 2
-    assert "out/tokenizer: cannot be written (No space left on device); expected room for 20 bytes" in (
-        capsys.readouterr().err
-    )
+    assert "out/tokenizer: cannot be written (No space left on device); expected room for " in (capsys.readouterr().err)
     assert names(tmp_path) == []
 
 

@@ -1,7 +1,6 @@
 """From a downloaded pipeline to trained stages, samples and back: a small random one in the published layout, all the way."""
 
 import dataclasses
-import io
 import json
 import pathlib
 import shutil
@@ -13,14 +12,13 @@ import numpy as np
 import parity
 import pixart_reference
 import pytest
-import sentencepiece
 from diffusers import PixArtTransformer2DModel
 from test_importers import CONFIG
 from test_importers import VAE as SMALL_VAE
 from test_vae_parity import make_reference as make_autoencoder
 from transformers import T5Config as TheirT5Config
 from transformers import T5EncoderModel
-from worlds import World, assert_same, command, load_config, random_params, run_command
+from worlds import World, assert_same, command, load_config, random_params, run_command, write_tokenizer
 
 from benchmarks import noise
 from realiz3d_jax.data import encoded, pipeline, records
@@ -34,10 +32,6 @@ from realiz3d_jax.training.state import new_state
 
 TOKENS = 64
 VAE = dataclasses.replace(SMALL_VAE, scale=0.13025)
-CORPUS = (
-    "a red cone stands on a blue cube, front view",
-    "a small green torus behind a large yellow sphere, back view",
-) * 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +61,7 @@ def source(tmp_path_factory) -> pathlib.Path:
     make_autoencoder(VAE).save_pretrained(folder / "vae")
     sizes = {"d_model": 20, "d_kv": 4, "d_ff": 12, "num_layers": 2, "num_heads": 2, "vocab_size": 192}
     T5EncoderModel(TheirT5Config(**sizes, feed_forward_proj="gated-gelu")).save_pretrained(folder / "text_encoder")
-    model = io.BytesIO()
-    options = {"vocab_size": 60, "hard_vocab_limit": False, "num_threads": 1, "minloglevel": 2}
-    numbers = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(CORPUS), model_writer=model, **options, **numbers)
-    (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / "spiece.model").write_bytes(model.getvalue())
+    write_tokenizer(folder / "tokenizer")
     return folder
 
 

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import importlib
 import importlib.util
+import io
 import os
 import pathlib
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import sentencepiece
 from absl import flags
 
 from realiz3d_jax import errors
@@ -103,6 +105,23 @@ def leaves(tree: Any) -> dict[str, np.ndarray]:
     """The leaves by their path, on the host."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in flat}
+
+
+def write_tokenizer(folder: pathlib.Path) -> pathlib.Path:
+    """A small ``spiece.model`` like T5's in a folder of its own, 60 pieces and the hundred extra ids; returns the folder."""
+    corpus = (
+        "a red cone stands on a blue cube, front view",
+        "a small green torus behind a large yellow sphere, back view",
+    )
+    model = io.BytesIO()
+    options = {"vocab_size": 60, "hard_vocab_limit": False, "num_threads": 1, "minloglevel": 2}
+    numbers = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus * 5), model_writer=model, **options, **numbers
+    )
+    folder.mkdir(parents=True)
+    (folder / "spiece.model").write_bytes(model.getvalue())
+    return folder
 
 
 def encoded(encoder, captions: list[str], grids: int):

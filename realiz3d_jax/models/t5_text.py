@@ -47,11 +47,7 @@ class T5Encoder:
 
         Raises: UserError if the tokenizer has tokens that the encoder has no embedding for.
         """
-        if tokenizer.size > config.vocabulary:
-            raise UserError(
-                f"{tokenizer.folder}: has {tokenizer.size} tokens, expected at most {config.vocabulary}, for which the text "
-                "encoder has embeddings. Use the tokenizer of the same checkpoint."
-            )
+        tokenizer.check_fits(config.vocabulary)
         self.channels = config.width
         self.max_tokens = max_tokens
         self.batch_size = batch_size

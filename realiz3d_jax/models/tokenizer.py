@@ -60,6 +60,14 @@ class Tokenizer:
             "Name the checkpoint's folder 'tokenizer', or fetch it with the checkpoint."
         )
 
+    def check_fits(self, vocabulary: int) -> None:
+        """Raises UserError if there are more tokens than ``vocabulary``, the embeddings of a text encoder."""
+        if self.size > vocabulary:
+            raise UserError(
+                f"{self.folder}: has {self.size} tokens ({_EXTRA_IDS} extra ids among them), expected at most {vocabulary}, "
+                "for which the text encoder has embeddings. Use the tokenizer of the same checkpoint."
+            )
+
     def encode(self, captions: Sequence[str], max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and mask.
 
