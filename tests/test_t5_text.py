@@ -170,5 +170,5 @@ def test_bfloat16_states_are_float32_and_close(tokenizer):
 
 def test_a_tokenizer_with_more_tokens_than_embeddings_is_a_user_error(params, tokenizer):
     small = dataclasses.replace(CONFIG, vocabulary=tokenizer.size - 1)
-    with pytest.raises(UserError, match=rf"has {tokenizer.size} tokens, expected at most {tokenizer.size - 1}"):
+    with pytest.raises(UserError, match=rf"has {tokenizer.size} tokens .*, expected at most {tokenizer.size - 1}"):
         T5Encoder(small, params, tokenizer, 120)
