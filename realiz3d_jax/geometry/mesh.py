@@ -16,6 +16,12 @@ from realiz3d_jax.errors import UserError
 CREASE_ANGLE = 40.0
 """Degrees; where a file has no normals, faces that meet at a smaller angle are shaded as one smooth surface."""
 
+_MOST_MEETING = 512
+"""Corners in one place that are compared each with each; more (the hub of a fan) take their common mean, if they are near it."""
+
+_PLACES = 1_000_002
+"""More than the places along an axis when the largest extent has 1e6 steps; its cube fits 63 bits."""
+
 _DEFAULT_COLOR = (0.8, 0.8, 0.8)
 
 
@@ -204,7 +210,9 @@ def smooth_normals(triangles: np.ndarray, crease_angle: float = CREASE_ANGLE) ->
     weights = np.arccos(np.clip(cosines, -1, 1)).reshape(-1)
     extent = np.ptp(triangles.reshape(-1, 3), axis=0).max()
     places = np.round(triangles.reshape(-1, 3) / (extent * 1e-6)).astype(np.int64)
-    _, place, counts = np.unique(places, axis=0, return_inverse=True, return_counts=True)
+    places -= places.min(axis=0)
+    key = (places[:, 0] * _PLACES + places[:, 1]) * _PLACES + places[:, 2]
+    _, place, counts = np.unique(key, return_inverse=True, return_counts=True)
     order = np.argsort(place.reshape(-1), kind="stable")
     count = np.repeat(counts, counts)
     first = np.repeat(np.cumsum(counts) - counts, counts)
@@ -214,11 +222,18 @@ def smooth_normals(triangles: np.ndarray, crease_angle: float = CREASE_ANGLE) ->
     # Each corner meets the others of its place one after the other: memory stays that of the corners.
     rank = np.arange(len(order)) - first
     limit = np.cos(np.deg2rad(crease_angle))
-    for turn in range(int(counts.max())):
-        corners = np.flatnonzero(count > turn)
+    crowded = count > _MOST_MEETING
+    for turn in range(min(int(counts.max()), _MOST_MEETING)):
+        corners = np.flatnonzero((count > turn) & ~crowded)
         other = first[corners] + (rank[corners] + turn) % count[corners]
         together = np.einsum("nd,nd->n", own[corners], own[other]) >= limit
         total[corners] += np.where(together, weights[other], 0.0)[:, None] * own[other]
+    if crowded.any():
+        place = place.reshape(-1)[order]
+        mean = np.stack([np.bincount(place, weights * axis) for axis in own.T], axis=-1)
+        mean /= np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), 1e-300)
+        close = np.einsum("nd,nd->n", own, mean[place]) >= np.cos(np.deg2rad(crease_angle / 2))
+        total[crowded] = np.where(close[:, None], mean[place], own)[crowded]
     total += 1e-9 * own
     total /= np.linalg.norm(total, axis=-1, keepdims=True)
     result = np.empty_like(total)
