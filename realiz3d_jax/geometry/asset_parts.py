@@ -261,10 +261,8 @@ def _look_up(texture: Texture, uv: np.ndarray) -> np.ndarray:
 
 def _taps(coordinate: np.ndarray, size: int, wrap: int, nearest: bool) -> list[tuple[np.ndarray, np.ndarray]]:
     """The texels round a coordinate along one axis, each with its weight: (int64[n], float64[n]), one pair or two."""
-    if wrap == CLAMP:
-        coordinate = coordinate.clip(0, 1)
-    else:  # one period, so that huge coordinates stay integers that fit
-        coordinate = coordinate % (2.0 if wrap == MIRROR else 1.0)
+    # One period, so that huge coordinates become integers that fit.
+    coordinate = coordinate.clip(0, 1) if wrap == CLAMP else coordinate % (2.0 if wrap == MIRROR else 1.0)
 
     def inside(index: np.ndarray) -> np.ndarray:
         if wrap == CLAMP:

@@ -43,6 +43,7 @@ class Asset:
       corner: int32[F, 3], indices into the vertices of that part, in the order of the mesh's corners, which is the part's
         reversed where its node mirrors it.
       parts, nodes, roots: the file, in its own coordinates.
+      turned: whether the file's world has Z up although its format says Y.
     """
 
     name: str
@@ -54,6 +55,12 @@ class Asset:
     parts: tuple[AssetPart, ...]
     nodes: tuple[Node, ...]
     roots: tuple[int, ...]
+    turned: bool = False
+
+    def file_world_normals(self, faces: np.ndarray | slice) -> np.ndarray:
+        """Corner normals of some faces in the world of the file's nodes: float64[F, 3, 3]."""
+        normals = self.mesh.corner_normals[faces].astype(np.float64)
+        return normals if self.turned else world_to_gltf(normals)
 
     def base_color(self, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
         """The file's own colour of points of the surface: textures, factors and vertex colours.
@@ -154,7 +161,7 @@ def _assemble(contents: Contents, name: str, turned: bool) -> Asset:
     part, kept, corner, triangles, normals = (values[solid] for values in (part, kept, corner, triangles, normals))
     vertices, faces = _share(part, corner, triangles, contents.parts)
     mesh = Mesh(vertices, faces, normals, np.zeros((len(faces), 3), np.float32), scale, offset)
-    asset = Asset(name, mesh, None, part, kept, corner, contents.parts, contents.nodes, contents.roots)
+    asset = Asset(name, mesh, None, part, kept, corner, contents.parts, contents.nodes, contents.roots, turned)
     centers = np.full((len(faces), 3), 1 / 3)
     color = asset.base_color(np.arange(len(faces)), centers)[:, :3]
     return dataclasses.replace(asset, mesh=dataclasses.replace(mesh, face_color=color), uv=_file_uv(asset))

@@ -17,7 +17,7 @@ CREASE_ANGLE = 40.0
 """Degrees; where a file has no normals, faces that meet at a smaller angle are shaded as one smooth surface."""
 
 _MOST_MEETING = 512
-"""Corners in one place that are compared each with each; more (the hub of a fan) take their common mean, if they are near it."""
+"""Corners in one place that are compared each with each; more (the hub of a fan) take their common mean if they are near it."""
 
 _PLACES = 1_000_002
 """More than the places along an axis when the largest extent has 1e6 steps; its cube fits 63 bits."""

@@ -42,30 +42,29 @@ def read_obj(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Content
     Raises:
       BrokenAsset: what is wrong with it.
     """
-    rows: dict[str, list[list[str]]] = {"v": [], "vt": [], "vn": []}
+    rows: dict[str, list[str]] = {"v": [], "vt": [], "vn": []}
     corners: dict[str, int] = {}
     faces, groups, libraries, used = [], [], [], []
     for number, line in enumerate(_text(content).replace("\\\n", " ").split("\n"), 1):
-        words = line.split()
-        if not words:
-            continue
-        if words[0] in rows:
-            rows[words[0]].append(words[1:])
-        elif words[0] == "f":
+        key, _, rest = line.strip().replace("\t", " ").partition(" ")
+        if key in rows:
+            rows[key].append(rest)
+        elif key == "f":
             try:
-                tokens = _absolute(words[1:], rows) if "-" in line else words[1:]
+                tokens = _absolute(rest.split(), rows) if "-" in rest else rest.split()
                 first, *others = [corners.setdefault(token, len(corners)) for token in tokens]
                 if len(others) < 2:
                     raise ValueError
             except ValueError:
                 raise BrokenAsset(f"line {number}: {line[:60]!r}; expected a face of three or more corners") from None
-            faces += [(first, *others[turn : turn + 2]) for turn in range(len(others) - 1)]
-            asset_parts.check_size(len(faces), len(corners))
-        elif words[0] == "usemtl":
-            used.append(" ".join(words[1:]))
-            groups.append(len(faces))
-        elif words[0] == "mtllib":
-            libraries.append(line.strip()[6:].strip())
+            for turn in range(len(others) - 1):
+                faces += (first, others[turn], others[turn + 1])
+            asset_parts.check_size(len(faces) // 3, len(corners))
+        elif key == "usemtl":
+            used.append(" ".join(rest.split()))
+            groups.append(len(faces) // 3)
+        elif key == "mtllib":
+            libraries.append(rest.strip())
     vertices = _table(rows["v"], "v", 3)
     corner = _corner_table(list(corners))
     for column, key in enumerate(("v", "vt", "vn")):
@@ -82,8 +81,8 @@ def read_obj(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Content
         uv = (table[corner[:, 1]] * [1, -1] + [0, 1]).astype(np.float32)
     if corner[:, 2].all():
         normals = _table(rows["vn"], "vn", 3)[corner[:, 2] - 1].astype(np.float32)
-    if all(len(row) >= 6 for row in rows["v"]):
-        colors = srgb_to_linear(np.nan_to_num(_table([row[3:6] for row in rows["v"]], "v", 3)))
+    if all(row.count(" ") >= 5 and len(row.split()) >= 6 for row in rows["v"]):
+        colors = srgb_to_linear(np.nan_to_num(_table(rows["v"], "v", 6)[:, 3:]))
         colors = np.concatenate([colors, np.ones((len(colors), 1))], axis=-1).astype(np.float32)[corner[:, 0] - 1]
     materials = _materials(libraries, folder)
     material_of = np.zeros(len(faces), np.int64)
@@ -145,10 +144,8 @@ def read_ply(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Content
     vertices = _columns(vertex, "xyz")
     _check_faces(faces, len(vertices))
     normals = _columns(vertex, ("nx", "ny", "nz"))
-    uv = next(
-        (found for pair in ("st", "uv", ("texture_u", "texture_v")) if (found := _columns(vertex, pair)) is not None),
-        None,
-    )
+    pairs = (_columns(vertex, pair) for pair in ("st", "uv", ("texture_u", "texture_v")))
+    uv = next((pair for pair in pairs if pair is not None), None)
     colors = _columns(vertex, ("red", "green", "blue"))
     if colors is not None:
         peak = 1.0 if vertex["red"].dtype.kind == "f" else np.iinfo(vertex["red"].dtype).max
@@ -177,7 +174,7 @@ def read_stl(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Content
         found = re.findall(r"^\s*vertex\s+(\S+)\s+(\S+)\s+(\S+)\s*$", text, re.MULTILINE)
         if len(found) % 3 or len(found) != 3 * len(re.findall(r"^\s*facet\b", text, re.MULTILINE)):
             raise BrokenAsset(f"{len(found)} vertices in its facets; expected three in each: it is broken or cut off")
-        corners = _table(found, "vertex", 3)
+        corners = _table([" ".join(row) for row in found], "vertex", 3)
     else:
         raise BrokenAsset(f"{len(content)} bytes, its header says {84 + 50 * count}; no STL, or it is cut off")
     asset_parts.check_size(len(corners) // 3, len(corners))
@@ -231,10 +228,16 @@ def _text(content: bytes) -> str:
     return content.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _table(rows: list, key: str, width: int) -> np.ndarray:
-    """The first ``width`` numbers of each row: float64[n, width]."""
+def _table(rows: list[str], key: str, width: int) -> np.ndarray:
+    """The first ``width`` numbers of each row, which is text: float64[n, width]."""
     try:
-        return np.array([row[:width] for row in rows], dtype=object).reshape(-1, width).astype(np.float64)
+        words = " ".join(rows).split()
+        if len(words) % max(len(rows), 1) == 0 and rows and len(words) // len(rows) >= width:
+            found = len(words) // len(rows)
+            if all(len(row.split()) == found for row in rows):
+                return np.array(words, np.float64).reshape(-1, found)[:, :width]
+        split = [row.split()[:width] for row in rows]
+        return np.array(split, dtype=object).reshape(-1, width).astype(np.float64)
     except ValueError as error:
         raise BrokenAsset(f"a {key!r} without {width} numbers ({str(error)[:80]})") from error
 
@@ -316,10 +319,10 @@ def _factor(entry: dict, texture: Texture | None, name: str) -> tuple[float, flo
     """Linear base-colour factor of an MTL material; ``Kd`` is taken as displayed."""
     if "Kd" not in entry and "d" not in entry and "Tr" not in entry:
         return None
-    color = _table([entry.get("Kd", "1 1 1").split()], f"Kd of {name}", 3)[0]
-    alpha = _table([entry["d"].split()], f"d of {name}", 1)[0] if "d" in entry else 1.0
+    color = _table([entry.get("Kd", "1 1 1")], f"Kd of {name}", 3)[0]
+    alpha = _table([entry["d"]], f"d of {name}", 1)[0] if "d" in entry else 1.0
     if "Tr" in entry and "d" not in entry:
-        alpha = 1 - _table([entry["Tr"].split()], f"Tr of {name}", 1)[0]
+        alpha = 1 - _table([entry["Tr"]], f"Tr of {name}", 1)[0]
     if texture is not None and not color.any():  # exporters that write black beside a map mean the map
         color = np.ones(3)
     return tuple(np.nan_to_num(np.append(srgb_to_linear(np.nan_to_num(color)), alpha)).clip(0, 1).tolist())
@@ -359,7 +362,7 @@ class _PlyText:
         if len(words) < count * width:
             raise BrokenAsset("fewer data than its header says: it is cut off")
         self._place += count * width
-        table = _table([words], "row", count * width).reshape(count, width)
+        table = _table([b" ".join(words).decode("latin-1")], "row", count * width).reshape(count, width)
         for column, kind in enumerate(types):
             peak = np.iinfo(kind) if kind[0] in "iu" else None
             if peak and count and not (table[:, column].min() >= peak.min and table[:, column].max() <= peak.max):
