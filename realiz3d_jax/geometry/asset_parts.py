@@ -17,6 +17,9 @@ from realiz3d_jax.geometry.mesh import linear_to_srgb, srgb_to_linear
 REPEAT, CLAMP, MIRROR = 10497, 33071, 33648
 """glTF's numbers for what a texture shows outside [0, 1]."""
 
+LARGEST_COORDINATE = 1e15
+"""In a file's world and in its transforms."""
+
 MOST_FACES = 5_000_000
 """What a file may place in all, so that a small file of many instances can't fill the memory."""
 
@@ -144,12 +147,19 @@ class Contents:
 
 
 def world_transforms(contents: Contents) -> list[np.ndarray]:
-    """float64[4, 4] for each node, from its frame to the file's world (Y up); nodes are a forest."""
+    """float64[4, 4] for each node, from its frame to the file's world (Y up); nodes are a forest.
+
+    Raises:
+      BrokenAsset: one puts things beyond what coordinates may be.
+    """
     result = [np.eye(4)] * len(contents.nodes)
     pending = [(root, np.eye(4)) for root in contents.roots]
     while pending:
         index, parent = pending.pop()
-        result[index] = parent @ contents.nodes[index].matrix()
+        with np.errstate(over="ignore", invalid="ignore"):
+            result[index] = parent @ contents.nodes[index].matrix()
+        if not np.abs(result[index]).max() <= LARGEST_COORDINATE:  # nor is NaN
+            raise BrokenAsset(f"node {index} has a transform beyond {LARGEST_COORDINATE:g}; expected smaller numbers")
         pending += [(child, result[index]) for child in contents.nodes[index].children]
     return result
 

@@ -23,7 +23,6 @@ _Z_UP_FORMATS = {".ply": mesh_formats.read_ply, ".stl": mesh_formats.read_stl}
 _Y_UP_FORMATS = {".obj": mesh_formats.read_obj, ".off": mesh_formats.read_off}
 FORMATS = (".glb", ".gltf", *_Y_UP_FORMATS, *_Z_UP_FORMATS)
 
-_LARGEST_COORDINATE = 1e15
 _SMALLEST_AREA = 1e-20
 """Twice the area, in the canonical frame, of the smallest face that rays are shot at: well below what single precision can
 place, and well above where the length of a normal underflows."""
@@ -156,6 +155,7 @@ def _assemble(contents: Contents, name: str, turned: bool) -> Asset:
     flat, scale, offset = normalize(flat)
     triangles = flat.astype(np.float32).reshape(-1, 3, 3)
     solid = _double_area(triangles.astype(np.float64)) > _SMALLEST_AREA
+    solid &= np.abs(normals).max(axis=(1, 2)) > 0  # needles, see smooth_normals
     if not solid.any():
         raise BrokenAsset("all faces are too thin to have an area; expected at least one mesh")
     part, kept, corner, triangles, normals = (values[solid] for values in (part, kept, corner, triangles, normals))
@@ -185,8 +185,8 @@ def _place(
     used[corner] = True
     if not np.isfinite(placed[used]).all():
         raise BrokenAsset("vertices that are not finite numbers (NaN or infinity); expected finite coordinates")
-    if np.abs(placed[used]).max() > _LARGEST_COORDINATE:
-        raise BrokenAsset(f"coordinates beyond {_LARGEST_COORDINATE:g}; expected smaller ones")
+    if np.abs(placed[used]).max() > asset_parts.LARGEST_COORDINATE:
+        raise BrokenAsset(f"coordinates beyond {asset_parts.LARGEST_COORDINATE:g}; expected smaller ones")
     triangles = to_world(placed[corner])
     kept = np.flatnonzero(_double_area(triangles) > 0).astype(np.int32)
     corner, triangles = corner[kept], triangles[kept]

@@ -199,7 +199,7 @@ def smooth_normals(triangles: np.ndarray, crease_angle: float = CREASE_ANGLE) ->
       triangles: float[F, 3, 3], corners of faces of non-zero area.
 
     Returns:
-      float64[F, 3, 3], unit.
+      float64[F, 3, 3], unit; zero for needles so thin that their edges have one direction to the last bit.
     """
     triangles = np.asarray(triangles, np.float64)
     edges = np.roll(triangles, -1, axis=1) - triangles
@@ -235,7 +235,8 @@ def smooth_normals(triangles: np.ndarray, crease_angle: float = CREASE_ANGLE) ->
         close = np.einsum("nd,nd->n", own, mean[place]) >= np.cos(np.deg2rad(crease_angle / 2))
         total[crowded] = np.where(close[:, None], mean[place], own)[crowded]
     total += 1e-9 * own
-    total /= np.linalg.norm(total, axis=-1, keepdims=True)
+    length = np.linalg.norm(total, axis=-1, keepdims=True)
+    total /= np.where(length > 0, length, 1.0)
     result = np.empty_like(total)
     result[order] = total
     return result.reshape(-1, 3, 3)
