@@ -72,9 +72,10 @@ def read_obj(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Content
         if len(named) and (named.max() > there or named.min() < (1 if key == "v" else 0)):
             wrong = named.max() if named.max() > there else named.min()
             raise BrokenAsset(f"a face names {key} {wrong}, but there are {there}")
-    faces = np.array(faces, np.int64).reshape(-1, 3)
-    if not len(faces):
+    if not faces:
         return Contents((), (), ())
+    order = np.lexsort(corner.T[::-1])  # as the file numbers its vertices
+    corner, faces = corner[order], np.argsort(order)[np.array(faces, np.int64).reshape(-1, 3)]
     uv = normals = colors = None
     if corner[:, 1].any():
         table = np.concatenate([[[np.nan, np.nan]], _table(rows["vt"], "vt", 2)])
