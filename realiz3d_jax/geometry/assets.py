@@ -9,8 +9,10 @@ in double precision. ``gltf_to_world`` is the only change of frame: a format wit
 """
 
 import dataclasses
+import itertools
 import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -37,7 +39,7 @@ class Asset:
       mesh: all parts in the canonical frame, without the faces of no area.
       uv: float32[F, 3, 2], texture coordinates of each face's corners (glTF's: v down), NaN where the file has none; None if
         it has none at all.
-      part: int32[F], index into ``parts``.
+      part: int32[F], index into ``parts``, in increasing order.
       part_face: int32[F], index into the faces of that part; those of no area are the ones that no face of the mesh names.
       corner: int32[F, 3], indices into the vertices of that part, in the order of the mesh's corners, which is the part's
         reversed where its node mirrors it.
@@ -60,6 +62,13 @@ class Asset:
         """Corner normals of some faces in the world of the file's nodes: float64[F, 3, 3]."""
         normals = self.mesh.corner_normals[faces].astype(np.float64)
         return normals if self.turned else world_to_gltf(normals)
+
+    def faces_of_parts(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(index of a part, indices of its faces int64[n]) for each part that has any."""
+        bounds = np.searchsorted(self.part, np.arange(len(self.parts) + 1))
+        for index, (first, last) in enumerate(itertools.pairwise(bounds)):
+            if last > first:
+                yield index, np.arange(first, last)
 
     def base_color(self, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
         """The file's own colour of points of the surface: textures, factors and vertex colours.
@@ -229,8 +238,7 @@ def _file_uv(asset: Asset) -> np.ndarray | None:
     if all(part.uv is None for part in asset.parts):
         return None
     result = np.full((len(asset.part), 3, 2), np.nan, np.float32)
-    for index, part in enumerate(asset.parts):
-        if part.uv is not None:
-            mine = asset.part == index
-            result[mine] = part.uv[asset.corner[mine]]
+    for index, mine in asset.faces_of_parts():
+        if asset.parts[index].uv is not None:
+            result[mine] = asset.parts[index].uv[asset.corner[mine]]
     return result

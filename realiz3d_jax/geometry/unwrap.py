@@ -39,6 +39,12 @@ _SMALLEST_SHARE = 1e-4
 _GUTTER = 4 / 1024
 """Between things that are packed here, in units of the texture."""
 
+_FEW = 500
+"""Faces: parts of no more are looked at in a smaller square, which is fine enough for them."""
+
+_SEARCHED = 16
+"""Layers that a part is tried to share; an asset of more textures than this gets one for each of the others."""
+
 _SPLITS = 8
 """How often charts that overlap themselves are halved before their faces become charts."""
 
@@ -53,10 +59,7 @@ def unwrap(asset: Asset, seconds: float = 120.0) -> Asset:
       seconds: for xatlas; after that projections take its place, and a warning says so.
     """
     islands, missing = [], []
-    for index in range(len(asset.parts)):
-        mine = np.flatnonzero(asset.part == index)
-        if not len(mine):
-            continue
+    for index, mine in asset.faces_of_parts():
         uv = None if asset.uv is None else asset.uv[mine]
         problem = "it has none" if uv is None else uv_problem(uv, _double_area(_triangles(asset, mine)))
         if problem is None:
@@ -88,10 +91,9 @@ def uv_problem(uv: np.ndarray, areas: np.ndarray) -> str | None:
     """
     there = np.isfinite(uv).all(axis=(1, 2))
     share = areas / areas.sum()
-    if share[~there].sum() > TOLERANCE:
+    if not there.all():
         return f"{share[~there].sum():.1%} of its surface has none"
-    inside = there & (np.nan_to_num(uv, nan=-1.0) >= -_OUTSIDE).all(axis=(1, 2))
-    inside &= (np.nan_to_num(uv, nan=2.0) <= 1 + _OUTSIDE).all(axis=(1, 2))
+    inside = ((uv >= -_OUTSIDE) & (uv <= 1 + _OUTSIDE)).all(axis=(1, 2))
     if not inside.all():
         return f"{share[~inside].sum():.1%} of its surface is outside [0, 1]"
     flat = np.abs(_signed_double_area(uv)) <= _SMALLEST_UV_AREA
@@ -102,7 +104,7 @@ def uv_problem(uv: np.ndarray, areas: np.ndarray) -> str | None:
     # Seen at the size of the part itself, so that small things can't hide between texels.
     low = uv.min(axis=(0, 1))
     size = (uv.max(axis=(0, 1)) - low).max()
-    shared = overlap(coverage((uv - low) / size))
+    shared = overlap(coverage((uv - low) / size, RASTER if len(uv) > _FEW else RASTER // 4))
     return f"{shared:.1%} of its texels belong to several faces" if shared > TOLERANCE else None
 
 
@@ -121,7 +123,7 @@ def coverage(uv: np.ndarray, size: int = RASTER) -> np.ndarray:
       uv: float[F, 3, 2] in [0, 1].
       size: texels along a side.
     """
-    edges = np.zeros((size, size + 1), np.int32)
+    edges = np.zeros(size * (size + 1), np.int32)
     corners = np.asarray(uv, np.float64) * size
     first = np.ceil(corners[..., 1].min(axis=1) + _INSET - 0.5).astype(np.int64).clip(0, size)
     rows = np.floor(corners[..., 1].max(axis=1) - _INSET - 0.5).astype(np.int64).clip(-1, size - 1) + 1 - first
@@ -151,12 +153,14 @@ def coverage(uv: np.ndarray, size: int = RASTER) -> np.ndarray:
         end = (np.floor(high[some] - _INSET - 0.5).astype(np.int64) + 1).clip(0, size)
         wide = end > begin
         row, begin, end = row[some][wide], begin[wide], end[wide]
-        flat = np.bincount(row * (size + 1) + begin, minlength=edges.size) - np.bincount(
-            row * (size + 1) + end, minlength=edges.size
-        )
-        edges += flat.reshape(edges.shape).astype(np.int32)
+        if len(row):
+            base = row.min() * (size + 1)
+            length = (row.max() + 1) * (size + 1) - base
+            changes = np.bincount(row * (size + 1) + begin - base, minlength=length)
+            changes -= np.bincount(row * (size + 1) + end - base, minlength=length)
+            edges[base : base + length] += changes.astype(np.int32)
         start = stop
-    return np.cumsum(edges, axis=1, dtype=np.int32)[:, :size]
+    return np.cumsum(edges.reshape(size, size + 1), axis=1, dtype=np.int32)[:, :size]
 
 
 def _triangles(asset: Asset, faces: np.ndarray) -> np.ndarray:
@@ -174,16 +178,16 @@ def _signed_double_area(uv: np.ndarray) -> np.ndarray:
 
 def _layers(islands: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Joins parts (faces, uv) that do not overlap one another into layers, each of which fits the unit square as it is."""
-    layers: list[tuple[list, np.ndarray]] = []
+    layers: list[tuple[list, np.ndarray | None]] = []
     for faces, uv in islands:
         mine = coverage(uv) > 0
-        for members, covered in layers:
+        for members, covered in layers[:_SEARCHED]:
             if np.count_nonzero(mine & covered) <= TOLERANCE * np.count_nonzero(mine):
                 members.append((faces, uv))
                 covered |= mine
                 break
         else:
-            layers.append(([(faces, uv)], mine))
+            layers.append(([(faces, uv)], mine if len(layers) < _SEARCHED else None))
     return [tuple(np.concatenate(values) for values in zip(*members, strict=True)) for members, _ in layers]
 
 
