@@ -277,6 +277,17 @@ def other_files():
     yield "no_element.ply", b"ply\nformat ascii 1.0\nend_header\n"
     yield "counts.off", b"OFF\n4000000000 4000000000 0\n"
     yield "count.stl", b"\0" * 80 + b"\xff\xff\xff\xff" + b"\0" * 50
+    blank = b" \n" * 500_000
+    for name, start in (
+        ("stl", b"solid s"),
+        ("obj", b"v 0 0 0"),
+        ("off", b"OFF"),
+        ("gltf", b"{"),
+        ("ply", b"ply\nformat ascii 1.0"),
+    ):
+        yield f"blank.{name}", start + blank
+    large = files.ply("binary_little_endian").replace(b"list uchar int", b"list uint int")
+    yield "long_list.ply", large[: -4 * 13] + b"\3\0\0\0" + b"\1\0\0\0" * 3 + b"\0\0\0\x70" * 9
     yield "nan.stl", files.stl("binary", TETRAHEDRON * np.float32(np.nan))
     yield "nan_text.stl", files.stl("ascii", TETRAHEDRON * np.float32(np.nan))
 

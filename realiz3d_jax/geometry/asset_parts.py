@@ -25,6 +25,9 @@ MOST_FACES = 5_000_000
 
 MOST_VERTICES = 3 * MOST_FACES
 
+MOST_BYTES = 2**32
+"""What a file may read from the files beside it."""
+
 MOST_PIXELS = 2**28
 """What the textures of a file may hold in all: 1 GiB once decoded."""
 

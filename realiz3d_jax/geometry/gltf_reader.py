@@ -81,6 +81,7 @@ class _File:
         self._read: dict[tuple[str, int], object] = {}
         self._pixels_left = asset_parts.MOST_PIXELS
         self._elements_left = asset_parts.MOST_VERTICES
+        self._bytes_left = asset_parts.MOST_BYTES
 
     def contents(self) -> Contents:
         asset = self._header.get("asset")
@@ -261,7 +262,11 @@ class _File:
         if not isinstance(uri, str):
             raise BrokenAsset(f"{where}.uri is a {type(uri).__name__}, expected text")
         if not uri.startswith("data:"):
-            return asset_parts.read_beside(self._folder, uri)
+            content = asset_parts.read_beside(self._folder, uri)
+            self._bytes_left -= len(content)
+            if self._bytes_left < 0:
+                raise BrokenAsset(f"the files that it refers to have more than {asset_parts.MOST_BYTES:,} bytes")
+            return content
         head, _, body = uri.partition(",")
         try:
             if not head.endswith(";base64"):
@@ -367,12 +372,21 @@ def _numbers(values: object, count: int, where: str) -> list[float]:
 
 
 def _placement(entry: dict, where: str) -> dict[str, list[float]]:
-    counts = {"matrix": 16, "translation": 3, "rotation": 4, "scale": 3}
-    return {
-        key: _numbers(entry[key], count, f"{where}.{key}")
-        for key, count in counts.items()
-        if entry.get(key) is not None
+    if entry.get("matrix") is not None:
+        matrix = _numbers(entry["matrix"], 16, f"{where}.matrix")
+        if matrix[3::4] != [0, 0, 0, 1]:
+            raise BrokenAsset(f"{where}.matrix has the last row {matrix[3::4]}; expected 0, 0, 0, 1")
+        return {"matrix": matrix}
+    counts = {"translation": 3, "rotation": 4, "scale": 3}
+    result = {
+        key: _numbers(entry[key], size, f"{where}.{key}") for key, size in counts.items() if entry.get(key) is not None
     }
+    length = math.hypot(*result.get("rotation", [1.0]))
+    if not 1e-6 < length < 1e6:
+        raise BrokenAsset(f"{where}.rotation is {result['rotation']}; expected a unit quaternion")
+    if abs(length - 1) > 1e-3:  # within that, exporters' rounding, whose bits are kept
+        result["rotation"] = [value / length for value in result["rotation"]]
+    return result
 
 
 def _triangles(indices: np.ndarray, mode: int, where: str) -> np.ndarray:

@@ -172,8 +172,8 @@ def read_stl(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Content
         corners = records["corners"].reshape(-1, 3)
     elif content[:512].lstrip().startswith(b"solid") and b"\0" not in content[:512]:
         text = _text(content)
-        found = re.findall(r"^\s*vertex\s+(\S+)\s+(\S+)\s+(\S+)\s*$", text, re.MULTILINE)
-        if len(found) % 3 or len(found) != 3 * len(re.findall(r"^\s*facet\b", text, re.MULTILINE)):
+        found = re.findall(r"^[ \t]*vertex[ \t]+(\S+)[ \t]+(\S+)[ \t]+(\S+)[ \t]*$", text, re.MULTILINE)
+        if len(found) % 3 or len(found) != 3 * len(re.findall(r"^[ \t]*facet\b", text, re.MULTILINE)):
             raise BrokenAsset(f"{len(found)} vertices in its facets; expected three in each: it is broken or cut off")
         corners = _table([" ".join(row) for row in found], "vertex", 3)
     else:
@@ -373,6 +373,9 @@ class _PlyText:
     def finished(self) -> bool:
         return self._place == len(self._words)
 
+    def left(self) -> int:
+        return len(self._words) - self._place
+
     def mark(self) -> int:
         return self._place
 
@@ -396,6 +399,9 @@ class _PlyBytes:
 
     def finished(self) -> bool:
         return not self._body[self._place :].strip()
+
+    def left(self) -> int:
+        return len(self._body) - self._place
 
     def mark(self) -> int:
         return self._place
@@ -422,8 +428,8 @@ def _ply_element(body: _PlyText | _PlyBytes, name: str, count: int, properties: 
                 body.rows(1, [kind])
                 continue
             size = int(body.rows(1, [length])[0][0])
-            if size < 0:
-                raise BrokenAsset(f"a list of {size} in {name!r}")
+            if not 0 <= size <= body.left():
+                raise BrokenAsset(f"a list of {size} in {name!r}, but only {body.left()} are left")
             items = [int(item[0]) if kind[0] in "iu" else 0 for item in body.rows(1, [kind] * size)]
             result[key] += [(items[0], *items[turn : turn + 2]) for turn in range(1, size - 1)]
     return {key: np.array(rows, np.int64).reshape(-1, 3) for key, rows in result.items()}
