@@ -318,7 +318,7 @@ def test_every_damaged_or_odd_file_loads_validly_or_is_refused_by_name(tmp_path)
 
 
 def check(asset):
-    from realiz3d_jax.geometry import gltf_writer, unwrap
+    from realiz3d_jax.geometry import charts, gltf_writer
     from realiz3d_jax.geometry.render import RayScene
 
     mesh, faces = asset.mesh, np.arange(len(asset.part))
@@ -340,7 +340,7 @@ def check(asset):
         np.testing.assert_array_equal(own, np.sort(asset.corner[mine], axis=-1))
     if len(faces) < 100:
         corners = mesh.vertices[mesh.faces].astype(np.float64)
-        flat = dataclasses.replace(asset, uv=unwrap.project(corners))
+        flat = dataclasses.replace(asset, uv=charts.project(corners))
         gltf_writer.write_textured_glb(flat, np.zeros((4, 4, 3), np.uint8))
 
 
@@ -367,7 +367,7 @@ def outcome_of(path):
 
 def main(folder, names):
     import realiz3d_jax.geometry.assets
-    import realiz3d_jax.geometry.unwrap  # noqa: F401
+    import realiz3d_jax.geometry.charts  # noqa: F401
 
     warnings.simplefilter("error", RuntimeWarning)
     used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry import asset_parts, gltf_reader, mesh_formats
+from realiz3d_jax.geometry import asset_parts, gltf_reader, mesh_formats, ply_reader
 from realiz3d_jax.geometry.asset_parts import AssetPart, BrokenAsset, Contents, Node
 from realiz3d_jax.geometry.mesh import Mesh, gltf_to_world, normalize, smooth_normals, world_to_gltf
 
-_Z_UP_FORMATS = {".ply": mesh_formats.read_ply, ".stl": mesh_formats.read_stl}
+_Z_UP_FORMATS = {".ply": ply_reader.read_ply, ".stl": mesh_formats.read_stl}
 _Y_UP_FORMATS = {".obj": mesh_formats.read_obj, ".off": mesh_formats.read_off}
 FORMATS = (".glb", ".gltf", *_Y_UP_FORMATS, *_Z_UP_FORMATS)
 

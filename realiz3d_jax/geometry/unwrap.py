@@ -16,16 +16,11 @@ import numpy as np
 from absl import logging
 
 from realiz3d_jax import progress
+from realiz3d_jax.geometry import charts
 from realiz3d_jax.geometry.assets import Asset
-
-RASTER = 1024
-"""Texels along the square in which overlaps are looked for."""
 
 TOLERANCE = 0.01
 """Share of a part's texels that may be overlapped, and of its surface that may have no place, before it is unwrapped anew."""
-
-_INSET = 0.02
-"""Texels: what neighbours may overlap by, as rounding makes them."""
 
 _OUTSIDE = 1e-4
 """How far texture coordinates may be outside [0, 1]; they are brought inside."""
@@ -36,17 +31,11 @@ _SMALLEST_UV_AREA = 1e-13
 _SMALLEST_SHARE = 1e-4
 """Share of the unit square that a part must at least cover to be kept."""
 
-_GUTTER = 4 / 1024
-"""Between things that are packed here, in units of the texture."""
-
 _FEW = 500
 """Faces: parts of no more are looked at in a smaller square, which is fine enough for them."""
 
 _SEARCHED = 16
 """Layers that a part is tried to share; an asset of more textures than this gets one for each of the others."""
-
-_SPLITS = 8
-"""How often charts that overlap themselves are halved before their faces become charts."""
 
 
 def unwrap(asset: Asset, seconds: float = 120.0) -> Asset:
@@ -104,63 +93,8 @@ def uv_problem(uv: np.ndarray, areas: np.ndarray) -> str | None:
     # Seen at the size of the part itself, so that small things can't hide between texels.
     low = uv.min(axis=(0, 1))
     size = (uv.max(axis=(0, 1)) - low).max()
-    shared = overlap(coverage((uv - low) / size, RASTER if len(uv) > _FEW else RASTER // 4))
+    shared = charts.overlap(charts.coverage((uv - low) / size, charts.RASTER if len(uv) > _FEW else charts.RASTER // 4))
     return f"{shared:.1%} of its texels belong to several faces" if shared > TOLERANCE else None
-
-
-def overlap(counts: np.ndarray) -> float:
-    """Share of the covered texels that more than one face covers, from ``coverage``."""
-    covered = np.count_nonzero(counts)
-    return np.count_nonzero(counts > 1) / covered if covered else 0.0
-
-
-def coverage(uv: np.ndarray, size: int = RASTER) -> np.ndarray:
-    """How many faces cover the centre of each texel: int32[size, size], row 0 at v = 0.
-
-    Faces are rasterised by rows, so the time is that of their outlines: neighbours that share an edge share no texel.
-
-    Args:
-      uv: float[F, 3, 2] in [0, 1].
-      size: texels along a side.
-    """
-    edges = np.zeros(size * (size + 1), np.int32)
-    corners = np.asarray(uv, np.float64) * size
-    first = np.ceil(corners[..., 1].min(axis=1) + _INSET - 0.5).astype(np.int64).clip(0, size)
-    rows = np.floor(corners[..., 1].max(axis=1) - _INSET - 0.5).astype(np.int64).clip(-1, size - 1) + 1 - first
-    tall = np.flatnonzero(rows > 0)
-    corners, first, rows = corners[tall], first[tall], rows[tall]
-    stops = np.cumsum(rows)
-    start = 0
-    while start < len(rows):  # a few million rows at a time
-        stop = max(int(np.searchsorted(stops, stops[start] + 2_000_000)), start + 1)
-        face = np.repeat(np.arange(start, stop), rows[start:stop])
-        counts = rows[start:stop]
-        row = np.arange(len(face)) - np.repeat(np.cumsum(counts) - counts, counts)
-        row += first[face]
-        low, high = np.full(len(face), np.inf), np.full(len(face), -np.inf)
-        for edge in range(3):
-            (u0, v0), (u1, v1) = corners[face, edge].T, corners[face, (edge + 1) % 3].T
-            with np.errstate(divide="ignore", invalid="ignore"):
-                along = (row + 0.5 - v0) / (v1 - v0)
-                crossing = u0 + along * (u1 - u0)
-            crosses = (along >= 0) & (along <= 1)
-            low, high = (
-                np.where(crosses, np.minimum(low, crossing), low),
-                np.where(crosses, np.maximum(high, crossing), high),
-            )
-        some = high - low > 2 * _INSET
-        begin = np.ceil(low[some] + _INSET - 0.5).astype(np.int64).clip(0, size)
-        end = (np.floor(high[some] - _INSET - 0.5).astype(np.int64) + 1).clip(0, size)
-        wide = end > begin
-        row, begin, end = row[some][wide], begin[wide], end[wide]
-        if len(row):
-            base = row.min() * (size + 1)
-            length = (row.max() + 1) * (size + 1) - base
-            changes = np.bincount(row * (size + 1) + begin - base, minlength=length)
-            changes -= np.bincount(row * (size + 1) + end - base, minlength=length)
-            edges[base : base + length] += changes.astype(np.int32)
-        start = stop
-    return np.cumsum(edges.reshape(size, size + 1), axis=1, dtype=np.int32)[:, :size]
 
 
 def _triangles(asset: Asset, faces: np.ndarray) -> np.ndarray:
@@ -180,7 +114,7 @@ def _layers(islands: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarr
     """Joins parts (faces, uv) that do not overlap one another into layers, each of which fits the unit square as it is."""
     layers: list[tuple[list, np.ndarray | None]] = []
     for faces, uv in islands:
-        mine = coverage(uv) > 0
+        mine = charts.coverage(uv) > 0
         for members, covered in layers[:_SEARCHED]:
             if np.count_nonzero(mine & covered) <= TOLERANCE * np.count_nonzero(mine):
                 members.append((faces, uv))
@@ -196,47 +130,11 @@ def _pack_layers(layers: list[np.ndarray], areas: list[float]) -> list[np.ndarra
     lows = np.array([uv.min(axis=(0, 1)) for uv in layers], np.float64)
     sizes = np.array([uv.max(axis=(0, 1)) for uv in layers]) - lows
     weights = np.sqrt(np.maximum(areas, 1e-3 * np.max(areas)) / np.maximum(sizes.prod(axis=-1), 1e-12))
-    places, scale = pack(sizes * weights[:, None])
+    places, scale = charts.pack(sizes * weights[:, None])
     return [
         ((uv - low) * (weight * scale) + place).astype(np.float32).clip(0, 1)
         for uv, low, weight, place in zip(layers, lows, weights, places, strict=True)
     ]
-
-
-def pack(sizes: np.ndarray) -> tuple[np.ndarray, float]:
-    """Places rectangles in the unit square, as large as shelves allow, with gutters between them and round them.
-
-    Args:
-      sizes: float[n, 2], widths and heights in any unit.
-
-    Returns:
-      (float64[n, 2], scale): rectangle n is ``places[n] + [0, 1] * sizes[n] * scale``.
-    """
-    sizes = np.maximum(np.asarray(sizes, np.float64), 1e-9 * np.max(sizes))
-    gutter = min(_GUTTER, 0.2 / np.sqrt(len(sizes)))
-    order = np.argsort(-sizes[:, 1], kind="stable")
-    widths, heights = sizes[order].T
-
-    def shelves(scale: float) -> np.ndarray | None:
-        stops = np.concatenate([[0], np.cumsum(widths * scale + gutter)])
-        places, row, start = np.empty((len(widths), 2)), gutter, 0
-        while start < len(widths):
-            stop = int(np.searchsorted(stops, stops[start] + 1 - gutter, side="right")) - 1
-            if stop <= start or row + heights[start] * scale + gutter > 1:
-                return None
-            places[start:stop, 0] = gutter + stops[start:stop] - stops[start]
-            places[start:stop, 1] = row
-            row += heights[start] * scale + gutter
-            start = stop
-        return places
-
-    low, high = 0.0, 1.0 / sizes.max()
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (middle, high) if shelves(middle) is not None else (low, middle)
-    result = np.empty((len(sizes), 2))
-    result[order] = shelves(low)
-    return result, low
 
 
 # --- parts without texture coordinates -----------------------------------------------------------------------------------
@@ -246,7 +144,7 @@ def _unwrapped(asset: Asset, parts: list[np.ndarray], seconds: float) -> np.ndar
     """New texture coordinates of the faces of several parts, float32[F, 3, 2], in [0, 1]."""
     uv, problem = _xatlas(asset, parts, seconds)
     if problem is None:
-        shared = overlap(coverage(uv))
+        shared = charts.overlap(charts.coverage(uv))
         if np.isfinite(uv).all() and uv.min() >= 0 and uv.max() <= 1 and shared <= TOLERANCE:
             return uv
         problem = f"its charts overlap by {shared:.1%}"
@@ -257,7 +155,7 @@ def _unwrapped(asset: Asset, parts: list[np.ndarray], seconds: float) -> np.ndar
         len(faces),
         problem,
     )
-    return project(_triangles(asset, faces))
+    return charts.project(_triangles(asset, faces))
 
 
 def _xatlas(asset: Asset, parts: list[np.ndarray], seconds: float) -> tuple[np.ndarray | None, str | None]:
@@ -307,115 +205,3 @@ def _wait(process: subprocess.Popen, seconds: float) -> None:
                 if left <= 0:
                     raise
             advance()
-
-
-def project(triangles: np.ndarray) -> np.ndarray:
-    """Texture coordinates by flat projection: float32[F, 3, 2] in [0, 1], without overlaps.
-
-    Faces that hang together and look the same way (of the six axes) are a chart. A chart that overlaps itself is halved along
-    the way it looks, or across it, again and again; what overlaps still after that becomes a chart a face.
-
-    Args:
-      triangles: float[F, 3, 3].
-    """
-    normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
-    axis = np.abs(normals).argmax(axis=-1)
-    way = 2 * axis + (np.take_along_axis(normals, axis[:, None], axis=-1)[:, 0] > 0)
-    planes = np.array([[1, 2], [0, 2], [0, 1]])[axis]
-    flat = np.take_along_axis(triangles, planes[:, None, :].repeat(3, axis=1), axis=-1)
-    depth = np.take_along_axis(triangles.mean(axis=1), axis[:, None], axis=-1)[:, 0]
-    middle = flat.mean(axis=1)
-    chart = _components(triangles, way)
-    own = np.zeros(len(triangles), bool)  # charts of one face, in the face's own plane
-    for turn in range(_SPLITS + 1):
-        uv, rectangles = _pack_charts(np.where(own[:, None, None], _in_own_plane(triangles), flat), chart)
-        bad = _overlapping(uv, rectangles, chart) & ~own
-        if not bad.any():
-            break
-        if turn >= _SPLITS - 1:
-            own |= bad
-            chart = _numbered(np.where(own, chart.max() + 1 + np.arange(len(chart)), chart))
-            continue
-        by = depth if turn % 3 == 0 else middle[:, turn % 3 - 1]
-        chart = _numbered(2 * chart + (bad & (by > _chart_medians(by, chart))))
-    return uv
-
-
-def _numbered(labels: np.ndarray) -> np.ndarray:
-    """Labels as 0, 1, 2 ...: int64[F]."""
-    return np.unique(labels, return_inverse=True)[1].reshape(-1)
-
-
-def _chart_medians(values: np.ndarray, chart: np.ndarray) -> np.ndarray:
-    """The median of ``values`` in each face's chart: float64[F]."""
-    order = np.lexsort((values, chart))
-    counts = np.bincount(chart)
-    return values[order[np.cumsum(counts) - counts + (counts - 1) // 2]][chart]
-
-
-def _components(triangles: np.ndarray, way: np.ndarray) -> np.ndarray:
-    """Numbers of the pieces of faces of the same ``way`` that share edges: int64[F]."""
-    places = np.round(triangles.reshape(-1, 3) / max(np.ptp(triangles.reshape(-1, 3), axis=0).max() * 1e-6, 1e-300))
-    place = np.unique(places, axis=0, return_inverse=True)[1].reshape(-1, 3)
-    ends = np.sort(np.stack([place, np.roll(place, -1, axis=1)], axis=-1).reshape(-1, 2), axis=-1)
-    face = np.repeat(np.arange(len(triangles)), 3)
-    order = np.lexsort((way[face], ends[:, 1], ends[:, 0]))
-    same = (ends[order[1:]] == ends[order[:-1]]).all(axis=-1) & (way[face[order[1:]]] == way[face[order[:-1]]])
-    one, other = face[order[:-1]][same], face[order[1:]][same]
-    label = np.arange(len(triangles))
-    while True:  # each face takes the smallest label that it meets, and the label of that label's face
-        smallest = np.minimum(label[one], label[other])
-        new = label.copy()
-        np.minimum.at(new, label[one], smallest)
-        np.minimum.at(new, label[other], smallest)
-        while (new[new] != new).any():
-            new = new[new]
-        new = new[label]
-        if (new == label).all():
-            return _numbered(label)
-        label = new
-
-
-def _in_own_plane(triangles: np.ndarray) -> np.ndarray:
-    """Each triangle laid into its own plane, its longest edge along u: float64[F, 3, 2]."""
-    edges = np.roll(triangles, -1, axis=1) - triangles
-    longest = np.linalg.norm(edges, axis=-1).argmax(axis=1)
-    turned = np.take_along_axis(triangles, ((longest[:, None] + np.arange(3)) % 3)[..., None], axis=1)
-    along = turned[:, 1] - turned[:, 0]
-    length = np.linalg.norm(along, axis=-1)
-    unit = along / np.maximum(length, 1e-300)[:, None]
-    other = turned[:, 2] - turned[:, 0]
-    u = np.einsum("fd,fd->f", other, unit)
-    v = np.linalg.norm(other - u[:, None] * unit, axis=-1)
-    zero = np.zeros_like(u)
-    flat = np.stack([np.stack([zero, zero], -1), np.stack([length, zero], -1), np.stack([u, v], -1)], axis=1)
-    return np.take_along_axis(flat, ((np.arange(3) - longest[:, None]) % 3)[..., None], axis=1)
-
-
-def _pack_charts(flat: np.ndarray, chart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Charts side by side in the unit square: uv float32[F, 3, 2], and rectangles float64[charts, 4] (low u v, high u v)."""
-    order = np.argsort(chart, kind="stable")
-    counts = np.bincount(chart)
-    starts = np.cumsum(counts) - counts
-    low = np.minimum.reduceat(flat.min(axis=1)[order], starts)
-    size = np.maximum.reduceat(flat.max(axis=1)[order], starts) - low
-    places, scale = pack(size)
-    uv = (flat - low[chart][:, None]) * scale + places[chart][:, None]
-    return uv.astype(np.float32).clip(0, 1), np.concatenate([places, places + size * scale], axis=-1)
-
-
-def _overlapping(uv: np.ndarray, rectangles: np.ndarray, chart: np.ndarray) -> np.ndarray:
-    """Faces of the charts that overlap themselves: bool[F]."""
-    rows, columns = np.nonzero(coverage(uv) > 1)
-    if not len(rows):
-        return np.zeros(len(uv), bool)
-    # The rectangles are apart: of those on the texel's shelf, the last that starts before it holds it.
-    points = (np.stack([columns, rows], axis=-1) + 0.5) / RASTER
-    shelves = np.unique(rectangles[:, 1])
-    order = np.lexsort((rectangles[:, 0], rectangles[:, 1]))
-    shelf_of = np.searchsorted(shelves, points[:, 1], side="right") - 1
-    key = np.searchsorted(shelves, rectangles[order, 1]) * 2.0 + rectangles[order, 0]
-    found = order[np.searchsorted(key, shelf_of * 2.0 + points[:, 0], side="right") - 1]
-    wrong = np.zeros(len(rectangles), bool)
-    wrong[found] = True
-    return wrong[chart]
