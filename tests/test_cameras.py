@@ -5,8 +5,9 @@ from realiz3d_jax.geometry import cameras
 
 
 @pytest.mark.parametrize("azimuth", [0, 30, 90, 180, 270])
-def test_view_axes_are_orthonormal_and_right_handed(azimuth):
-    axes = cameras.view_axes(azimuth)
+@pytest.mark.parametrize("elevation", [0, 20, 90, -90])
+def test_view_axes_are_orthonormal_and_right_handed(azimuth, elevation):
+    axes = cameras.view_axes(azimuth, elevation)
     np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-15)
     np.testing.assert_allclose(np.cross(axes[0], axes[1]), axes[2], atol=1e-15)
 
@@ -18,11 +19,22 @@ def test_the_standard_views_stand_counter_clockwise_seen_from_above():
     assert rights == [[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]]
 
 
+def test_the_view_from_above_has_the_back_at_its_top_and_the_view_from_below_the_front():
+    np.testing.assert_array_equal(cameras.view_axes(0, 90), [[1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(cameras.view_axes(0, -90), [[1, 0, 0], [0, -1, 0], [0, 0, -1]])
+
+
+def test_a_camera_that_is_raised_stands_on_the_side_of_its_azimuth_and_above():
+    backward = cameras.view_axes(90, 30)[2]
+    np.testing.assert_allclose(backward, [np.cos(np.pi / 6), 0, 0.5], atol=1e-15)
+
+
 @pytest.mark.parametrize("azimuth", [0, 57, 90, 180, 270])
+@pytest.mark.parametrize("elevation", [0, -35, 90])
 @pytest.mark.parametrize("size", [32, 33])
-def test_the_ray_of_a_pixel_projects_to_its_centre(azimuth, size):
-    origins, direction = cameras.pixel_rays(azimuth, size)
-    pixels, depth = cameras.project(origins + 1.7 * direction, azimuth, size)
+def test_the_ray_of_a_pixel_projects_to_its_centre(azimuth, elevation, size):
+    origins, direction = cameras.pixel_rays(azimuth, size, elevation=elevation)
+    pixels, depth = cameras.project(origins + 1.7 * direction, azimuth, size, elevation)
     row, column = np.mgrid[:size, :size]
     np.testing.assert_allclose(pixels[..., 0], column + 0.5, atol=1e-12)
     np.testing.assert_allclose(pixels[..., 1], row + 0.5, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Rays against a mesh, and the geometry maps of its four views, on the CPU.
+"""Rays against a mesh, and the geometry maps of its views, on the CPU.
 
 Embree finds the face that a ray hits, in single precision; everything after that, the place on the face and so the
 position and the normal, is computed again in double precision, so that a position map projects back onto its own
@@ -145,20 +145,27 @@ def surface_normals(mesh: Mesh, scene: RayScene, hits: Hits, direction: np.ndarr
     return np.where(inside, -smooth, smooth), geometric
 
 
-def render_maps(mesh: Mesh, size: int, azimuths: tuple[float, ...] = cameras.AZIMUTHS) -> Maps:
+def render_maps(
+    mesh: Mesh,
+    size: int,
+    azimuths: tuple[float, ...] = cameras.AZIMUTHS,
+    elevations: tuple[float, ...] | None = None,
+) -> Maps:
     """Position, normal, mask and face of every pixel centre.
 
     Args:
       mesh: in the canonical frame.
       size: pixels along a side of a view.
       azimuths: degrees, one view each.
+      elevations: degrees, one for each view; all 0 if None.
     """
     scene = RayScene(mesh)
+    elevations = (0.0,) * len(azimuths) if elevations is None else elevations
     shape = (len(azimuths), size * size)
     face = np.empty(shape, np.int32)
     position, normal = np.zeros((*shape, 3), np.float32), np.zeros((*shape, 3), np.float32)
-    for view, azimuth in enumerate(azimuths):
-        origins, direction = cameras.pixel_rays(azimuth, size)
+    for view, (azimuth, elevation) in enumerate(zip(azimuths, elevations, strict=True)):
+        origins, direction = cameras.pixel_rays(azimuth, size, elevation=elevation)
         hits = scene.intersect(origins.reshape(-1, 3), direction)
         seen = hits.face >= 0
         face[view], position[view] = hits.face, hits.position
