@@ -77,6 +77,12 @@ class RayScene:
         position[hit] = origins[hit] + along[:, None] * directions[hit]
         return Hits(face, barycentric, position, distance)
 
+    def first_faces(self, origins: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """The face that each ray hits first, -1 where there is none: int32[n] of float[n, 3] and float[3], unit length."""
+        origins = np.asarray(origins, np.float32)
+        directions = np.broadcast_to(np.asarray(direction, np.float32), origins.shape)
+        return self._scene.run(origins, np.ascontiguousarray(directions)).astype(np.int32)
+
     def occluded(self, points: np.ndarray, normals: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Whether something of the mesh lies between each surface point and infinity.
 

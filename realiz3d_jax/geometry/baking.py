@@ -1,0 +1,319 @@
+"""Views of a mesh, baked into its texture.
+
+Each texel stands for a place x on the surface (``texels.py``). View v sees x if the angle between the normal and the
+direction to the camera has a cosine c_v(x) >= ``minimum_cosine``, nothing lies between (an exact shadow ray), and x appears
+more than ``edge_erosion`` pixels away from every edge of the view (``view_sampling.py``). With d_v(x) the distance to the
+edge in pixels, the colour of a seen texel is, in linear light,
+
+    sum_v w_v g_v I_v(x) / sum_v w_v,    w_v = c_v^cosine_power min((d_v - edge_erosion) / (edge_feather + 1), 1),    (1)
+
+where I_v(x) is the view's bicubic sample and g_v its gain. Gains are 1, or with ``harmonise`` those that make the views agree
+where they overlap: for each channel,
+
+    min_g  sum_{v < u} n_vu (log g_v - log g_u + m_vu)² + harmonise_prior sum_v (log g_v)²,                            (2)
+
+with m_vu the mean of log I_v - log I_u over the texels that both see, weighted by the smaller of their weights, and n_vu the
+part of all overlaps that these are. Logarithms, because squares of the colours' own differences are least at gains of 0.
+
+What no view sees is filled over the surface, and what is no surface by push-pull (``surface_fill.py``).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry import cameras, surface_fill, view_sampling
+from realiz3d_jax.geometry.mesh import Mesh
+from realiz3d_jax.geometry.render import RayScene
+from realiz3d_jax.geometry.texels import Texels, rasterise
+
+_CHUNK = 1 << 17
+"""Texels that a compiled program takes at a time, so that few shapes are compiled and temporaries stay small."""
+
+_SMALL_CHUNK = 1 << 13
+
+_DARKEST = 0.01
+"""Linear light; texels that are darker in either of two views say nothing about the ratio of the views."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BakeOptions:
+    """How views are baked.
+
+    Attributes:
+      size: T, texels along a side of the texture.
+      gutter: texels round each chart that continue its colours.
+      minimum_cosine: of the angle at which a view sees the surface, in (0, 1).
+      cosine_power: how much views that see the surface face on are preferred.
+      edge_erosion: pixels of a view beside silhouettes and jumps of depth that are not used. Two keep the pixels of an edge
+        out of every bicubic sample.
+      edge_feather: pixels beyond these over which the view's weight rises to its full value.
+      harmonise: whether gains make the views agree.
+      harmonise_prior: pull of the gains to 1, relative to all overlap.
+    """
+
+    size: int = 2048
+    gutter: float = 4.0
+    minimum_cosine: float = 0.2
+    cosine_power: float = 4.0
+    edge_erosion: int = 2
+    edge_feather: int = 4
+    harmonise: bool = False
+    harmonise_prior: float = 0.01
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Baked:
+    """A texture and where its colours come from.
+
+    Attributes:
+      texture: uint8[T, T, 3], sRGB.
+      seen: bool[T, T], texels inside faces whose colour comes from views.
+      filled: bool[T, T], texels inside faces whose colour was diffused over the surface.
+      gains: float64[V, 3], of the views in linear light; ones without ``harmonise``.
+      coverage: the part of the surface's area that a view sees.
+      overlap: the part of the surface's area that two views or more see.
+    """
+
+    texture: np.ndarray
+    seen: np.ndarray
+    filled: np.ndarray
+    gains: np.ndarray
+    coverage: float
+    overlap: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Look:
+    """What one view says: ``texel`` int32[m], increasing, indices into the texels; ``weight`` float32[m], ``color``
+    float32[m, 3], linear light."""
+
+    texel: np.ndarray
+    weight: np.ndarray
+    color: np.ndarray
+
+
+def bake(
+    mesh: Mesh,
+    uv: np.ndarray,
+    views: np.ndarray,
+    azimuths: Sequence[float] = cameras.AZIMUTHS,
+    elevations: Sequence[float] | None = None,
+    options: BakeOptions | None = None,
+) -> Baked:
+    """Bakes views into a texture.
+
+    Where faces overlap in the UV plane, the first of them gives the texel its colour.
+
+    Args:
+      mesh: in the canonical frame.
+      uv: float[F, 3, 2], the corners of the faces in glTF's convention, u to the right, v down, in [0, 1].
+      views: uint8[V, H, W, 3], sRGB, H = W.
+      azimuths: degrees, one for each view.
+      elevations: degrees, one for each view; all 0 if None.
+      options: how.
+
+    Raises:
+      UserError: shapes do not fit, or ``uv`` is not in [0, 1].
+    """
+    options = BakeOptions() if options is None else options
+    elevations = (0.0,) * len(azimuths) if elevations is None else elevations
+    views = np.asarray(views)
+    _check(mesh, uv, views, azimuths, elevations)
+    texels = rasterise(uv, options.size, options.gutter)
+    scene = RayScene(mesh)
+    places = _Places(mesh, scene, texels)
+    looks = [
+        _look(mesh, scene, texels, places, view, azimuth, elevation, options)
+        for view, azimuth, elevation in zip(views, azimuths, elevations, strict=True)
+    ]
+    gains = _gains(looks, len(texels.index), options.harmonise_prior) if options.harmonise else np.ones((len(views), 3))
+    color, count = _blend(looks, gains, len(texels.index))
+    seen = count > 0
+    color[~seen] = surface_fill.diffuse(mesh, texels, color, seen)
+    area = _areas(mesh, texels)
+    return Baked(
+        texture=_compose(texels, color),
+        seen=_spread(texels, seen & texels.inside),
+        filled=_spread(texels, ~seen & texels.inside),
+        gains=gains,
+        coverage=float(area[seen].sum() / area.sum()),
+        overlap=float(area[count > 1].sum() / area.sum()),
+    )
+
+
+def _check(
+    mesh: Mesh, uv: np.ndarray, views: np.ndarray, azimuths: Sequence[float], elevations: Sequence[float]
+) -> None:
+    if len(uv) != len(mesh.faces):
+        raise UserError(f"uv: found coordinates of {len(uv)} faces; the mesh has {len(mesh.faces)}.")
+    if views.dtype != np.uint8 or views.ndim != 4 or views.shape[3] != 3 or views.shape[1] != views.shape[2]:
+        raise UserError(f"views: found {views.dtype}{list(views.shape)}; expected square images, uint8[V, H, W, 3].")
+    if not len(views) == len(azimuths) == len(elevations):
+        raise UserError(
+            f"views: found {len(views)} views, {len(azimuths)} azimuths and {len(elevations)} elevations; expected as many "
+            "of each."
+        )
+
+
+class _Places:
+    """Where the texels are on the surface: ``position``, ``normal`` (interpolated) and ``facet``, float32[n, 3] each."""
+
+    def __init__(self, mesh: Mesh, scene: RayScene, texels: Texels):
+        shape = (len(texels.index), 3)
+        self.position, self.normal, self.facet = (np.empty(shape, np.float32) for _ in range(3))
+        corners, normals = jnp.asarray(mesh.vertices[mesh.faces]), jnp.asarray(mesh.corner_normals)
+        facets = jnp.asarray(scene.face_normals, jnp.float32)
+        for part in _chunks(len(texels.index)):
+            face, barycentric = _padded(texels.face[part]), _padded(texels.barycentric[part])
+            found = _interpolate(corners, normals, facets, face, barycentric)
+            for whole, chunk in zip((self.position, self.normal, self.facet), found, strict=True):
+                whole[part] = np.asarray(chunk)[: part.stop - part.start]
+
+
+@jax.jit
+def _interpolate(
+    corners: jax.Array, normals: jax.Array, facets: jax.Array, face: jax.Array, barycentric: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    weights = barycentric[..., None]
+    facet = facets[face]
+    normal = (normals[face] * weights).sum(axis=1)
+    # Winding decides between the sides, as in ``render.surface_normals``; files whose winding contradicts their normals exist.
+    normal = jnp.where((normal * facet).sum(axis=-1, keepdims=True) < 0, -normal, normal)
+    length = jnp.linalg.norm(normal, axis=-1, keepdims=True)
+    normal = jnp.where(length > 1e-6, normal / jnp.maximum(length, 1e-6), facet)
+    return (corners[face] * weights).sum(axis=1), normal, facet
+
+
+def _look(
+    mesh: Mesh,
+    scene: RayScene,
+    texels: Texels,
+    places: _Places,
+    view: np.ndarray,
+    azimuth: float,
+    elevation: float,
+    options: BakeOptions,
+) -> _Look:
+    """What a view, uint8[H, W, 3], says about the texels that it sees."""
+    reach = options.edge_erosion + options.edge_feather + 1
+    steepest = np.sqrt(1 - options.minimum_cosine**2) / options.minimum_cosine
+    image, back = view_sampling.view_with_margins(mesh, scene, view, azimuth, elevation, reach, steepest)
+    image = jnp.asarray(image)
+    axes = cameras.view_axes(azimuth, elevation)
+    found = []
+    for part in _chunks(len(texels.index)):
+        geometry = (_padded(array[part]) for array in (places.position, places.normal, places.facet))
+        pixels, cosine, margin = (
+            np.asarray(array)[: part.stop - part.start]
+            for array in view_sampling.look(*geometry, jnp.asarray(axes, jnp.float32), image)
+        )
+        # A face is seen from behind only where the mesh is open; only there its back is worth a ray.
+        cosine = np.where((cosine[:, 1] < 0) & back[texels.face[part]], -1, 1)[:, None] * cosine
+        candidate = (cosine[:, 0] >= options.minimum_cosine) & (cosine[:, 1] > 0) & (margin > options.edge_erosion)
+        candidate = np.flatnonzero(candidate)
+        texel = candidate + part.start
+        side = np.where((places.facet[texel] @ axes[2] > 0)[:, None], places.facet[texel], -places.facet[texel])
+        clear = ~scene.occluded(places.position[texel], side, axes[2]) if len(texel) else np.zeros(0, bool)
+        found.append((texel[clear], cosine[candidate[clear], 0], pixels[candidate[clear]]))
+    texel, cosine, pixels = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    sampled = np.empty((len(texel), 4), np.float32)
+    for part in _chunks(len(texel)):
+        sampled[part] = np.asarray(view_sampling.sample(image, _padded(pixels[part])))[: part.stop - part.start]
+    feather = (sampled[:, 3] - options.edge_erosion) / (options.edge_feather + 1)
+    # Between pixels the interpolated distance may be a little less than that of the texel's own pixel, which is enough.
+    weight = cosine**options.cosine_power * np.clip(feather, 0.1 / (options.edge_feather + 1), 1)
+    return _Look(texel.astype(np.int32), weight.astype(np.float32), sampled[:, :3])
+
+
+def _gains(looks: list[_Look], count: int, prior: float) -> np.ndarray:
+    """The gains of (2), float64[V, 3]."""
+    views = len(looks)
+    amount, difference = np.zeros((views, views, 3)), np.zeros((views, views, 3))
+    place = np.empty(count, np.int64)
+    for one, first in enumerate(looks):
+        place[:] = -1
+        place[first.texel] = np.arange(len(first.texel))
+        for two, second in enumerate(looks[one + 1 :], one + 1):
+            both = np.flatnonzero(place[second.texel] >= 0)
+            match = place[second.texel[both]]
+            a, b = first.color[match], second.color[both]
+            weight = np.minimum(first.weight[match], second.weight[both])[:, None]
+            weight = weight * (np.minimum(a, b) > _DARKEST)
+            ratio = np.log(np.maximum(a, _DARKEST)) - np.log(np.maximum(b, _DARKEST))
+            amount[one, two] = weight.sum(axis=0, dtype=np.float64)
+            difference[one, two] = (weight * ratio).sum(axis=0, dtype=np.float64)
+    logarithms = np.zeros((views, 3))
+    for channel in range(3):
+        total = max(amount[..., channel].sum(), 1e-12)
+        part, mean = amount[..., channel] / total, difference[..., channel] / total
+        system = np.diag(part.sum(axis=0) + part.sum(axis=1) + prior) - part - part.T
+        logarithms[:, channel] = np.linalg.solve(system, mean.sum(axis=0) - mean.sum(axis=1))
+    return np.exp(logarithms)
+
+
+def _blend(looks: list[_Look], gains: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Colours of (1), float32[n, 3], and how many views see each texel, int32[n]; colours of the unseen are 0."""
+    total, views = jnp.zeros((count, 4)), np.zeros(count, np.int32)
+    for look, gain in zip(looks, gains, strict=True):
+        views[look.texel] += 1
+        for part in _chunks(len(look.texel)):
+            weighted = np.concatenate(
+                [look.color[part] * gain.astype(np.float32), np.ones_like(look.color[part, :1])], 1
+            )
+            weighted *= look.weight[part, None]
+            total = _add(total, _padded(look.texel[part], count), _padded(weighted))
+    total = np.array(total)
+    return total[:, :3] / np.maximum(total[:, 3:], 1e-20), views
+
+
+@jax.jit
+def _add(total: jax.Array, place: jax.Array, values: jax.Array) -> jax.Array:
+    """Adds values to places; those past the end, which fill a chunk up, are dropped."""
+    return total.at[place].add(values, mode="drop", unique_indices=False, indices_are_sorted=True)
+
+
+@jax.jit
+def _to_srgb(linear: jax.Array) -> jax.Array:
+    """``mesh.linear_to_srgb`` in 8 bits: uint8[...] of float32[...]."""
+    linear = jnp.clip(linear, 0.0, 1.0)
+    curve = 1.055 * jnp.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055
+    return jnp.round(255 * jnp.where(linear <= 0.0031308, 12.92 * linear, curve)).astype(jnp.uint8)
+
+
+def _compose(texels: Texels, color: np.ndarray) -> np.ndarray:
+    """The texture, uint8[T, T, 3], of the texels' colours, float32[n, 3] in linear light."""
+    image = np.zeros((texels.size * texels.size, 3), np.float32)
+    image[texels.index] = color
+    known = _spread(texels, np.ones(len(texels.index), bool))
+    image = surface_fill.push_pull(image.reshape(texels.size, texels.size, 3), known)
+    return np.asarray(_to_srgb(jnp.asarray(image)))
+
+
+def _areas(mesh: Mesh, texels: Texels) -> np.ndarray:
+    """The surface that each texel stands for, float64[n]: its share of its face's area; the gutter has none."""
+    corners = mesh.vertices[mesh.faces].astype(np.float64)
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1) / 2
+    share = np.bincount(texels.face[texels.inside], minlength=len(area))
+    return np.where(texels.inside, area[texels.face] / np.maximum(share[texels.face], 1), 0.0)
+
+
+def _spread(texels: Texels, values: np.ndarray) -> np.ndarray:
+    """bool[T, T] of bool[n]."""
+    image = np.zeros(texels.size * texels.size, bool)
+    image[texels.index] = values
+    return image.reshape(texels.size, texels.size)
+
+
+def _chunks(count: int) -> list[slice]:
+    return [slice(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+
+
+def _padded(array: np.ndarray, value: int = 0) -> np.ndarray:
+    """Filled up to one of two lengths, a whole chunk or ``_SMALL_CHUNK``, so that each program is compiled twice at most."""
+    length = _SMALL_CHUNK if len(array) <= _SMALL_CHUNK else _CHUNK
+    return np.pad(array, [(0, length - len(array))] + [(0, 0)] * (array.ndim - 1), constant_values=value)

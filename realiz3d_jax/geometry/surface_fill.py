@@ -1,0 +1,192 @@
+"""Colours for the surface that no view saw: diffused over the surface itself, not over the UV plane.
+
+Each face carries a lattice of (n + 1)(n + 2) / 2 points, finer on larger faces; points in the same place are one, so the
+lattice knows nothing of charts and their seams. Seen texels give their colour to the nearest point. The other points get
+the harmonic continuation, which solves
+
+    sum_j w_ij (u_j - u_i) = 0,     w_ij = (cot a_ij + cot b_ij) / 2,                                       (1)
+
+with the cotangents of the angles opposite an edge (Pinkall and Polthier 1993), those below ``_LEAST_COTANGENT`` raised to
+it, so that no colour leaves the range of those it comes from. Unseen texels interpolate between the points of their face.
+"""
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
+import scipy.sparse.linalg
+import scipy.spatial
+
+from realiz3d_jax.geometry.mesh import Mesh
+from realiz3d_jax.geometry.texels import Texels
+
+_POINTS = 40_000
+"""About how many lattice points there are, if the mesh itself has not more vertices."""
+
+_LEAST_COTANGENT = 0.05
+_UNKNOWN_COLOR = 0.2
+"""Linear light, a middle grey: of a mesh that no view sees at all."""
+
+
+def diffuse(mesh: Mesh, texels: Texels, color: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Colours of the unseen texels.
+
+    A part of the mesh of which nothing is seen gets the colours that are seen nearest to it in space.
+
+    Args:
+      mesh, texels: the surface and its texels.
+      color: float32[n, 3], of the seen texels; others are not read.
+      seen: bool[n].
+
+    Returns:
+      float32[m, 3], of the texels that are not ``seen``, in their order.
+    """
+    unseen = np.flatnonzero(~seen)
+    if not len(unseen) or not seen.any():
+        return np.full((len(unseen), 3), _UNKNOWN_COLOR, np.float32)
+    lattice = _lattice(mesh)
+    source = np.flatnonzero(seen)
+    points, weights = lattice.locate(texels.face[source], texels.barycentric[source])
+    nearest = points[np.arange(len(source)), weights.argmax(axis=1)]
+    count = np.bincount(nearest, minlength=len(lattice.position))
+    known = count > 0
+    value = np.zeros((len(count), 3))
+    for channel in range(3):
+        total = np.bincount(nearest, color[source, channel], minlength=len(count))
+        value[known, channel] = total[known] / count[known]
+    _, component = scipy.sparse.csgraph.connected_components(lattice.weights, directed=False)
+    reached = np.bincount(component, known, minlength=component.max() + 1) > 0
+    alone = np.flatnonzero(~reached[component])
+    if len(alone):
+        colored = np.flatnonzero(known)
+        _, closest = scipy.spatial.cKDTree(lattice.position[colored]).query(lattice.position[alone])
+        value[alone] = value[colored[closest]]
+        known[alone] = True
+    free = np.flatnonzero(~known)
+    if len(free):
+        rows = lattice.weights[free]
+        system = scipy.sparse.diags(np.asarray(rows.sum(axis=1)).reshape(-1)) - rows[:, free]
+        right = rows[:, np.flatnonzero(known)] @ value[known]
+        solver = scipy.sparse.linalg.splu(
+            system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+        )
+        value[free] = solver.solve(right)
+    points, weights = lattice.locate(texels.face[unseen], texels.barycentric[unseen])
+    return np.einsum("nk,nkc->nc", weights, value[points]).astype(np.float32)
+
+
+def push_pull(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Fills an image from coarser and coarser copies of itself: each gap has the mean of what is known around it.
+
+    Args:
+      image: float32[H, W, C].
+      known: bool[H, W], the pixels to keep.
+
+    Returns:
+      float32[H, W, C].
+    """
+    if known.all() or not known.any():
+        return image
+    height, width = known.shape
+    even = ((0, height % 2), (0, width % 2))
+    weight = np.pad(known.astype(np.float32), even).reshape(-(-height // 2), 2, -(-width // 2), 2)
+    total = weight.sum(axis=(1, 3))
+    masked = np.pad(np.where(known[..., None], image, 0), (*even, (0, 0)))
+    coarse = masked.reshape(*weight.shape, -1).sum(axis=(1, 3)) / np.maximum(total, 1)[..., None]
+    coarse = push_pull(coarse, total > 0)
+    rows, columns = np.nonzero(~known)
+    filled = image.copy()
+    filled[rows, columns] = coarse[rows // 2, columns // 2]
+    return filled
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Lattice:
+    """Points on the surface and what connects them.
+
+    ``position``: float64[M, 3]. ``weights``: sparse symmetric float64[M, M], w_ij of (1). ``divisions``: int64[F], n of each
+    face. ``first``: int64[F], where a face's points begin in ``point``, by rows of growing first index: (i, j) is the place
+    with the weights (i, j, n - i - j) / n. ``point``: int64, which of the M points that is.
+    """
+
+    position: np.ndarray
+    weights: scipy.sparse.csr_matrix
+    divisions: np.ndarray
+    first: np.ndarray
+    point: np.ndarray
+
+    def locate(self, face: np.ndarray, barycentric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The three points round places on faces, int64[n, 3], and their weights, float64[n, 3], with sum 1."""
+        divisions = self.divisions[face]
+        place = barycentric.astype(np.float64)
+        place *= (divisions / place.sum(axis=1))[:, None]
+        corner = np.minimum(np.floor(place + 1e-9).astype(np.int64), divisions[:, None])
+        # On a corner of the lattice the three sum to n: one cell that touches it will do.
+        whole = np.flatnonzero(corner.sum(axis=1) == divisions)
+        corner[whole, corner[whole].argmax(axis=1)] -= 1
+        # The cell stands as the face does, or upside down.
+        upright = (divisions - corner.sum(axis=1) == 1)[:, None]
+        fraction = np.clip(place - corner, 0, 1)
+        weights = np.where(upright, fraction, 1 - fraction)
+        points = []
+        for side in range(3):
+            step = (np.arange(3) == side) == upright
+            i, j = (corner[:, axis] + step[:, axis] for axis in (0, 1))
+            points.append(self.point[self.first[face] + _row_start(i, divisions) + j])
+        return np.stack(points, axis=1), weights / weights.sum(axis=1, keepdims=True)
+
+
+def _row_start(i: np.ndarray, divisions: np.ndarray) -> np.ndarray:
+    """How many points of a face's lattice have a first index below i."""
+    return i * (divisions + 1) - i * (i - 1) // 2
+
+
+def _lattice(mesh: Mesh) -> _Lattice:
+    corners = mesh.vertices[mesh.faces].astype(np.float64)
+    edges = np.roll(corners, -1, axis=1) - np.roll(corners, 1, axis=1)  # opposite each corner
+    double_area = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=-1)
+    cotangent = np.stack(
+        [-np.einsum("fd,fd->f", edges[:, (side + 1) % 3], edges[:, (side + 2) % 3]) for side in range(3)], axis=1
+    )
+    cotangent = np.maximum(cotangent / np.maximum(double_area, 1e-30)[:, None], _LEAST_COTANGENT)
+    # A face of area A has about A / spacing² points; by its area and not its edges, so that slivers have few.
+    spacing = np.sqrt(double_area.sum() / 2 / _POINTS)
+    divisions = 2 ** np.maximum(np.round(np.log2(np.sqrt(double_area) / spacing + 1e-30)), 0).astype(np.int64)
+    counts = (divisions + 1) * (divisions + 2) // 2
+    first = np.cumsum(counts) - counts
+    position, edge_ends, edge_weights = np.empty((counts.sum(), 3)), [], []
+    for n in np.unique(divisions):
+        faces = np.flatnonzero(divisions == n)
+        i, j = np.array([(i, j) for i in range(n + 1) for j in range(n + 1 - i)]).T
+        local = np.stack([i, j, n - i - j], axis=1) / n
+        position[first[faces][:, None] + np.arange(len(i))] = np.einsum("lk,fkd->fld", local, corners[faces])
+        for ends, side in _cell_edges(i, j, n):
+            edge_ends.append((first[faces][:, None, None] + ends).reshape(-1, 2))
+            edge_weights.append(np.repeat(cotangent[faces, side] / 2, len(ends)))
+    keys = np.round(position * 1e6).astype(np.int64) + (1 << 20)
+    keys = (keys[:, 0] << 42) | (keys[:, 1] << 21) | keys[:, 2]
+    _, kept, point = np.unique(keys, return_index=True, return_inverse=True)
+    ends = point[np.concatenate(edge_ends)]
+    shape = (len(kept), len(kept))
+    half = scipy.sparse.coo_matrix((np.concatenate(edge_weights), (ends[:, 0], ends[:, 1])), shape).tocsr()
+    return _Lattice(position[kept], (half + half.T).tocsr(), divisions, first, point)
+
+
+def _cell_edges(i: np.ndarray, j: np.ndarray, n: int) -> list[tuple[np.ndarray, int]]:
+    """Edges of all cells of a lattice, each with the corner of the face that it lies opposite: (int64[e, 2], corner)."""
+    corner = np.stack([i, j, n - i - j], axis=1)
+
+    def index(points: np.ndarray) -> np.ndarray:
+        return _row_start(points[:, 0], n) + points[:, 1]
+
+    found = []
+    unit = np.eye(3, dtype=np.int64)
+    for side in range(3):
+        one, two = unit[(side + 1) % 3], unit[(side + 2) % 3]
+        upright = corner[corner[:, 2] >= 1] - unit[2]
+        turned = corner[corner[:, 2] >= 2] - 2 * unit[2]
+        for cells, sign, shift in ((upright, 1, 0), (turned, -1, 1)):
+            start, end = cells + shift + sign * one, cells + shift + sign * two
+            found.append((np.stack([index(start), index(end)], axis=1), side))
+    return found

@@ -1,0 +1,179 @@
+"""The colours of a view at places on the surface: exact visibility, edges that are kept away from, and bicubic samples.
+
+A view is trusted at a pixel only if that lies away from every *edge*: the silhouette, and the places where the visible
+surface jumps in depth. There a generated image mixes two surfaces, or puts the edge a pixel off. Edges are found in exact
+geometry: between two neighbouring pixels whose faces have the depth slopes S and S' (depth in pixels, a pixel further on),
+the depth of a connected surface changes by something between S and S', whatever crease lies between them, so
+
+    edge  <=>  depth change outside [min(S, S') - tolerance, max(S, S') + tolerance].
+
+Colours are linear light. A pixel is an average of light, and so is every blend of pixels; glTF decodes a texture before it
+filters it. sRGB is decoded once, when a view comes in, and encoded once, when the texture goes out.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from realiz3d_jax.geometry import cameras
+from realiz3d_jax.geometry.mesh import Mesh, srgb_to_linear
+from realiz3d_jax.geometry.render import RayScene
+
+_STEP_TOLERANCE = 1.0
+"""Pixels of depth by which the change between two pixels may leave the range of their faces' slopes: small faces that lie
+between the two, of other slopes, are no edge."""
+
+_LINEAR = srgb_to_linear(np.arange(256) / 255.0).astype(np.float32)
+
+
+def view_with_margins(
+    mesh: Mesh, scene: RayScene, view: np.ndarray, azimuth: float, elevation: float, reach: int, steepest: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A view made ready for ``sample``, and the faces that it sees from behind.
+
+    Args:
+      mesh, scene: what the view shows.
+      view: uint8[H, W, 3], sRGB, H = W.
+      azimuth, elevation: degrees.
+      reach: pixels up to which the distance to edges is told.
+      steepest: slopes of depth, in pixels a pixel, are not told apart beyond this.
+
+    Returns:
+      float32[H, W, 4]: linear light, and the distance to the nearest edge in pixels along rows, columns or diagonals: 0 in
+        the background, 1 beside an edge, at most ``reach``.
+      bool[F], the faces whose back is seen.
+    """
+    size = view.shape[0]
+    origins, direction = cameras.pixel_rays(azimuth, size, elevation=elevation)
+    face = scene.first_faces(origins.reshape(-1, 3), direction).reshape(size, size)
+    planes, facing = _planes(mesh, scene, size, azimuth, elevation, steepest)
+    margin = _margin(jnp.asarray(face), jnp.asarray(planes), reach)
+    back = np.zeros(len(mesh.faces), bool)
+    back[face[face >= 0]] = True
+    return np.concatenate([_LINEAR[view], np.asarray(margin)[..., None]], axis=-1), back & (facing < 0)
+
+
+def _planes(
+    mesh: Mesh, scene: RayScene, size: int, azimuth: float, elevation: float, steepest: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The depth of each face as a plane over the view, in pixels, and the cosine of its normal to the camera.
+
+    Returns:
+      float32[F, 7]: column and row of the face's centre, depth there, slopes along columns and along rows, least and
+        greatest depth of the corners.
+      float64[F].
+    """
+    pixels, depth = cameras.project(mesh.vertices, azimuth, size, elevation)
+    pixels, depth = pixels[mesh.faces], depth[mesh.faces] * size / cameras.ORTHO_WIDTH
+    right, up, backward = cameras.view_axes(azimuth, elevation)
+    facing = scene.face_normals @ backward
+    safe = np.where(np.abs(facing) < 1e-6, 1e-6, facing)
+    slopes = np.stack([scene.face_normals @ right / safe, -(scene.face_normals @ up) / safe], axis=-1)
+    columns = [pixels.mean(axis=1), depth.mean(axis=1)[:, None], np.clip(slopes, -steepest, steepest)]
+    columns += [depth.min(axis=1)[:, None], depth.max(axis=1)[:, None]]
+    return np.concatenate(columns, axis=-1).astype(np.float32), facing
+
+
+@functools.partial(jax.jit, static_argnames="reach")
+def _margin(face: jax.Array, planes: jax.Array, reach: int) -> jax.Array:
+    """Distance to the nearest edge, float32[H, W], as ``view_with_margins`` tells it; of int32[H, W] and float32[F, 7]."""
+    height, width = face.shape
+    here = planes[face]
+    column, row = jnp.arange(width)[None, :] + 0.5, jnp.arange(height)[:, None] + 0.5
+    depth = here[..., 2] + here[..., 3] * (column - here[..., 0]) + here[..., 4] * (row - here[..., 1])
+    depth = jnp.clip(depth, here[..., 5], here[..., 6])
+    mask = face >= 0
+    beside = _beside_edge(depth, here[..., 3], mask) | _beside_edge(depth.T, here[..., 4].T, mask.T).T
+    distance = jnp.where(mask, jnp.where(beside, 1.0, float(reach)), 0.0)
+    for _ in range(reach - 1):
+        nearest = distance
+        for widths in (((1, 1), (0, 0)), ((0, 0), (1, 1))):
+            padded = jnp.pad(nearest, widths, constant_values=reach)
+            axis = 0 if widths[0] == (1, 1) else 1
+            before, after = (jax.lax.slice_in_dim(padded, at, at + face.shape[axis], axis=axis) for at in (0, 2))
+            nearest = jnp.minimum(nearest, jnp.minimum(before, after))
+        distance = jnp.minimum(distance, nearest + 1.0)
+    return distance
+
+
+def _beside_edge(depth: jax.Array, slope: jax.Array, mask: jax.Array) -> jax.Array:
+    """Whether an edge lies between a pixel and the next or the previous one of its row: bool[H, W]; ``slope`` is along it."""
+    change = depth[:, 1:] - depth[:, :-1]
+    low = jnp.minimum(slope[:, 1:], slope[:, :-1]) - _STEP_TOLERANCE
+    high = jnp.maximum(slope[:, 1:], slope[:, :-1]) + _STEP_TOLERANCE
+    edge = (change < low) | (change > high) | (mask[:, 1:] != mask[:, :-1])
+    return jnp.pad(edge, ((0, 0), (0, 1))) | jnp.pad(edge, ((0, 0), (1, 0)))
+
+
+@jax.jit
+def look(
+    position: jax.Array, normal: jax.Array, facet: jax.Array, axes: jax.Array, image: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Where a view shows points of the surface, were nothing in between.
+
+    Args:
+      position: float32[n, 3].
+      normal, facet: float32[n, 3], unit, interpolated and of the face.
+      axes: float32[3, 3] of ``cameras.view_axes``.
+      image: float32[H, W, 4] of ``view_with_margins``.
+
+    Returns:
+      pixels: float32[n, 2], (column, row).
+      cosine: float32[n, 2], of ``normal`` and of ``facet`` with the direction to the camera.
+      margin: float32[n], distance to the nearest edge of the pixel that the point falls in; 0 outside the view.
+    """
+    size = image.shape[0]
+    right, up, backward = axes
+    high = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    column = (high(position, right) / cameras.ORTHO_WIDTH + 0.5) * size
+    row = (0.5 - high(position, up) / cameras.ORTHO_WIDTH) * size
+    pixels = jnp.stack([column, row], axis=-1)
+    inside = ((pixels >= 0) & (pixels < size)).all(axis=-1)
+    pixel = jnp.clip(jnp.floor(pixels).astype(jnp.int32), 0, size - 1)
+    margin = jnp.where(inside, image[pixel[:, 1], pixel[:, 0], 3], 0.0)
+    return pixels, jnp.stack([high(normal, backward), high(facet, backward)], axis=-1), margin
+
+
+@jax.jit
+def sample(image: jax.Array, pixels: jax.Array) -> jax.Array:
+    """Samples of a view: colours by bicubic interpolation (Catmull and Rom's, negative light cut off), margins bilinear.
+
+    Args:
+      image: float32[H, W, 4] of ``view_with_margins``.
+      pixels: float32[n, 2], (column, row).
+
+    Returns:
+      float32[n, 4].
+    """
+    height, width, channels = image.shape
+    flat = image.reshape(-1, channels)
+    place = pixels - 0.5
+    corner = jnp.floor(place)
+    fraction = place - corner
+    corner = corner.astype(jnp.int32)
+    cubic, linear = _catmull_rom(fraction), jnp.stack([0 * fraction, 1 - fraction, fraction, 0 * fraction], axis=-1)
+    total = jnp.zeros((len(pixels), channels))
+    for down in range(4):
+        row = jnp.clip(corner[:, 1] + (down - 1), 0, height - 1)
+        for right in range(4):
+            column = jnp.clip(corner[:, 0] + (right - 1), 0, width - 1)
+            tap = flat[row * width + column]
+            weight = cubic[:, 1, down] * cubic[:, 0, right]
+            margin = linear[:, 1, down] * linear[:, 0, right]
+            total += tap * jnp.stack([weight, weight, weight, margin], axis=-1)
+    return jnp.maximum(total, 0.0)
+
+
+def _catmull_rom(t: jax.Array) -> jax.Array:
+    """Weights of the four pixels round a place: [..., 4] of the fraction t past the second (Keys 1981, a = -1/2)."""
+    return jnp.stack(
+        [
+            ((-0.5 * t + 1.0) * t - 0.5) * t,
+            (1.5 * t - 2.5) * t * t + 1.0,
+            ((-1.5 * t + 2.0) * t + 0.5) * t,
+            (0.5 * t - 0.5) * t * t,
+        ],
+        axis=-1,
+    )
