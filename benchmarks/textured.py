@@ -42,7 +42,8 @@ class Textured:
         for place, patch in enumerate(self.patches):
             row, column = divmod(place, columns)
             s, t = (_inside(center, number, columns) for number in (column, row))
-            rows, across = np.flatnonzero(np.abs(t - 0.5) < 0.6), np.flatnonzero(np.abs(s - 0.5) < 0.6)
+            within = 0.5 / (1 - _MARGIN * columns)  # a patch's own rectangle, with its margin
+            rows, across = np.flatnonzero(np.abs(t - 0.5) < within), np.flatnonzero(np.abs(s - 0.5) < within)
             grid_t, grid_s = np.meshgrid(t[rows], s[across], indexing="ij")
             points = (patch(grid_s, grid_t) - self.offset) * self.scale
             image[np.ix_(rows, across)] = pattern(points, waves_per_unit)
@@ -60,7 +61,7 @@ def pattern(points: np.ndarray, waves_per_unit: float) -> np.ndarray:
             direction /= np.linalg.norm(direction)
             wave = np.sin(2 * np.pi * (frequency * (points @ direction) + generator.uniform()))
             color += generator.normal(size=3) * wave[..., None] * (2.0 / frequency) ** 0.35
-    spots = np.prod(np.sin(np.pi * waves_per_unit / 8 * points + 0.4), axis=-1)
+    spots = np.prod(np.sin(np.pi * waves_per_unit / 4 * points + 0.4), axis=-1)
     rim = 1 / (1 + np.exp(-np.clip(12 * (np.abs(spots) - 0.35), -50, 50)))
     base = 0.45 + 0.1 * np.tanh(color / 2) * 3
     return np.clip(base * (1 - 0.6 * rim[..., None]) + 0.6 * rim[..., None] * [0.9, 0.75, 0.3], 0.02, 0.98)
