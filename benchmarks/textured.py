@@ -100,6 +100,41 @@ def render(
     return image.reshape(size, size, 3), mask.reshape(size, size), texel.reshape(size, size, 2)
 
 
+def seam_difference(textured: Textured, texture: np.ndarray, seen: np.ndarray) -> float:
+    """Mean difference, in levels of 255, between the colours that two charts give to the vertices they share.
+
+    Args:
+      textured: the mesh.
+      texture: uint8[T, T, 3].
+      seen: bool[T, T], only vertices count whose nearest texel in both charts is among these or beside one.
+    """
+    corners = np.concatenate([textured.mesh.faces.reshape(-1, 1), np.round(textured.uv.reshape(-1, 2) * 1e6)], axis=1)
+    corners = np.unique(corners, axis=0)
+    same = np.flatnonzero(corners[1:, 0] == corners[:-1, 0])
+    near = seen.copy()
+    for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
+        near |= np.roll(seen, shift, axis)
+    place = corners[:, 1:] / 1e6 * len(texture) - 0.5
+    corner = np.clip(np.floor(place).astype(np.int64), 0, len(texture) - 2)
+    fraction, value = place - corner, np.zeros((len(place), 3))
+    for down in (0, 1):
+        for right in (0, 1):
+            weight = np.abs(1 - right - fraction[:, 0]) * np.abs(1 - down - fraction[:, 1])
+            value += weight[:, None] * texture[corner[:, 1] + down, corner[:, 0] + right]
+    nearest = np.clip(np.round(place).astype(np.int64), 0, len(texture) - 1)
+    counts = near[nearest[:, 1], nearest[:, 0]]
+    pairs = same[counts[same] & counts[same + 1]]
+    return float(np.abs(value[pairs] - value[pairs + 1]).mean()) if len(pairs) else 0.0
+
+
+def step_difference(texture: np.ndarray, seen: np.ndarray) -> float:
+    """Mean difference, in levels of 255, between neighbouring texels within charts: of uint8[T, T, 3] and bool[T, T]."""
+    values = texture.astype(np.float64)
+    across = np.abs(values[:, 1:] - values[:, :-1])[seen[:, 1:] & seen[:, :-1]]
+    down = np.abs(values[1:] - values[:-1])[seen[1:] & seen[:-1]]
+    return float(np.concatenate([across, down]).mean())
+
+
 def make(name: str, faces: int) -> Textured:
     """One of ``NAMES`` with about so many faces."""
     patches = _SHAPES[name]()

@@ -19,6 +19,7 @@ What no view sees is filled over the surface, and what is no surface by push-pul
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -27,14 +28,10 @@ import numpy as np
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras, surface_fill, view_sampling
+from realiz3d_jax.geometry.chunks import chunks, padded
 from realiz3d_jax.geometry.mesh import Mesh
 from realiz3d_jax.geometry.render import RayScene
 from realiz3d_jax.geometry.texels import Texels, rasterise
-
-_CHUNK = 1 << 17
-"""Texels that a compiled program takes at a time, so that few shapes are compiled and temporaries stay small."""
-
-_SMALL_CHUNK = 1 << 13
 
 _DARKEST = 0.01
 """Linear light; texels that are darker in either of two views say nothing about the ratio of the views."""
@@ -168,8 +165,8 @@ class _Places:
         self.position, self.normal, self.facet = (np.empty(shape, np.float32) for _ in range(3))
         corners, normals = jnp.asarray(mesh.vertices[mesh.faces]), jnp.asarray(mesh.corner_normals)
         facets = jnp.asarray(scene.face_normals, jnp.float32)
-        for part in _chunks(len(texels.index)):
-            face, barycentric = _padded(texels.face[part]), _padded(texels.barycentric[part])
+        for part in chunks(len(texels.index)):
+            face, barycentric = padded(texels.face[part]), padded(texels.barycentric[part])
             found = _interpolate(corners, normals, facets, face, barycentric)
             for whole, chunk in zip((self.position, self.normal, self.facet), found, strict=True):
                 whole[part] = np.asarray(chunk)[: part.stop - part.start]
@@ -206,28 +203,26 @@ def _look(
     image = jnp.asarray(image)
     axes = cameras.view_axes(azimuth, elevation)
     found = []
-    for part in _chunks(len(texels.index)):
-        geometry = (_padded(array[part]) for array in (places.position, places.normal, places.facet))
-        pixels, cosine, margin = (
-            np.asarray(array)[: part.stop - part.start]
-            for array in view_sampling.look(*geometry, jnp.asarray(axes, jnp.float32), image)
-        )
+    for part in chunks(len(texels.index)):
         # A face is seen from behind only where the mesh is open; only there its back is worth a ray.
-        cosine = np.where((cosine[:, 1] < 0) & back[texels.face[part]], -1, 1)[:, None] * cosine
-        candidate = (cosine[:, 0] >= options.minimum_cosine) & (cosine[:, 1] > 0) & (margin > options.edge_erosion)
-        candidate = np.flatnonzero(candidate)
-        texel = candidate + part.start
-        side = np.where((places.facet[texel] @ axes[2] > 0)[:, None], places.facet[texel], -places.facet[texel])
-        clear = ~scene.occluded(places.position[texel], side, axes[2]) if len(texel) else np.zeros(0, bool)
-        found.append((texel[clear], cosine[candidate[clear], 0], pixels[candidate[clear]]))
+        either = padded(back[texels.face[part]])
+        geometry = (padded(array[part]) for array in (places.position, places.normal, places.facet))
+        pixels, cosine, margin = view_sampling.look(*geometry, either, jnp.asarray(axes, jnp.float32), image)
+        candidate = (cosine >= options.minimum_cosine) & (margin > options.edge_erosion)
+        candidate = np.flatnonzero(np.asarray(candidate)[: part.stop - part.start])
+        texel = (candidate + part.start).astype(np.int32)
+        facet = places.facet[texel]
+        side = np.where((facet @ axes[2] > 0)[:, None], facet, -facet)
+        clear = ~scene.occluded(places.position[texel], side, axes[2])
+        found.append((texel[clear], np.asarray(cosine)[candidate[clear]], np.asarray(pixels)[candidate[clear]]))
     texel, cosine, pixels = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     sampled = np.empty((len(texel), 4), np.float32)
-    for part in _chunks(len(texel)):
-        sampled[part] = np.asarray(view_sampling.sample(image, _padded(pixels[part])))[: part.stop - part.start]
+    for part in chunks(len(texel)):
+        sampled[part] = np.asarray(view_sampling.sample(image, padded(pixels[part])))[: part.stop - part.start]
     feather = (sampled[:, 3] - options.edge_erosion) / (options.edge_feather + 1)
     # Between pixels the interpolated distance may be a little less than that of the texel's own pixel, which is enough.
     weight = cosine**options.cosine_power * np.clip(feather, 0.1 / (options.edge_feather + 1), 1)
-    return _Look(texel.astype(np.int32), weight.astype(np.float32), sampled[:, :3])
+    return _Look(texel, weight.astype(np.float32), sampled[:, :3])
 
 
 def _gains(looks: list[_Look], count: int, prior: float) -> np.ndarray:
@@ -261,20 +256,18 @@ def _blend(looks: list[_Look], gains: np.ndarray, count: int) -> tuple[np.ndarra
     total, views = jnp.zeros((count, 4)), np.zeros(count, np.int32)
     for look, gain in zip(looks, gains, strict=True):
         views[look.texel] += 1
-        for part in _chunks(len(look.texel)):
-            weighted = np.concatenate(
-                [look.color[part] * gain.astype(np.float32), np.ones_like(look.color[part, :1])], 1
-            )
-            weighted *= look.weight[part, None]
-            total = _add(total, _padded(look.texel[part], count), _padded(weighted))
+        for part in chunks(len(look.texel)):
+            place, color, weight = padded(look.texel[part], count), padded(look.color[part]), padded(look.weight[part])
+            total = _add(total, place, color * gain.astype(np.float32), weight)
     total = np.array(total)
     return total[:, :3] / np.maximum(total[:, 3:], 1e-20), views
 
 
-@jax.jit
-def _add(total: jax.Array, place: jax.Array, values: jax.Array) -> jax.Array:
-    """Adds values to places; those past the end, which fill a chunk up, are dropped."""
-    return total.at[place].add(values, mode="drop", unique_indices=False, indices_are_sorted=True)
+@functools.partial(jax.jit, donate_argnums=0)
+def _add(total: jax.Array, place: jax.Array, color: jax.Array, weight: jax.Array) -> jax.Array:
+    """Adds weighted colours and weights at places; those past the end, which fill a chunk up, are dropped."""
+    values = jnp.concatenate([color * weight[:, None], weight[:, None]], axis=-1)
+    return total.at[place].add(values, mode="drop", indices_are_sorted=True)
 
 
 @jax.jit
@@ -290,8 +283,8 @@ def _compose(texels: Texels, color: np.ndarray) -> np.ndarray:
     image = np.zeros((texels.size * texels.size, 3), np.float32)
     image[texels.index] = color
     known = _spread(texels, np.ones(len(texels.index), bool))
-    image = surface_fill.push_pull(image.reshape(texels.size, texels.size, 3), known)
-    return np.asarray(_to_srgb(jnp.asarray(image)))
+    image = surface_fill.push_pull(jnp.asarray(image.reshape(texels.size, texels.size, 3)), jnp.asarray(known))
+    return np.asarray(_to_srgb(image))
 
 
 def _areas(mesh: Mesh, texels: Texels) -> np.ndarray:
@@ -307,13 +300,3 @@ def _spread(texels: Texels, values: np.ndarray) -> np.ndarray:
     image = np.zeros(texels.size * texels.size, bool)
     image[texels.index] = values
     return image.reshape(texels.size, texels.size)
-
-
-def _chunks(count: int) -> list[slice]:
-    return [slice(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
-
-
-def _padded(array: np.ndarray, value: int = 0) -> np.ndarray:
-    """Filled up to one of two lengths, a whole chunk or ``_SMALL_CHUNK``, so that each program is compiled twice at most."""
-    length = _SMALL_CHUNK if len(array) <= _SMALL_CHUNK else _CHUNK
-    return np.pad(array, [(0, length - len(array))] + [(0, 0)] * (array.ndim - 1), constant_values=value)

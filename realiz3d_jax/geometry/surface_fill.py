@@ -12,19 +12,28 @@ it, so that no colour leaves the range of those it comes from. Unseen texels int
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
 import scipy.sparse.linalg
 import scipy.spatial
 
+from realiz3d_jax.geometry.chunks import chunks, padded
 from realiz3d_jax.geometry.mesh import Mesh
 from realiz3d_jax.geometry.texels import Texels
+
+Indices = np.ndarray | jax.Array
 
 _POINTS = 40_000
 """About how many lattice points there are, if the mesh itself has not more vertices."""
 
 _LEAST_COTANGENT = 0.05
+
+_ON_POINT = 1e-4
+"""Parts of a cell; a place that is nearer to a point of the lattice is on it: barycentric weights are in single precision."""
+
 _UNKNOWN_COLOR = 0.2
 """Linear light, a middle grey: of a mesh that no view sees at all."""
 
@@ -76,7 +85,8 @@ def diffuse(mesh: Mesh, texels: Texels, color: np.ndarray, seen: np.ndarray) -> 
     return np.einsum("nk,nkc->nc", weights, value[points]).astype(np.float32)
 
 
-def push_pull(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+@jax.jit
+def push_pull(image: jax.Array, known: jax.Array) -> jax.Array:
     """Fills an image from coarser and coarser copies of itself: each gap has the mean of what is known around it.
 
     Args:
@@ -84,30 +94,28 @@ def push_pull(image: np.ndarray, known: np.ndarray) -> np.ndarray:
       known: bool[H, W], the pixels to keep.
 
     Returns:
-      float32[H, W, C].
+      float32[H, W, C]; zeros if nothing is known.
     """
-    if known.all() or not known.any():
-        return image
     height, width = known.shape
+    masked = jnp.where(known[..., None], image, 0.0)
+    if height == width == 1:
+        return masked
+    rows, columns = -(-height // 2), -(-width // 2)
     even = ((0, height % 2), (0, width % 2))
-    weight = np.pad(known.astype(np.float32), even).reshape(-(-height // 2), 2, -(-width // 2), 2)
-    total = weight.sum(axis=(1, 3))
-    masked = np.pad(np.where(known[..., None], image, 0), (*even, (0, 0)))
-    coarse = masked.reshape(*weight.shape, -1).sum(axis=(1, 3)) / np.maximum(total, 1)[..., None]
-    coarse = push_pull(coarse, total > 0)
-    rows, columns = np.nonzero(~known)
-    filled = image.copy()
-    filled[rows, columns] = coarse[rows // 2, columns // 2]
-    return filled
+    count = jnp.pad(known, even).reshape(rows, 2, columns, 2).sum(axis=(1, 3))
+    total = jnp.pad(masked, (*even, (0, 0))).reshape(rows, 2, columns, 2, -1).sum(axis=(1, 3))
+    coarse = push_pull(total / jnp.maximum(count, 1)[..., None], count > 0)
+    spread = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+    return jnp.where(known[..., None], image, spread)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Lattice:
     """Points on the surface and what connects them.
 
-    ``position``: float64[M, 3]. ``weights``: sparse symmetric float64[M, M], w_ij of (1). ``divisions``: int64[F], n of each
-    face. ``first``: int64[F], where a face's points begin in ``point``, by rows of growing first index: (i, j) is the place
-    with the weights (i, j, n - i - j) / n. ``point``: int64, which of the M points that is.
+    ``position``: float64[M, 3]. ``weights``: sparse symmetric float64[M, M], w_ij of (1). ``divisions``: int32[F], n of each
+    face. ``first``: int32[F], where a face's points begin in ``point``, by rows of growing first index: (i, j) is the place
+    with the weights (i, j, n - i - j) / n. ``point``: int32, which of the M points that is.
     """
 
     position: np.ndarray
@@ -117,27 +125,38 @@ class _Lattice:
     point: np.ndarray
 
     def locate(self, face: np.ndarray, barycentric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The three points round places on faces, int64[n, 3], and their weights, float64[n, 3], with sum 1."""
-        divisions = self.divisions[face]
-        place = barycentric.astype(np.float64)
-        place *= (divisions / place.sum(axis=1))[:, None]
-        corner = np.minimum(np.floor(place + 1e-9).astype(np.int64), divisions[:, None])
-        # On a corner of the lattice the three sum to n: one cell that touches it will do.
-        whole = np.flatnonzero(corner.sum(axis=1) == divisions)
-        corner[whole, corner[whole].argmax(axis=1)] -= 1
-        # The cell stands as the face does, or upside down.
-        upright = (divisions - corner.sum(axis=1) == 1)[:, None]
-        fraction = np.clip(place - corner, 0, 1)
-        weights = np.where(upright, fraction, 1 - fraction)
-        points = []
-        for side in range(3):
-            step = (np.arange(3) == side) == upright
-            i, j = (corner[:, axis] + step[:, axis] for axis in (0, 1))
-            points.append(self.point[self.first[face] + _row_start(i, divisions) + j])
-        return np.stack(points, axis=1), weights / weights.sum(axis=1, keepdims=True)
+        """The three points round places on faces, int32[n, 3], and their weights, float32[n, 3], with sum 1."""
+        points, weights = np.empty((len(face), 3), np.int32), np.empty((len(face), 3), np.float32)
+        lattice = jnp.asarray(self.divisions), jnp.asarray(self.first), jnp.asarray(self.point)
+        for part in chunks(len(face)):
+            found = _locate(*lattice, padded(face[part]), padded(barycentric[part]))
+            for whole, chunk in zip((points, weights), found, strict=True):
+                whole[part] = np.asarray(chunk)[: part.stop - part.start]
+        return points, weights
 
 
-def _row_start(i: np.ndarray, divisions: np.ndarray) -> np.ndarray:
+@jax.jit
+def _locate(
+    divisions: jax.Array, first: jax.Array, point: jax.Array, face: jax.Array, barycentric: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    divisions, first = divisions[face], first[face]
+    place = barycentric * divisions[:, None]
+    corner = jnp.floor(place + _ON_POINT).astype(jnp.int32)
+    # On a point of the lattice the three sum to n: one cell that touches it will do.
+    largest = jax.nn.one_hot(corner.argmax(axis=1), 3, dtype=jnp.int32)
+    corner = corner - largest * (corner.sum(axis=1) >= divisions)[:, None]
+    # The cell stands as the face does, or upside down.
+    upright = divisions - corner.sum(axis=1) == 1
+    fraction = jnp.clip(place - corner, 0, 1)
+    weights = jnp.where(upright[:, None], fraction, 1 - fraction)
+    points = []
+    for side in range(3):
+        i, j = (corner[:, axis] + ((axis == side) == upright) for axis in (0, 1))
+        points.append(point[first + _row_start(i, divisions) + j])
+    return jnp.stack(points, axis=1), weights / weights.sum(axis=1, keepdims=True)
+
+
+def _row_start(i: Indices, divisions: Indices) -> Indices:
     """How many points of a face's lattice have a first index below i."""
     return i * (divisions + 1) - i * (i - 1) // 2
 
@@ -170,7 +189,8 @@ def _lattice(mesh: Mesh) -> _Lattice:
     ends = point[np.concatenate(edge_ends)]
     shape = (len(kept), len(kept))
     half = scipy.sparse.coo_matrix((np.concatenate(edge_weights), (ends[:, 0], ends[:, 1])), shape).tocsr()
-    return _Lattice(position[kept], (half + half.T).tocsr(), divisions, first, point)
+    indices = (array.astype(np.int32) for array in (divisions, first, point))
+    return _Lattice(position[kept], (half + half.T).tocsr(), *indices)
 
 
 def _cell_edges(i: np.ndarray, j: np.ndarray, n: int) -> list[tuple[np.ndarray, int]]:

@@ -87,15 +87,16 @@ def _margin(face: jax.Array, planes: jax.Array, reach: int) -> jax.Array:
     mask = face >= 0
     beside = _beside_edge(depth, here[..., 3], mask) | _beside_edge(depth.T, here[..., 4].T, mask.T).T
     distance = jnp.where(mask, jnp.where(beside, 1.0, float(reach)), 0.0)
-    for _ in range(reach - 1):
+
+    def grow(_: int, distance: jax.Array) -> jax.Array:
         nearest = distance
-        for widths in (((1, 1), (0, 0)), ((0, 0), (1, 1))):
+        for axis, widths in enumerate((((1, 1), (0, 0)), ((0, 0), (1, 1)))):
             padded = jnp.pad(nearest, widths, constant_values=reach)
-            axis = 0 if widths[0] == (1, 1) else 1
             before, after = (jax.lax.slice_in_dim(padded, at, at + face.shape[axis], axis=axis) for at in (0, 2))
             nearest = jnp.minimum(nearest, jnp.minimum(before, after))
-        distance = jnp.minimum(distance, nearest + 1.0)
-    return distance
+        return jnp.minimum(distance, nearest + 1.0)
+
+    return jax.lax.fori_loop(1, reach, grow, distance)
 
 
 def _beside_edge(depth: jax.Array, slope: jax.Array, mask: jax.Array) -> jax.Array:
@@ -109,19 +110,21 @@ def _beside_edge(depth: jax.Array, slope: jax.Array, mask: jax.Array) -> jax.Arr
 
 @jax.jit
 def look(
-    position: jax.Array, normal: jax.Array, facet: jax.Array, axes: jax.Array, image: jax.Array
+    position: jax.Array, normal: jax.Array, facet: jax.Array, either: jax.Array, axes: jax.Array, image: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Where a view shows points of the surface, were nothing in between.
 
     Args:
       position: float32[n, 3].
-      normal, facet: float32[n, 3], unit, interpolated and of the face.
+      normal, facet: float32[n, 3], unit, interpolated and of the face, on the same side.
+      either: bool[n], whether the surface may be seen from behind.
       axes: float32[3, 3] of ``cameras.view_axes``.
       image: float32[H, W, 4] of ``view_with_margins``.
 
     Returns:
       pixels: float32[n, 2], (column, row).
-      cosine: float32[n, 2], of ``normal`` and of ``facet`` with the direction to the camera.
+      cosine: float32[n], between ``normal`` and the direction to the camera, on the side that faces it; 0 where that is the
+        back and may not be seen. The facet must face the camera too: where a coarse mesh is shaded smoothly, the two differ.
       margin: float32[n], distance to the nearest edge of the pixel that the point falls in; 0 outside the view.
     """
     size = image.shape[0]
@@ -133,7 +136,9 @@ def look(
     inside = ((pixels >= 0) & (pixels < size)).all(axis=-1)
     pixel = jnp.clip(jnp.floor(pixels).astype(jnp.int32), 0, size - 1)
     margin = jnp.where(inside, image[pixel[:, 1], pixel[:, 0], 3], 0.0)
-    return pixels, jnp.stack([high(normal, backward), high(facet, backward)], axis=-1), margin
+    shaded, flat = high(normal, backward), high(facet, backward)
+    cosine = jnp.where(flat > 0, shaded, jnp.where(either & (flat < 0), -shaded, 0.0))
+    return pixels, jnp.maximum(cosine, 0.0), margin
 
 
 @jax.jit

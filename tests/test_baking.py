@@ -1,0 +1,172 @@
+"""Textures that are known everywhere, rendered and baked back."""
+
+import numpy as np
+import pytest
+import trimesh
+
+from benchmarks import textured
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry import baking, texels
+from realiz3d_jax.geometry.mesh import Mesh, linear_to_srgb, smooth_normals, srgb_to_linear
+from realiz3d_jax.geometry.render import render_maps
+from realiz3d_jax.metrics import image
+
+SIZE, PIXELS = 128, 320
+OPTIONS = baking.BakeOptions(size=SIZE)
+SIX = {"azimuths": (0, 90, 180, 270, 0, 0), "elevations": (0, 0, 0, 0, 90, -90)}
+
+
+def unwrapped(shape: trimesh.Trimesh, turned: float = 0.0) -> tuple[Mesh, np.ndarray]:
+    """A trimesh primitive, each pair of its faces in a cell of the UV plane."""
+    shape.apply_transform(trimesh.transformations.rotation_matrix(np.deg2rad(turned), (0, 0, 1)))
+    vertices, faces = np.asarray(shape.vertices, np.float32), np.asarray(shape.faces, np.int32)
+    normals = smooth_normals(vertices[faces]).astype(np.float32)
+    count = int(np.ceil(np.sqrt(len(faces))))
+    cell = np.stack(np.divmod(np.arange(len(faces)), count), axis=-1)[:, None]
+    uv = (cell + np.array([[0.2, 0.2], [0.8, 0.2], [0.2, 0.8]])) / count
+    return Mesh(vertices, faces, normals, np.ones((len(faces), 3), np.float32)), uv
+
+
+def plain(mesh: Mesh, colors: list, background: int = 255) -> np.ndarray:
+    """Views from four sides, each of one colour: uint8[4, H, W, 3]."""
+    mask = render_maps(mesh, PIXELS).mask[..., None]
+    return (
+        np.where(mask, np.array(colors).reshape(4, 1, 1, -1), background).astype(np.uint8).repeat(3, axis=-1)[..., :3]
+    )
+
+
+def sphere() -> tuple[Mesh, np.ndarray]:
+    known = textured.make("sphere", 4000)
+    return known.mesh, known.uv
+
+
+@pytest.mark.parametrize("name", textured.NAMES)
+def test_a_texture_that_is_rendered_and_baked_back_is_what_it_was(name: str):
+    known = textured.make(name, 3000)
+    texture = known.texture(SIZE, SIZE / 16)
+    views = np.stack(
+        [textured.render(known, texture, PIXELS, *camera)[0] for camera in zip(*SIX.values(), strict=True)]
+    )
+    baked = baking.bake(known.mesh, known.uv, views, **SIX, options=OPTIONS)
+    assert image.psnr(texture, baked.texture, baked.seen) > 45
+    assert np.abs(texture.astype(int) - baked.texture)[baked.seen].max() < 40
+    before, mask, texel = textured.render(known, texture, 160, 50, 25)
+    after, _, _ = textured.render(known, baked.texture, 160, 50, 25)
+    assert image.psnr(before, after, mask & baked.seen[texel[..., 0], texel[..., 1]]) > 43
+    across_seams = textured.seam_difference(known, baked.texture, baked.seen)
+    assert across_seams < 0.5 * textured.step_difference(baked.texture, baked.seen)
+
+
+def test_seen_and_filled_texels_are_together_those_inside_faces():
+    mesh, uv = sphere()
+    baked = baking.bake(mesh, uv, plain(mesh, [10, 20, 30, 40]), options=OPTIONS)
+    found = texels.rasterise(uv, SIZE)
+    inside = np.zeros(SIZE * SIZE, bool)
+    inside[found.index] = found.inside
+    assert not (baked.seen & baked.filled).any()
+    np.testing.assert_array_equal((baked.seen | baked.filled).reshape(-1), inside)
+
+
+def test_the_coverage_of_a_sphere_is_all_but_the_two_squares_at_its_poles_that_no_side_sees_steeply_enough():
+    mesh, uv = sphere()
+    options = baking.BakeOptions(size=SIZE, edge_erosion=0)
+    baked = baking.bake(mesh, uv, plain(mesh, [0, 0, 0, 0]), options=options)
+    x, y = np.meshgrid(np.linspace(-0.2, 0.2, 201), np.linspace(-0.2, 0.2, 201))
+    squares = 2 * 0.4**2 * (1 / np.sqrt(1 - x**2 - y**2)).mean() / (4 * np.pi)
+    assert baked.coverage == pytest.approx(1 - squares, abs=0.006)
+    # Two neighbouring views both see |x|, |y| >= 0.2; opposite views share nothing.
+    normal = np.random.default_rng(0).normal(size=(100_000, 3))
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    assert baked.overlap == pytest.approx((np.abs(normal[:, :2]) > 0.2).all(axis=1).mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("level", [0, 3, 200, 255])
+def test_a_colour_that_all_views_share_comes_out_as_it_went_in(level: int):
+    mesh, uv = sphere()
+    assert (baking.bake(mesh, uv, plain(mesh, [level] * 4, 128), options=OPTIONS).texture == level).all()
+
+
+@pytest.mark.parametrize("name", ["concave bowl", "several parts"])
+def test_the_background_never_bleeds_into_the_texture(name: str):
+    known = textured.make(name, 2000)
+    baked = baking.bake(known.mesh, known.uv, plain(known.mesh, [60] * 4), options=OPTIONS)
+    assert (baked.texture == 60).all()
+
+
+def test_what_stands_in_front_does_not_bleed_onto_what_stands_behind():
+    # Two slanted boards one behind the other, the front one black: the one behind is white, whole and to its edges.
+    front, rear = trimesh.creation.box((0.3, 0.02, 0.4)), trimesh.creation.box((0.3, 0.02, 0.9))
+    rear.apply_translation((0, 0.06, 0))
+    mesh, uv = unwrapped(trimesh.util.concatenate([front, rear]), 30.0)
+    face = render_maps(mesh, PIXELS).face
+    views = np.where(face < 0, 128, np.where(face < 12, 0, 255)).astype(np.uint8)[..., None].repeat(3, axis=-1)
+    baked = baking.bake(mesh, uv, views, options=OPTIONS)
+    found = texels.rasterise(uv, SIZE)
+    expected = np.zeros(SIZE * SIZE, np.uint8)
+    expected[found.index] = np.where(found.face < 12, 0, 255)
+    assert baked.seen.sum() > 1000
+    np.testing.assert_array_equal(baked.texture[baked.seen], expected.reshape(SIZE, SIZE, 1).repeat(3, -1)[baked.seen])
+
+
+def test_a_surface_that_is_hidden_in_all_views_is_filled_and_not_seen():
+    shell, core = trimesh.creation.box((0.9, 0.9, 0.9)), trimesh.creation.box((0.3, 0.3, 0.3))
+    mesh, uv = unwrapped(trimesh.util.concatenate([shell, core]), 30.0)
+    baked = baking.bake(mesh, uv, plain(mesh, [90] * 4), options=OPTIONS)
+    found = texels.rasterise(uv, SIZE)
+    inner = found.index[found.inside & (found.face >= 12)]
+    assert not baked.seen.reshape(-1)[inner].any()
+    assert baked.filled.reshape(-1)[inner].all()
+    assert (baked.texture == 90).all()
+
+
+def test_an_open_sheet_is_seen_from_both_sides_and_a_closed_body_only_from_outside():
+    sheet = textured.make("thin sheet", 800)
+    from_behind = baking.bake(sheet.mesh, sheet.uv, plain(sheet.mesh, [50] * 4)[2:3], (180,), options=OPTIONS)
+    assert from_behind.coverage > 0.9
+    mesh, uv = sphere()
+    assert baking.bake(mesh, uv, plain(mesh, [50] * 4)[2:3], (180,), options=OPTIONS).coverage < 0.5
+
+
+def test_views_are_blended_in_linear_light():
+    # All four sides of the box are seen alike by two views; half of full light is 188 of 255, not 128.
+    mesh, uv = unwrapped(trimesh.creation.box((0.6, 0.6, 0.6)), 45.0)
+    options = baking.BakeOptions(size=SIZE, edge_feather=0)
+    baked = baking.bake(mesh, uv, plain(mesh, [0, 255, 0, 255]), options=options)
+    both = int(np.round(255 * linear_to_srgb(0.5)))
+    found = texels.rasterise(uv, SIZE)
+    middle = found.index[baked.seen.reshape(-1)[found.index] & (found.barycentric.min(axis=1) > 0.1)]
+    assert len(middle) > 500
+    assert (baked.texture.reshape(-1, 3)[middle] == both).all()
+
+
+def test_gains_that_differ_between_views_are_found_and_taken_out():
+    known = textured.make("sphere", 3000)
+    texture = known.texture(SIZE, 4)
+    truth = np.array([[1.0, 0.8, 1.1], [0.7, 1.0, 0.9], [1.2, 0.9, 1.0], [0.9, 1.1, 0.8]])
+    views = np.stack([textured.render(known, texture, PIXELS, azimuth)[0] for azimuth in (0, 90, 180, 270)])
+    changed = srgb_to_linear(views / 255) * 0.7 / truth[:, None, None]
+    changed = np.round(255 * linear_to_srgb(changed)).astype(np.uint8)
+    options = baking.BakeOptions(size=SIZE, harmonise=True, harmonise_prior=1e-5)
+    baked = baking.bake(known.mesh, known.uv, changed, options=options)
+    found = baked.gains / np.exp(np.log(baked.gains).mean(axis=0))
+    np.testing.assert_allclose(found, truth / np.exp(np.log(truth).mean(axis=0)), rtol=0.02)
+    assert (baking.bake(known.mesh, known.uv, changed, options=OPTIONS).gains == 1).all()
+
+
+def test_views_that_agree_keep_their_colours_when_harmonised():
+    mesh, uv = sphere()
+    options = baking.BakeOptions(size=SIZE, harmonise=True)
+    baked = baking.bake(mesh, uv, plain(mesh, [120] * 4), options=options)
+    np.testing.assert_allclose(baked.gains, 1, atol=1e-6)
+    assert (baked.texture == 120).all()
+
+
+def test_input_that_does_not_fit_is_refused_with_the_reason():
+    mesh, uv = sphere()
+    views = np.zeros((4, 32, 32, 3), np.uint8)
+    with pytest.raises(UserError, match="uv: found coordinates of 3 faces"):
+        baking.bake(mesh, uv[:3], views)
+    with pytest.raises(UserError, match="expected square images"):
+        baking.bake(mesh, uv, views[:, :, :16])
+    with pytest.raises(UserError, match="found 4 views, 3 azimuths"):
+        baking.bake(mesh, uv, views, (0, 90, 180))
