@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     """The benchmark."""
     del argv
     platform.start()
-    console = rich.console.Console()
+    console = rich.console.Console(width=128)
     table = rich.table.Table(title=f"textures of {_SIZE.value}, views of {_PIXELS.value}")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "mesh" else "right")

@@ -2,8 +2,8 @@
 
 Each texel stands for a place x on the surface (``texels.py``). View v sees x if the angle between the normal and the
 direction to the camera has a cosine c_v(x) >= ``minimum_cosine``, nothing lies between (an exact shadow ray), and x appears
-more than ``edge_erosion`` pixels away from every edge of the view (``view_sampling.py``). With d_v(x) the distance to the
-edge in pixels, the colour of a seen texel is, in linear light,
+more than ``edge_erosion`` pixels away from every edge of the view, or in the middle of a narrow strip
+(``view_sampling.py``). With d_v(x) the distance to the edge in pixels, the colour of a seen texel is, in linear light,
 
     sum_v w_v g_v I_v(x) / sum_v w_v,    w_v = c_v^cosine_power min((d_v - edge_erosion) / (edge_feather + 1), 1),    (1)
 
@@ -28,10 +28,13 @@ import numpy as np
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras, surface_fill, view_sampling
-from realiz3d_jax.geometry.chunks import chunks, padded
+from realiz3d_jax.geometry.chunks import chunks, padded, table
 from realiz3d_jax.geometry.mesh import Mesh
 from realiz3d_jax.geometry.render import RayScene
 from realiz3d_jax.geometry.texels import Texels, rasterise
+
+_RIDGE_WEIGHT = 1e-3
+"""In place of the edge's feather: ridges of narrow strips count where no view sees the surface any better."""
 
 _DARKEST = 0.01
 """Linear light; texels that are darker in either of two views say nothing about the ratio of the views."""
@@ -46,8 +49,9 @@ class BakeOptions:
       gutter: texels round each chart that continue its colours.
       minimum_cosine: of the angle at which a view sees the surface, in (0, 1).
       cosine_power: how much views that see the surface face on are preferred.
-      edge_erosion: pixels of a view beside silhouettes and jumps of depth that are not used. Two keep the pixels of an edge
-        out of every bicubic sample.
+      edge_erosion: pixels of a view beside silhouettes and jumps of depth that are not used. Three keep the outermost pixel
+        of a surface, which is mixed with what lies beyond, out of every bicubic sample. Of a strip too narrow to have any
+        other pixels, the middle ones are used.
       edge_feather: pixels beyond these over which the view's weight rises to its full value.
       harmonise: whether gains make the views agree.
       harmonise_prior: pull of the gains to 1, relative to all overlap.
@@ -57,7 +61,7 @@ class BakeOptions:
     gutter: float = 4.0
     minimum_cosine: float = 0.2
     cosine_power: float = 4.0
-    edge_erosion: int = 2
+    edge_erosion: int = 3
     edge_feather: int = 4
     harmonise: bool = False
     harmonise_prior: float = 0.01
@@ -163,8 +167,8 @@ class _Places:
     def __init__(self, mesh: Mesh, scene: RayScene, texels: Texels):
         shape = (len(texels.index), 3)
         self.position, self.normal, self.facet = (np.empty(shape, np.float32) for _ in range(3))
-        corners, normals = jnp.asarray(mesh.vertices[mesh.faces]), jnp.asarray(mesh.corner_normals)
-        facets = jnp.asarray(scene.face_normals, jnp.float32)
+        geometry = mesh.vertices[mesh.faces], mesh.corner_normals, scene.face_normals.astype(np.float32)
+        corners, normals, facets = (jnp.asarray(table(array)) for array in geometry)
         for part in chunks(len(texels.index)):
             face, barycentric = padded(texels.face[part]), padded(texels.barycentric[part])
             found = _interpolate(corners, normals, facets, face, barycentric)
@@ -199,7 +203,9 @@ def _look(
     """What a view, uint8[H, W, 3], says about the texels that it sees."""
     reach = options.edge_erosion + options.edge_feather + 1
     steepest = np.sqrt(1 - options.minimum_cosine**2) / options.minimum_cosine
-    image, back = view_sampling.view_with_margins(mesh, scene, view, azimuth, elevation, reach, steepest)
+    image, back = view_sampling.view_with_margins(
+        mesh, scene, view, azimuth, elevation, options.edge_erosion, reach, steepest
+    )
     image = jnp.asarray(image)
     axes = cameras.view_axes(azimuth, elevation)
     found = []
@@ -214,14 +220,17 @@ def _look(
         facet = places.facet[texel]
         side = np.where((facet @ axes[2] > 0)[:, None], facet, -facet)
         clear = ~scene.occluded(places.position[texel], side, axes[2])
-        found.append((texel[clear], np.asarray(cosine)[candidate[clear]], np.asarray(pixels)[candidate[clear]]))
-    texel, cosine, pixels = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        found.append((texel[clear], *(np.asarray(array)[candidate[clear]] for array in (cosine, margin, pixels))))
+    texel, cosine, margin, pixels = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    ridge = margin == options.edge_erosion + view_sampling.RIDGE
     sampled = np.empty((len(texel), 4), np.float32)
     for part in chunks(len(texel)):
-        sampled[part] = np.asarray(view_sampling.sample(image, padded(pixels[part])))[: part.stop - part.start]
+        of_part = view_sampling.sample(image, padded(pixels[part]), padded(ridge[part]))
+        sampled[part] = np.asarray(of_part)[: part.stop - part.start]
     feather = (sampled[:, 3] - options.edge_erosion) / (options.edge_feather + 1)
     # Between pixels the interpolated distance may be a little less than that of the texel's own pixel, which is enough.
-    weight = cosine**options.cosine_power * np.clip(feather, 0.1 / (options.edge_feather + 1), 1)
+    feather = np.where(ridge, _RIDGE_WEIGHT, np.clip(feather, 0.1 / (options.edge_feather + 1), 1))
+    weight = cosine**options.cosine_power * feather
     return _Look(texel, weight.astype(np.float32), sampled[:, :3])
 
 
@@ -253,13 +262,18 @@ def _gains(looks: list[_Look], count: int, prior: float) -> np.ndarray:
 
 def _blend(looks: list[_Look], gains: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Colours of (1), float32[n, 3], and how many views see each texel, int32[n]; colours of the unseen are 0."""
-    total, views = jnp.zeros((count, 4)), np.zeros(count, np.int32)
+    views = np.zeros(count, np.int32)
+    total = jnp.asarray(table(np.zeros((count, 4), np.float32)))
     for look, gain in zip(looks, gains, strict=True):
         views[look.texel] += 1
         for part in chunks(len(look.texel)):
-            place, color, weight = padded(look.texel[part], count), padded(look.color[part]), padded(look.weight[part])
+            place, color, weight = (
+                padded(look.texel[part], len(total)),
+                padded(look.color[part]),
+                padded(look.weight[part]),
+            )
             total = _add(total, place, color * gain.astype(np.float32), weight)
-    total = np.array(total)
+    total = np.asarray(total)[:count]
     return total[:, :3] / np.maximum(total[:, 3:], 1e-20), views
 
 

@@ -20,7 +20,7 @@ import scipy.sparse.csgraph
 import scipy.sparse.linalg
 import scipy.spatial
 
-from realiz3d_jax.geometry.chunks import chunks, padded
+from realiz3d_jax.geometry.chunks import chunks, padded, table
 from realiz3d_jax.geometry.mesh import Mesh
 from realiz3d_jax.geometry.texels import Texels
 
@@ -127,7 +127,7 @@ class _Lattice:
     def locate(self, face: np.ndarray, barycentric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The three points round places on faces, int32[n, 3], and their weights, float32[n, 3], with sum 1."""
         points, weights = np.empty((len(face), 3), np.int32), np.empty((len(face), 3), np.float32)
-        lattice = jnp.asarray(self.divisions), jnp.asarray(self.first), jnp.asarray(self.point)
+        lattice = [jnp.asarray(table(array)) for array in (self.divisions, self.first, self.point)]
         for part in chunks(len(face)):
             found = _locate(*lattice, padded(face[part]), padded(barycentric[part]))
             for whole, chunk in zip((points, weights), found, strict=True):

@@ -7,17 +7,23 @@ the depth of a connected surface changes by something between S and S', whatever
 
     edge  <=>  depth change outside [min(S, S') - tolerance, max(S, S') + tolerance].
 
+A strip that is too narrow to hold any pixel far enough from its edges, a chair's leg, would never be seen. So the pixels
+on its *ridge*, those that are as far from the edges as any near them, are used all the same, by themselves and without
+interpolation, if they do not lie at the very edge.
+
 Colours are linear light. A pixel is an average of light, and so is every blend of pixels; glTF decodes a texture before it
 filters it. sRGB is decoded once, when a view comes in, and encoded once, when the texture goes out.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from realiz3d_jax.geometry import cameras
+from realiz3d_jax.geometry.chunks import table
 from realiz3d_jax.geometry.mesh import Mesh, srgb_to_linear
 from realiz3d_jax.geometry.render import RayScene
 
@@ -25,11 +31,21 @@ _STEP_TOLERANCE = 1.0
 """Pixels of depth by which the change between two pixels may leave the range of their faces' slopes: small faces that lie
 between the two, of other slopes, are no edge."""
 
+RIDGE = 0.5
+"""What marks the ridge of a narrow strip: by so much its margin exceeds those that are not trusted."""
+
 _LINEAR = srgb_to_linear(np.arange(256) / 255.0).astype(np.float32)
 
 
 def view_with_margins(
-    mesh: Mesh, scene: RayScene, view: np.ndarray, azimuth: float, elevation: float, reach: int, steepest: float
+    mesh: Mesh,
+    scene: RayScene,
+    view: np.ndarray,
+    azimuth: float,
+    elevation: float,
+    erosion: int,
+    reach: int,
+    steepest: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A view made ready for ``sample``, and the faces that it sees from behind.
 
@@ -37,19 +53,20 @@ def view_with_margins(
       mesh, scene: what the view shows.
       view: uint8[H, W, 3], sRGB, H = W.
       azimuth, elevation: degrees.
-      reach: pixels up to which the distance to edges is told.
+      erosion: pixels beside edges that are not to be trusted.
+      reach: pixels, more than ``erosion``, up to which the distance to edges is told.
       steepest: slopes of depth, in pixels a pixel, are not told apart beyond this.
 
     Returns:
       float32[H, W, 4]: linear light, and the distance to the nearest edge in pixels along rows, columns or diagonals: 0 in
-        the background, 1 beside an edge, at most ``reach``.
+        the background, 1 beside an edge, at most ``reach``, and ``erosion + RIDGE`` on the ridge of a narrow strip.
       bool[F], the faces whose back is seen.
     """
     size = view.shape[0]
     origins, direction = cameras.pixel_rays(azimuth, size, elevation=elevation)
     face = scene.first_faces(origins.reshape(-1, 3), direction).reshape(size, size)
     planes, facing = _planes(mesh, scene, size, azimuth, elevation, steepest)
-    margin = _margin(jnp.asarray(face), jnp.asarray(planes), reach)
+    margin = _margin(jnp.asarray(face), jnp.asarray(table(planes)), erosion, reach)
     back = np.zeros(len(mesh.faces), bool)
     back[face[face >= 0]] = True
     return np.concatenate([_LINEAR[view], np.asarray(margin)[..., None]], axis=-1), back & (facing < 0)
@@ -76,8 +93,8 @@ def _planes(
     return np.concatenate(columns, axis=-1).astype(np.float32), facing
 
 
-@functools.partial(jax.jit, static_argnames="reach")
-def _margin(face: jax.Array, planes: jax.Array, reach: int) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("erosion", "reach"))
+def _margin(face: jax.Array, planes: jax.Array, erosion: int, reach: int) -> jax.Array:
     """Distance to the nearest edge, float32[H, W], as ``view_with_margins`` tells it; of int32[H, W] and float32[F, 7]."""
     height, width = face.shape
     here = planes[face]
@@ -89,14 +106,21 @@ def _margin(face: jax.Array, planes: jax.Array, reach: int) -> jax.Array:
     distance = jnp.where(mask, jnp.where(beside, 1.0, float(reach)), 0.0)
 
     def grow(_: int, distance: jax.Array) -> jax.Array:
-        nearest = distance
-        for axis, widths in enumerate((((1, 1), (0, 0)), ((0, 0), (1, 1)))):
-            padded = jnp.pad(nearest, widths, constant_values=reach)
-            before, after = (jax.lax.slice_in_dim(padded, at, at + face.shape[axis], axis=axis) for at in (0, 2))
-            nearest = jnp.minimum(nearest, jnp.minimum(before, after))
-        return jnp.minimum(distance, nearest + 1.0)
+        return jnp.minimum(distance, _pool(distance, 1, jax.lax.min, reach) + 1.0)
 
-    return jax.lax.fori_loop(1, reach, grow, distance)
+    distance = jax.lax.fori_loop(1, reach, grow, distance)
+    ridge = (distance > 1) & (distance <= erosion) & (distance == _pool(distance, erosion, jax.lax.max, 0.0))
+    return jnp.where(ridge, erosion + RIDGE, distance)
+
+
+def _pool(
+    image: jax.Array, radius: int, choose: Callable[[jax.Array, jax.Array], jax.Array], outside: float
+) -> jax.Array:
+    """The least or greatest value of the (2 radius + 1)² pixels round each one: float32[H, W]."""
+    for window in ((2 * radius + 1, 1), (1, 2 * radius + 1)):
+        padding = tuple((side // 2, side // 2) for side in window)
+        image = jax.lax.reduce_window(image, jnp.float32(outside), choose, window, (1, 1), padding)
+    return image
 
 
 def _beside_edge(depth: jax.Array, slope: jax.Array, mask: jax.Array) -> jax.Array:
@@ -142,12 +166,13 @@ def look(
 
 
 @jax.jit
-def sample(image: jax.Array, pixels: jax.Array) -> jax.Array:
+def sample(image: jax.Array, pixels: jax.Array, alone: jax.Array) -> jax.Array:
     """Samples of a view: colours by bicubic interpolation (Catmull and Rom's, negative light cut off), margins bilinear.
 
     Args:
       image: float32[H, W, 4] of ``view_with_margins``.
       pixels: float32[n, 2], (column, row).
+      alone: bool[n], where the pixel that the place falls in is taken as it is.
 
     Returns:
       float32[n, 4].
@@ -168,7 +193,8 @@ def sample(image: jax.Array, pixels: jax.Array) -> jax.Array:
             weight = cubic[:, 1, down] * cubic[:, 0, right]
             margin = linear[:, 1, down] * linear[:, 0, right]
             total += tap * jnp.stack([weight, weight, weight, margin], axis=-1)
-    return jnp.maximum(total, 0.0)
+    own = jnp.clip(jnp.floor(pixels).astype(jnp.int32), 0, jnp.array([width - 1, height - 1]))
+    return jnp.where(alone[:, None], flat[own[:, 1] * width + own[:, 0]], jnp.maximum(total, 0.0))
 
 
 def _catmull_rom(t: jax.Array) -> jax.Array:
