@@ -147,6 +147,16 @@ def test_an_open_sheet_is_seen_from_both_sides_and_a_closed_body_only_from_outsi
     assert baking.bake(mesh, uv, plain(mesh, [50] * 4)[2:3], (180,), options=OPTIONS).coverage < 0.5
 
 
+def test_faces_that_are_wound_the_wrong_way_round_are_seen_all_the_same_even_if_smaller_than_pixels():
+    mesh, uv = textured.make("sphere", 12_000).mesh, textured.make("sphere", 12_000).uv
+    views = plain(mesh, [70] * 4)[:, 2::5, 2::5]
+    wrong = Mesh(mesh.vertices, mesh.faces[:, ::-1], mesh.corner_normals[:, ::-1], mesh.face_color)
+    right = baking.bake(mesh, uv, views, options=OPTIONS)
+    other = baking.bake(wrong, uv[:, ::-1], views, options=OPTIONS)
+    assert other.coverage == pytest.approx(right.coverage, abs=1e-3)
+    assert right.coverage > 0.8
+
+
 def test_views_are_blended_in_linear_light():
     # All four sides of the box are seen alike by two views; half of full light is 188 of 255, not 128.
     mesh, uv = unwrapped(trimesh.creation.box((0.6, 0.6, 0.6)), 45.0)

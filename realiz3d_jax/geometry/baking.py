@@ -137,13 +137,14 @@ def bake(
     seen = count > 0
     color[~seen] = surface_fill.diffuse(mesh, texels, color, seen)
     area = _areas(mesh, texels)
+    total = max(area.sum(), 1e-30)
     return Baked(
         texture=_compose(texels, color),
         seen=_spread(texels, seen & texels.inside),
         filled=_spread(texels, ~seen & texels.inside),
         gains=gains,
-        coverage=float(area[seen].sum() / area.sum()),
-        overlap=float(area[count > 1].sum() / area.sum()),
+        coverage=float(area[seen].sum() / total),
+        overlap=float(area[count > 1].sum() / total),
     )
 
 
@@ -210,7 +211,7 @@ def _look(
     axes = cameras.view_axes(azimuth, elevation)
     found = []
     for part in chunks(len(texels.index)):
-        # A face is seen from behind only where the mesh is open; only there its back is worth a ray.
+        # A face is seen from behind only where the mesh is open; only there is its back worth a ray.
         either = padded(back[texels.face[part]])
         geometry = (padded(array[part]) for array in (places.position, places.normal, places.facet))
         pixels, cosine, margin = view_sampling.look(*geometry, either, jnp.asarray(axes, jnp.float32), image)

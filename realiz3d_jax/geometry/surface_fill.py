@@ -24,7 +24,7 @@ from realiz3d_jax.geometry.chunks import chunks, padded, table
 from realiz3d_jax.geometry.mesh import Mesh
 from realiz3d_jax.geometry.texels import Texels
 
-Indices = np.ndarray | jax.Array
+_Indices = np.ndarray | jax.Array
 
 _POINTS = 40_000
 """About how many lattice points there are, if the mesh itself has not more vertices."""
@@ -156,7 +156,7 @@ def _locate(
     return jnp.stack(points, axis=1), weights / weights.sum(axis=1, keepdims=True)
 
 
-def _row_start(i: Indices, divisions: Indices) -> Indices:
+def _row_start(i: _Indices, divisions: _Indices) -> _Indices:
     """How many points of a face's lattice have a first index below i."""
     return i * (divisions + 1) - i * (i - 1) // 2
 

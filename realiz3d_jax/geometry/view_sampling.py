@@ -31,6 +31,9 @@ _STEP_TOLERANCE = 1.0
 """Pixels of depth by which the change between two pixels may leave the range of their faces' slopes: small faces that lie
 between the two, of other slopes, are no edge."""
 
+_OPEN = 1e-3
+"""A mesh is open if this part of a view's foreground shows backs of faces: more than rays that slip through edges."""
+
 RIDGE = 0.5
 """What marks the ridge of a narrow strip: by so much its margin exceeds those that are not trusted."""
 
@@ -47,7 +50,7 @@ def view_with_margins(
     reach: int,
     steepest: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A view made ready for ``sample``, and the faces that it sees from behind.
+    """A view made ready for ``sample``, and the faces that it may see from behind.
 
     Args:
       mesh, scene: what the view shows.
@@ -60,7 +63,8 @@ def view_with_margins(
     Returns:
       float32[H, W, 4]: linear light, and the distance to the nearest edge in pixels along rows, columns or diagonals: 0 in
         the background, 1 beside an edge, at most ``reach``, and ``erosion + RIDGE`` on the ridge of a narrow strip.
-      bool[F], the faces whose back is seen.
+      bool[F], the faces whose back is seen; all of them in a view of a mesh that is open, or wound the wrong way round: faces
+        smaller than a pixel are not all hit.
     """
     size = view.shape[0]
     origins, direction = cameras.pixel_rays(azimuth, size, elevation=elevation)
@@ -68,8 +72,11 @@ def view_with_margins(
     planes, facing = _planes(mesh, scene, size, azimuth, elevation, steepest)
     margin = _margin(jnp.asarray(face), jnp.asarray(table(planes)), erosion, reach)
     back = np.zeros(len(mesh.faces), bool)
-    back[face[face >= 0]] = True
-    return np.concatenate([_LINEAR[view], np.asarray(margin)[..., None]], axis=-1), back & (facing < 0)
+    hit = face[face >= 0]
+    back[hit] = facing[hit] < 0
+    if len(hit) and back[hit].mean() > _OPEN:
+        back[:] = True
+    return np.concatenate([_LINEAR[view], np.asarray(margin)[..., None]], axis=-1), back
 
 
 def _planes(
