@@ -49,6 +49,16 @@ def test_a_position_map_projects_onto_its_own_pixels(solid):
         np.testing.assert_allclose(pixels, np.stack([column + 0.5, row + 0.5], axis=-1), atol=1e-4)
 
 
+def test_a_view_from_above_shows_what_lies_highest():
+    maps = render.render_maps(TORUS, 64, (0, 30), (90, -20))
+    for view, camera in enumerate(((0, 90), (30, -20))):
+        row, column = np.nonzero(maps.mask[view])
+        pixels, _ = cameras.project(maps.position[view][maps.mask[view]], camera[0], 64, camera[1])
+        np.testing.assert_allclose(pixels, np.stack([column + 0.5, row + 0.5], axis=-1), atol=1e-4)
+    top = maps.mask[0] & (np.abs(maps.position[0, ..., 0]) < 0.05)
+    assert maps.position[0][top][:, 2].min() > 0.3  # the ring stands upright: its upper arch hides the lower one
+
+
 def test_positions_lie_on_the_surface_and_nothing_is_stored_in_the_background():
     maps = render.render_maps(SPHERE, 64)
     radius = np.linalg.norm(maps.position[maps.mask], axis=-1)
