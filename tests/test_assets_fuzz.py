@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import itertools
 import json
+import os
 import pathlib
 import resource
 import signal
@@ -302,7 +303,8 @@ def test_every_damaged_or_odd_file_loads_validly_or_is_refused_by_name(tmp_path)
     names = tmp_path / "names.json"
     names.write_text(json.dumps(list(content)))
     command = [sys.executable, __file__, str(folder), str(names)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parent.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     outcomes = json.loads(done.stdout.splitlines()[-1])
     assert set(outcomes) == set(content)
