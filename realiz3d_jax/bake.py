@@ -1,0 +1,80 @@
+"""Bakes views of a mesh into its texture: ``python -m realiz3d_jax.bake --mesh chair.glb --views out/chair --output new.glb``.
+
+The views are ``view_AZIMUTH.png`` (degrees, as ``realiz3d_jax.sample`` writes them) or ``view_AZIMUTH_ELEVATION.png``, square
+and orthographic as ``geometry.cameras`` says, of this or another generator. The asset keeps its coordinates, its topology and,
+where they can be used, its texture coordinates.
+"""
+
+import dataclasses
+import pathlib
+import re
+
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from realiz3d_jax import errors, files
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.baking import BakeOptions, bake
+from realiz3d_jax.geometry.gltf_writer import write_textured_glb
+from realiz3d_jax.geometry.unwrap import unwrap
+from realiz3d_jax.training import platform
+
+_MESH = flags.DEFINE_string("mesh", None, "The asset: GLB, glTF, OBJ, PLY, STL or OFF.", required=True)
+_VIEWS = flags.DEFINE_string("views", None, "The folder with its views.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "The .glb to write.", required=True)
+_SIZE = flags.DEFINE_enum(
+    "texture-size", "2048", ["512", "1024", "2048", "4096"], "Texels along a side of the texture."
+)
+_HARMONISE = flags.DEFINE_bool("harmonise", False, "Let gains make the views agree where they overlap.")
+
+_NAME = re.compile(r"view_(\d+)(?:_(-?\d+))?\.png")
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
+    platform.start()
+    views, azimuths, elevations = _read_views(pathlib.Path(_VIEWS.value))
+    output = pathlib.Path(_OUTPUT.value)
+    if output.suffix != ".glb":
+        raise UserError(f"--output={output}: expected the name of a .glb.")
+    files.writable_directory(output.parent)
+    asset = unwrap(load_asset(_MESH.value))
+    options = dataclasses.replace(BakeOptions(), size=int(_SIZE.value), harmonise=_HARMONISE.value)
+    baked = bake(asset.mesh, asset.uv, views, azimuths, elevations, options)
+    files.write_bytes(output, write_textured_glb(asset, baked.texture))
+    print(
+        f"{output}: {len(views)} views see {baked.coverage:.0%} of the surface, several of them {baked.overlap:.0%}; "
+        "the rest was filled."
+    )
+
+
+def _read_views(folder: pathlib.Path) -> tuple[np.ndarray, list[float], list[float]]:
+    """Views uint8[V, H, W, 3] in the order of their names, and their azimuths and elevations in degrees."""
+    names = {path: match for path in sorted(folder.glob("*.png")) if (match := _NAME.fullmatch(path.name))}
+    if not names:
+        raise UserError(
+            f"{folder}: found no views; expected view_000.png, view_090.png and so on, as realiz3d_jax.sample makes."
+        )
+    images = {path: _read_image(path) for path in names}
+    shapes = {image.shape for image in images.values()}
+    if len(shapes) > 1 or any(height != width for height, width, _ in shapes):
+        found = ", ".join(f"{path.name} {image.shape[1]} x {image.shape[0]}" for path, image in images.items())
+        raise UserError(f"{folder}: found {found}; expected square views of one size.")
+    angles = [(float(match[1]), float(match[2] or 0)) for match in names.values()]
+    return np.stack(list(images.values())), [azimuth for azimuth, _ in angles], [elevation for _, elevation in angles]
+
+
+def _read_image(path: pathlib.Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as an image ({error}); make it again.") from error
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,64 @@
+"""Views in, a textured asset in its own coordinates out."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from worlds import run_command
+
+from realiz3d_jax.data import records
+from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.render import RayScene
+
+
+@pytest.fixture
+def case(world, tmp_path):
+    """An object of the benchmark, its four flat renders as views, and their folder."""
+    held = records.open_split(world.data, "shapes_assets", "test")
+    for azimuth, view in zip((0, 90, 180, 270), held[0]["synthetic"], strict=True):
+        Image.fromarray(view).resize((128, 128), Image.NEAREST).save(tmp_path / f"view_{azimuth:03d}.png")
+    return held.path / held[0]["mesh"], tmp_path
+
+
+def bake(mesh, folder, *flags: str) -> int:
+    return run_command("bake", f"--mesh={mesh}", f"--views={folder}", f"--output={folder / 'out.glb'}", *flags)
+
+
+def test_the_flat_colours_of_the_views_are_those_of_the_textured_asset(case, capsys):
+    mesh, folder = case
+    assert bake(mesh, folder, "--texture-size=512") == 0
+    assert "4 views see" in capsys.readouterr().out
+    before, after = load_asset(mesh), load_asset(folder / "out.glb")
+    np.testing.assert_array_equal(after.mesh.vertices[after.mesh.faces], before.mesh.vertices[before.mesh.faces])
+    origins = np.stack(np.meshgrid(np.linspace(-0.4, 0.4, 40), [-2.0], np.linspace(-0.4, 0.4, 40)), axis=-1).reshape(
+        -1, 3
+    )
+    hits = RayScene(before.mesh).intersect(origins, np.array([0.0, 1.0, 0.0]))
+    seen = np.flatnonzero(hits.face >= 0)
+    assert len(seen) > 100
+    expected, found = (asset.base_color(hits.face[seen], hits.barycentric[seen])[:, :3] for asset in (before, after))
+    assert np.median(np.abs(found - expected).max(axis=1)) < 0.02
+    assert np.mean(np.abs(found - expected).max(axis=1) < 0.1) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: [path.unlink() for path in folder.glob("*.png")], "found no views; expected view_000.png"),
+        (
+            lambda folder: (folder / "view_090.png").write_bytes(b"no picture"),
+            "view_090.png: cannot be read as an image",
+        ),
+        (
+            lambda folder: Image.new("RGB", (64, 64)).save(folder / "view_090.png"),
+            "view_090.png 64 x 64.*expected square views of one size",
+        ),
+    ],
+)
+def test_views_that_cannot_be_used_are_named_and_nothing_is_written(case, damage, message, capsys):
+    mesh, folder = case
+    damage(folder)
+    assert bake(mesh, folder) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (folder / "out.glb").exists()
