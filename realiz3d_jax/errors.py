@@ -56,6 +56,11 @@ def run(main: Callable[[list[str]], None], parse: Callable[[list[str]], list[str
         sys.exit(0 if ended.code == 1 and HELP & set(sys.argv) else ended.code)
 
 
+def warn(message: str) -> None:
+    """Tells the user of something that the program goes on without."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
 def _end(error: UserError) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)

@@ -10,8 +10,8 @@ import re
 
 import numpy as np
 import trimesh
-from absl import logging
 
+from realiz3d_jax import errors
 from realiz3d_jax.geometry import asset_parts
 from realiz3d_jax.geometry.asset_parts import AssetPart, BrokenAsset, Contents, Material, Node, Texture
 from realiz3d_jax.geometry.mesh import srgb_to_linear
@@ -222,7 +222,7 @@ def _materials(libraries: list[str], folder: pathlib.Path | None) -> dict[str, M
         try:
             text = as_text(asset_parts.read_beside(folder, library))
         except asset_parts.MissingFile as error:
-            logging.warning("%s; its materials have no colours", error)
+            errors.warn(f"{error}; its materials have no colours")
             continue
         for line in text.split("\n"):
             words = line.split()

@@ -13,9 +13,8 @@ import tempfile
 import time
 
 import numpy as np
-from absl import logging
 
-from realiz3d_jax import progress
+from realiz3d_jax import errors, progress
 from realiz3d_jax.geometry import charts
 from realiz3d_jax.geometry.assets import Asset
 
@@ -47,7 +46,7 @@ def unwrap(asset: Asset, seconds: float = 120.0) -> Asset:
       asset: with or without texture coordinates.
       seconds: for xatlas; after that projections take its place, and a warning says so.
     """
-    islands, missing = [], []
+    islands, missing, reasons = [], [], []
     for index, mine in asset.faces_of_parts():
         uv = None if asset.uv is None else asset.uv[mine]
         problem = "it has none" if uv is None else uv_problem(uv, _double_area(_triangles(asset, mine)))
@@ -55,9 +54,10 @@ def unwrap(asset: Asset, seconds: float = 120.0) -> Asset:
             islands.append((mine, uv.clip(0, 1)))
         else:
             missing.append(mine)
-            logging.info("%s: part %d gets new texture coordinates: %s", asset.name, index, problem)
+            reasons.append(f"part {index}: {problem}")
     layers = _layers(islands)
     if missing:
+        errors.warn(f"{asset.name}: {len(missing)} parts get new texture coordinates ({reasons[0]})")
         faces = np.concatenate(missing)
         layers.append((faces, _unwrapped(asset, missing, seconds)))
     result = np.empty((len(asset.part), 3, 2), np.float32)
@@ -149,11 +149,9 @@ def _unwrapped(asset: Asset, parts: list[np.ndarray], seconds: float) -> np.ndar
             return uv
         problem = f"its charts overlap by {shared:.1%}"
     faces = np.concatenate(parts)
-    logging.warning(
-        "%s: xatlas gave no texture coordinates for %d faces (%s); flat projections take their place, with more seams.",
-        asset.name,
-        len(faces),
-        problem,
+    errors.warn(
+        f"{asset.name}: xatlas gave no texture coordinates for {len(faces)} faces ({problem}); flat projections take their "
+        "place, with more seams."
     )
     return charts.project(_triangles(asset, faces))
 
