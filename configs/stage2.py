@@ -10,22 +10,7 @@ has 4. Steps are ten epochs of the paper's 120,000 assets, real and synthetic al
 """
 
 from realiz3d_jax.training import bases
-from realiz3d_jax.training.config import InitConfig, LogConfig, OptimizerConfig, TrainConfig, config_dict
-
-SHAPES = {
-    "steps": 1_600,
-    "ema_decay": 0.995,
-    "timestep_weight_cap": 100.0,
-    "optimizer": OptimizerConfig(
-        learning_rate=1e-3, control_factor=10.0, schedule="cosine", warmup_steps=100, weight_decay=0.0
-    ),
-    "log": LogConfig(metrics_every=25, samples_every=800, checkpoint_every=400),
-}
-PAPER = {
-    "steps": 300_000,
-    "optimizer": OptimizerConfig(learning_rate=5e-5, weight_decay=0.0),
-    "log": LogConfig(metrics_every=50, samples_every=5_000, checkpoint_every=1_000),
-}
+from realiz3d_jax.training.config import InitConfig, TrainConfig, config_dict
 
 
 def get_config(name: str = "shapes"):
@@ -33,7 +18,7 @@ def get_config(name: str = "shapes"):
     stage1 = f"python -m realiz3d_jax.train --config configs/stage1.py{'' if name == 'shapes' else f':{name}'}"
     return config_dict(
         TrainConfig(
-            **base.settings(batch_grids=8 if base.published else 4),
+            **base.fine_tuning(),
             stage="stage2",
             workdir=f"{base.runs}/stage2",
             method={
@@ -46,6 +31,5 @@ def get_config(name: str = "shapes"):
             },
             task="texture",
             init=InitConfig(f"{base.runs}/stage1", ("backbone", "shifters"), stage1),
-            **(PAPER if base.published else SHAPES),
         )
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from realiz3d_jax.models import dit
+from realiz3d_jax.models.presets import PIXART
 
 TINY = dit.DiTConfig(
     width=32,
@@ -278,17 +279,7 @@ def test_analytic_flops_are_those_that_the_compiler_counts(groups):
 
 
 def test_at_the_size_of_pixart_sigma_parameters_and_flops_are_the_published_ones():
-    config = dit.DiTConfig(
-        width=1152,
-        depth=28,
-        heads=16,
-        patch_size=2,
-        in_channels=4,
-        out_channels=8,
-        caption_channels=4096,
-        sample_size=64,
-        base_size=32,
-    )
+    config = PIXART["pixart_sigma"]
     params = jax.eval_shape(lambda: dit.init(config, jax.random.key(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 610_856_096
     assert dit.flops(config, views=4, groups=1, text_tokens=300) == pytest.approx(6.63e12, rel=1e-3)

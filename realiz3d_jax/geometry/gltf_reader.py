@@ -84,6 +84,11 @@ class _File:
         self._bytes_left = asset_parts.MOST_BYTES
 
     def contents(self) -> Contents:
+        """All of the default scene.
+
+        Raises:
+          BrokenAsset: what is wrong with the file.
+        """
         asset = self._header.get("asset")
         version = asset.get("version") if isinstance(asset, dict) else None
         if not isinstance(version, str) or not version.startswith("2."):

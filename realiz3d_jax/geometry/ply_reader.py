@@ -91,6 +91,7 @@ class _PlyText:
         self._words, self._place = body.split(), 0
 
     def rows(self, count: int, types: list[str]) -> list[np.ndarray]:
+        """The next ``count`` rows, a column for each of ``types``; raises BrokenAsset if they are not there."""
         width = len(types)
         words = self._words[self._place : self._place + count * width]
         if len(words) < count * width:
@@ -125,6 +126,7 @@ class _PlyBytes:
         self._body, self._order, self._place = body, order, 0
 
     def rows(self, count: int, types: list[str]) -> list[np.ndarray]:
+        """The next ``count`` rows, a column for each of ``types``; raises BrokenAsset if they are not there."""
         dtype = np.dtype([(str(column), self._order + kind) for column, kind in enumerate(types)])
         if self._place + count * dtype.itemsize > len(self._body):
             raise BrokenAsset("fewer data than its header says: it is cut off")

@@ -15,6 +15,7 @@ PADDING = 4
 
 
 def main(source: str, target: str) -> None:
+    """Unwraps the meshes of the file ``source`` into one atlas, the file ``target``; ends with a message if they do not fit."""
     meshes = np.load(source)
     atlas = xatlas.Atlas()
     count = len(meshes.files) // 2

@@ -38,7 +38,9 @@ from realiz3d_jax.models.layers import (
     modulated,
     narrow,
     remat,
+    run_unless_frozen,
     shift_of_sequences,
+    shifted,
     unpatch,
     xavier,
     zeros,
@@ -204,23 +206,13 @@ class _Conditions:
 def _run_blocks(config, blocks, x, conditions, block_shift, frozen_blocks):
     """Equations (2) to (6) for all blocks. x: dtype[S, n, D]; block_shift: float32[L, S|1, 1, D] or None."""
 
-    def run(operands):
-        x, block, shift, conditions = operands
-        if shift is not None:
-            x = (x.astype(jnp.float32) + shift).astype(config.dtype)
-        return block(x, conditions)
+    def run(x, block, shift, conditions):
+        return block(shifted(x, shift), conditions)
 
     def step(x, scanned):
         block, shift, layer = scanned
-        operands = (x, block, shift, conditions)
-        if frozen_blocks is None:
-            return run(operands), None
-        frozen = layer < frozen_blocks
-        if config.skip_frozen_backward:
-            # The whole block stands in the branches: only then has the frozen one no backward pass to run.
-            return jax.lax.cond(frozen, lambda o: jax.lax.stop_gradient(run(o)), run, operands), None
-        x = run(operands)
-        return jnp.where(frozen, jax.lax.stop_gradient(x), x), None
+        frozen = None if frozen_blocks is None else layer < frozen_blocks
+        return run_unless_frozen(run, (x, block, shift, conditions), frozen, config.skip_frozen_backward), None
 
     step = remat(step, config.remat, config.scan_unroll)
     x, _ = jax.lax.scan(step, x, (blocks, block_shift, jnp.arange(config.depth)), unroll=config.scan_unroll)

@@ -1,6 +1,7 @@
 """Layers that transformers share: modulated norms, perceptrons, embeddings of numbers."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,27 @@ def remat(step: Callable, policy: str, scan_unroll: int) -> Callable:
         return step
     # Between two steps of a scan nothing can be shared; within an unrolled step it could, and undo the remat.
     return jax.checkpoint(step, policy=_CHECKPOINT_POLICIES[policy], prevent_cse=scan_unroll > 1)
+
+
+def run_unless_frozen(
+    run: Callable[..., Any], operands: tuple[Any, ...], frozen: jax.Array | None, skip_backward: bool
+) -> Any:
+    """``run(*operands)``, through which no gradient flows where ``frozen``, bool[]; None is never.
+
+    Args:
+        skip_backward: whether the backward pass of what is frozen is skipped at run time, or computed and masked.
+    """
+    if frozen is None:
+        return run(*operands)
+    if skip_backward:
+        # The whole block stands in the branches: only then has the frozen one no backward pass to run.
+        return jax.lax.cond(frozen, lambda *given: jax.lax.stop_gradient(run(*given)), run, *operands)
+    return jax.tree.map(lambda new: jnp.where(frozen, jax.lax.stop_gradient(new), new), run(*operands))
+
+
+def shifted(x: jax.Array, shift: jax.Array | None) -> jax.Array:
+    """Tokens with a block's shift added in float32, in their own dtype; None adds nothing."""
+    return x if shift is None else (x.astype(jnp.float32) + shift).astype(x.dtype)
 
 
 def shift_of_sequences(block_shift: jax.Array | None, groups: int) -> jax.Array | None:

@@ -36,7 +36,9 @@ from realiz3d_jax.models.layers import (
     modulated,
     narrow,
     remat,
+    run_unless_frozen,
     shift_of_sequences,
+    shifted,
     unpatch,
     xavier,
     zeros,
@@ -158,20 +160,13 @@ def _run_blocks(config, model, x, y, embedding, block_shift, frozen_blocks):
     """Equations (1) to (4) for all blocks. x: dtype[S, n, D]; y: dtype[S, T, D]; embedding: float32[S, D]."""
 
     def run(x, y, block, text_block, shift, embedding):
-        if shift is not None:
-            x = (x.astype(jnp.float32) + shift).astype(config.dtype)
-        return _joint_block(x, y, block, text_block, embedding, config.attention)
+        return _joint_block(shifted(x, shift), y, block, text_block, embedding, config.attention)
 
     def step(carry, scanned):
         block, text_block, shift, layer = scanned
+        frozen = None if frozen_blocks is None else layer < frozen_blocks
         operands = (*carry, block, text_block, shift, embedding)
-        if frozen_blocks is None:
-            return run(*operands), None
-        frozen = layer < frozen_blocks
-        if config.skip_frozen_backward:
-            return jax.lax.cond(frozen, lambda *o: jax.lax.stop_gradient(run(*o)), run, *operands), None
-        carry = run(*operands)
-        return jax.tree.map(lambda new: jnp.where(frozen, jax.lax.stop_gradient(new), new), carry), None
+        return run_unless_frozen(run, operands, frozen, config.skip_frozen_backward), None
 
     step = remat(step, config.remat, config.scan_unroll)
     cut = lambda tree, part: jax.tree.map(lambda leaf: leaf[part], tree)  # noqa: E731

@@ -19,7 +19,7 @@ from realiz3d_jax.models.mmdit import MMDiTConfig
 from realiz3d_jax.models.presets import PIXART, PRESETS
 from realiz3d_jax.models.vae import VAEConfig
 from realiz3d_jax.training import release
-from realiz3d_jax.training.config import DataConfig, InitConfig
+from realiz3d_jax.training.config import DataConfig, InitConfig, LogConfig, OptimizerConfig
 
 SHIPPED_BASE = release.PRETRAINED / "shapes_base.safetensors"
 
@@ -69,6 +69,24 @@ class Base:
             "codec": self.codec,
             "data": dataclasses.replace(self.data, **data),
             "sampling": self.sampling,
+        }
+
+    def fine_tuning(self) -> dict[str, Any]:
+        """``settings``, and how every method trains the whole backbone: rows of a table differ in nothing else."""
+        if self.published:  # the paper's; ten epochs of its 120,000 assets, half of the steps on real images
+            return self.settings(batch_grids=8) | {
+                "steps": 300_000,
+                "optimizer": OptimizerConfig(learning_rate=5e-5, weight_decay=0.0),
+                "log": LogConfig(metrics_every=50, samples_every=5_000, checkpoint_every=1_000),
+            }
+        return self.settings(batch_grids=4) | {
+            "steps": 1_600,
+            "ema_decay": 0.995,
+            "timestep_weight_cap": 100.0,
+            "optimizer": OptimizerConfig(
+                learning_rate=1e-3, control_factor=10.0, schedule="cosine", warmup_steps=100, weight_decay=0.0
+            ),
+            "log": LogConfig(metrics_every=25, samples_every=800, checkpoint_every=400),
         }
 
 
