@@ -153,8 +153,12 @@ def test_published_weights_of_it_convert_with_their_process_and_go_back_bit_for_
     assert config.diffusion == RectifiedFlow()
     assert config.model == dataclasses.replace(SMALL, dtype="bfloat16", remat="attention")
     assert run_command("convert", f"--workdir={tmp_path / 'ours'}", f"--export={tmp_path / 'back'}") == 0
-    again = diffusers.SD3Transformer2DModel.from_pretrained(tmp_path / "back").state_dict()
-    for name, tensor in theirs.state_dict().items():
+    again, said = diffusers.SD3Transformer2DModel.from_pretrained(tmp_path / "back", output_loading_info=True)
+    assert not any(said.values()), said
+    again, theirs = again.state_dict(), theirs.state_dict()
+    # No parameter: each computes it, and torch's sines change by a rounding with the place of the array in memory.
+    torch.testing.assert_close(again.pop("pos_embed.pos_embed"), theirs.pop("pos_embed.pos_embed"), rtol=0, atol=2e-7)
+    for name, tensor in theirs.items():
         assert torch.equal(again[name], tensor), name
 
 

@@ -448,11 +448,12 @@ def test_what_is_imported_and_exported_has_no_other_bit(tmp_path, kind):
     assert imported.config == config
     huggingface.export_transformer(tmp_path / "ours", imported.config, imported.params)
     expected, found = (safetensors.numpy.load_file(tmp_path / name / WEIGHTS) for name in ("theirs", "ours"))
-    expected.pop("pos_embed.pos_embed", None)  # a table that is computed
+    if config is SD3:  # a table that each computes
+        tables = found.pop("pos_embed.pos_embed"), expected.pop("pos_embed.pos_embed")
+        np.testing.assert_allclose(*tables, rtol=0, atol=2e-7)
     assert_same(found, expected)
-    again = type(reference).from_pretrained(tmp_path / "ours")
-    for name, tensor in reference.state_dict().items():
-        assert torch.equal(again.state_dict()[name], tensor), name
+    _, said = type(reference).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(said.values()), said
 
 
 def test_the_two_layouts_of_stable_diffusion_3_are_inverse(tmp_path):

@@ -174,7 +174,7 @@ def export_transformer(
     """Writes a trained transformer as a folder that diffusers loads: ``config.json`` and ``WEIGHTS``.
 
     Args:
-      config: of any importer with ``json_of``.
+      config: of any importer with ``json_of`` and ``constants``.
       control_kernel: float[e p p, D], of control maps of e channels ("texture" in ``models.control``). The patch convolution
         is written for C + e input channels, which ``in_channels`` says: it takes noisy latents and encoded maps, concatenated.
       extras: written beside it as ``SHIFTS``. ``shifts`` float32[2, L, D] is what the domains, synthetic and real, add to
@@ -192,7 +192,7 @@ def export_transformer(
         # Input channels are the outermost part of the kernel's rows, so more rows are more channels.
         kernel = np.concatenate([patch["kernel"], control_kernel])
         params = {**params, "patch_embedding": {**patch, "kernel": kernel}}
-    tensors = mapping.export_params(importer.rules(config), params)
+    tensors = mapping.export_params(importer.rules(config), params) | importer.constants(config)
     metadata = {"format": "pt", "facts": json.dumps(facts or {})}
     size = sum(tensor.nbytes for tensor in tensors.values())
     with files.new_directory(output) as new, files.writing(output / WEIGHTS, size):

@@ -94,6 +94,12 @@ def json_of(config: DiTConfig) -> dict[str, Any]:
     }
 
 
+def constants(config: DiTConfig) -> dict[str, Any]:
+    """The tensors of the published layout that are no parameters: none, diffusers computes the positions."""
+    del config
+    return {}
+
+
 def rules(config: DiTConfig, names: Iterable[str] = ()) -> list[Rule]:
     """The table of a transformer.
 

@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from realiz3d_jax.importers.mapping import Rule, linear
-from realiz3d_jax.models import mmdit
+from realiz3d_jax.models import embeddings, mmdit
 from realiz3d_jax.models.mmdit import MMDiTConfig
 
 CLASSES = ("SD3Transformer2DModel",)
-IGNORED = ("pos_embed.pos_embed",)
+_POSITIONS = "pos_embed.pos_embed"
+IGNORED = (_POSITIONS,)
 """A fixed table, which is computed."""
 
 PROCESS = "rectified_flow"
@@ -65,6 +68,13 @@ def json_of(config: MMDiTConfig) -> dict[str, Any]:
         "sample_size": config.base_size * config.patch_size,
         "pos_embed_max_size": config.max_size,
     }
+
+
+def constants(config: MMDiTConfig) -> dict[str, np.ndarray]:
+    """The tensors of the published layout that are no parameters: the features of the largest grid, float32[1, n n, D]."""
+    side = config.max_size
+    features = embeddings.middle_position_features(side, side, config.width, config.base_size, side)
+    return {_POSITIONS: features.reshape(1, side * side, config.width)}
 
 
 def rules(config: MMDiTConfig, names: Iterable[str] = ()) -> list[Rule]:
