@@ -26,6 +26,7 @@ from absl import flags
 from benchmarks import textured
 from realiz3d_jax import errors
 from realiz3d_jax.geometry import baking, render
+from realiz3d_jax.geometry.cameras import STANDARD, orbit
 from realiz3d_jax.metrics import image
 from realiz3d_jax.training import platform
 
@@ -36,8 +37,8 @@ _TEXELS_PER_WAVE = flags.DEFINE_float("texels_per_wave", 16.0, "Length of the te
 _MESHES = flags.DEFINE_list("meshes", list(textured.NAMES), "Which meshes.")
 _TIMED_PIXELS = flags.DEFINE_integer("timed_pixels", 512, "Pixels along a side of a view where time is taken.")
 
-CAMERAS = ((0, 0), (90, 0), (180, 0), (270, 0), (0, 90), (0, -90))
-NOVEL = ((50, 25), (205, -20))
+CAMERAS = (*STANDARD, orbit(0, 90), orbit(0, -90))
+NOVEL = (orbit(50, 25), orbit(205, -20))
 COLUMNS = (
     *("mesh", "faces", "views", "seen", "filled", "novel, seen", "novel, all", "coverage", "two", "seams"),
     *("of the original", "CPU s"),
@@ -64,17 +65,16 @@ def _measure(name: str) -> list[tuple[str, ...]]:
     """A row for four views and one for six."""
     known = textured.make(name, _FACES.value)
     texture = known.texture(_SIZE.value, _SIZE.value / _TEXELS_PER_WAVE.value)
-    views = np.stack([textured.render(known, texture, _PIXELS.value, *camera)[0] for camera in CAMERAS])
-    novel = [textured.render(known, texture, _PIXELS.value // 2, *camera) for camera in NOVEL]
+    views = np.stack([textured.render(known, texture, _PIXELS.value, camera)[0] for camera in CAMERAS])
+    novel = [textured.render(known, texture, _PIXELS.value // 2, camera) for camera in NOVEL]
     before, mask, texel = (np.stack(arrays) for arrays in zip(*novel, strict=True))
     rows = []
     for count in (4, 6):
-        azimuths, elevations = zip(*CAMERAS[:count], strict=True)
         start = time.process_time()
         options = baking.BakeOptions(size=_SIZE.value)
-        baked = baking.bake(known.mesh, known.uv, views[:count], azimuths, elevations, options)
+        baked = baking.bake(known.mesh, known.uv, views[:count], CAMERAS[:count], options)
         seconds = time.process_time() - start
-        after = np.stack([textured.render(known, baked.texture, _PIXELS.value // 2, *camera)[0] for camera in NOVEL])
+        after = np.stack([textured.render(known, baked.texture, _PIXELS.value // 2, camera)[0] for camera in NOVEL])
         there = mask & baked.seen[texel[..., 0], texel[..., 1]]
         seams = textured.seam_difference(known, baked.texture, baked.seen)
         original = textured.seam_difference(known, texture, baked.seen)

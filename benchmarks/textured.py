@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from realiz3d_jax.geometry import cameras
+from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.geometry.mesh import Mesh, linear_to_srgb, smooth_normals, srgb_to_linear
 from realiz3d_jax.geometry.render import RayScene
 
@@ -68,7 +68,7 @@ def pattern(points: np.ndarray, waves_per_unit: float) -> np.ndarray:
 
 
 def render(
-    textured: Textured, texture: np.ndarray, size: int, azimuth: float, elevation: float = 0.0
+    textured: Textured, texture: np.ndarray, size: int, camera: Camera
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One ray a pixel, the texture bilinear in linear light.
 
@@ -79,7 +79,7 @@ def render(
     image = np.empty((size * size, 3), np.uint8)
     image[:] = BACKGROUND
     mask, texel = np.zeros(size * size, bool), np.zeros((size * size, 2), np.int64)
-    origins, direction = cameras.pixel_rays(azimuth, size, elevation=elevation)
+    origins, direction = camera.rays(size)
     origins = origins.reshape(-1, 3)
     linear = srgb_to_linear(np.arange(256) / 255).astype(np.float32)[texture]
     for start in range(0, len(origins), 1 << 18):

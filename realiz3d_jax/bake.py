@@ -17,6 +17,7 @@ from realiz3d_jax import errors, files
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets import load_asset
 from realiz3d_jax.geometry.baking import BakeOptions, bake
+from realiz3d_jax.geometry.cameras import Camera, orbit
 from realiz3d_jax.geometry.gltf_writer import write_textured_glb
 from realiz3d_jax.geometry.unwrap import unwrap
 from realiz3d_jax.training import platform
@@ -37,14 +38,14 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
     platform.start()
-    views, azimuths, elevations = _read_views(pathlib.Path(_VIEWS.value))
+    views, cameras = _read_views(pathlib.Path(_VIEWS.value))
     output = pathlib.Path(_OUTPUT.value)
     if output.suffix != ".glb":
         raise UserError(f"--output={output}: expected the name of a .glb.")
     files.writable_directory(output.parent)
     asset = unwrap(load_asset(_MESH.value))
     options = dataclasses.replace(BakeOptions(), size=int(_SIZE.value), harmonise=_HARMONISE.value)
-    baked = bake(asset.mesh, asset.uv, views, azimuths, elevations, options)
+    baked = bake(asset.mesh, asset.uv, views, cameras, options)
     files.write_bytes(output, write_textured_glb(asset, baked.texture))
     print(
         f"{output}: {len(views)} views see {baked.coverage:.0%} of the surface, several of them {baked.overlap:.0%}; "
@@ -52,8 +53,8 @@ def main(argv: list[str]) -> None:
     )
 
 
-def _read_views(folder: pathlib.Path) -> tuple[np.ndarray, list[float], list[float]]:
-    """Views uint8[V, H, W, 3] in the order of their names, and their azimuths and elevations in degrees."""
+def _read_views(folder: pathlib.Path) -> tuple[np.ndarray, list[Camera]]:
+    """Views uint8[V, H, W, 3] in the order of their names, and their cameras."""
     names = {path: match for path in sorted(folder.glob("*.png")) if (match := _NAME.fullmatch(path.name))}
     if not names:
         raise UserError(
@@ -64,8 +65,8 @@ def _read_views(folder: pathlib.Path) -> tuple[np.ndarray, list[float], list[flo
     if len(shapes) > 1 or any(height != width for height, width, _ in shapes):
         found = ", ".join(f"{path.name} {image.shape[1]} x {image.shape[0]}" for path, image in images.items())
         raise UserError(f"{folder}: found {found}; expected square views of one size.")
-    angles = [(float(match[1]), float(match[2] or 0)) for match in names.values()]
-    return np.stack(list(images.values())), [azimuth for azimuth, _ in angles], [elevation for _, elevation in angles]
+    cameras = [orbit(float(match[1]), float(match[2] or 0)) for match in names.values()]
+    return np.stack(list(images.values())), cameras
 
 
 def _read_image(path: pathlib.Path) -> np.ndarray:

@@ -13,7 +13,7 @@ from realiz3d_jax.metrics import image
 
 SIZE, PIXELS = 128, 320
 OPTIONS = baking.BakeOptions(size=SIZE)
-SIX = {"azimuths": (0, 90, 180, 270, 0, 0), "elevations": (0, 0, 0, 0, 90, -90)}
+SIX = (*cameras.STANDARD, cameras.orbit(0, 90), cameras.orbit(0, -90))
 
 
 def unwrapped(shape: trimesh.Trimesh, turned: float = 0.0) -> tuple[Mesh, np.ndarray]:
@@ -30,8 +30,8 @@ def unwrapped(shape: trimesh.Trimesh, turned: float = 0.0) -> tuple[Mesh, np.nda
 def plain(mesh: Mesh, colors: list, background: int = 255) -> np.ndarray:
     """Views from four sides, each of one colour, with soft silhouettes (nine rays a pixel): uint8[4, H, W, 3]."""
     scene, masks = RayScene(mesh), []
-    for azimuth in cameras.AZIMUTHS:
-        origins, direction = cameras.pixel_rays(azimuth, PIXELS, samples=3)
+    for camera in cameras.STANDARD:
+        origins, direction = camera.rays(PIXELS, samples=3)
         masks.append(scene.first_faces(origins.reshape(-1, 3), direction) >= 0)
     mask = np.stack(masks).reshape(4, PIXELS, 3, PIXELS, 3).mean(axis=(2, 4))[..., None]
     colors = np.array(colors).reshape(4, 1, 1, 1)
@@ -47,14 +47,12 @@ def sphere() -> tuple[Mesh, np.ndarray]:
 def test_a_texture_that_is_rendered_and_baked_back_is_what_it_was(name: str):
     known = textured.make(name, 3000)
     texture = known.texture(SIZE, SIZE / 16)
-    views = np.stack(
-        [textured.render(known, texture, PIXELS, *camera)[0] for camera in zip(*SIX.values(), strict=True)]
-    )
-    baked = baking.bake(known.mesh, known.uv, views, **SIX, options=OPTIONS)
+    views = np.stack([textured.render(known, texture, PIXELS, camera)[0] for camera in SIX])
+    baked = baking.bake(known.mesh, known.uv, views, SIX, options=OPTIONS)
     assert image.psnr(texture, baked.texture, baked.seen) > 45
     assert np.abs(texture.astype(int) - baked.texture)[baked.seen].max() < 40
-    before, mask, texel = textured.render(known, texture, 160, 50, 25)
-    after, _, _ = textured.render(known, baked.texture, 160, 50, 25)
+    before, mask, texel = textured.render(known, texture, 160, cameras.orbit(50, 25))
+    after, _, _ = textured.render(known, baked.texture, 160, cameras.orbit(50, 25))
     assert image.psnr(before, after, mask & baked.seen[texel[..., 0], texel[..., 1]]) > 43
     across_seams = textured.seam_difference(known, baked.texture, baked.seen)
     assert across_seams < 0.5 * textured.step_difference(baked.texture, baked.seen)
@@ -141,10 +139,12 @@ def test_a_surface_that_is_hidden_in_all_views_is_filled_and_not_seen():
 
 def test_an_open_sheet_is_seen_from_both_sides_and_a_closed_body_only_from_outside():
     sheet = textured.make("thin sheet", 800)
-    from_behind = baking.bake(sheet.mesh, sheet.uv, plain(sheet.mesh, [50] * 4)[2:3], (180,), options=OPTIONS)
+    from_behind = baking.bake(
+        sheet.mesh, sheet.uv, plain(sheet.mesh, [50] * 4)[2:3], cameras.STANDARD[2:3], options=OPTIONS
+    )
     assert from_behind.coverage > 0.9
     mesh, uv = sphere()
-    assert baking.bake(mesh, uv, plain(mesh, [50] * 4)[2:3], (180,), options=OPTIONS).coverage < 0.5
+    assert baking.bake(mesh, uv, plain(mesh, [50] * 4)[2:3], cameras.STANDARD[2:3], options=OPTIONS).coverage < 0.5
 
 
 def test_faces_that_are_wound_the_wrong_way_round_are_seen_all_the_same_even_if_smaller_than_pixels():
@@ -173,7 +173,7 @@ def test_gains_that_differ_between_views_are_found_and_taken_out():
     known = textured.make("sphere", 3000)
     texture = known.texture(SIZE, 4)
     truth = np.array([[1.0, 0.8, 1.1], [0.7, 1.0, 0.9], [1.2, 0.9, 1.0], [0.9, 1.1, 0.8]])
-    views = np.stack([textured.render(known, texture, PIXELS, azimuth)[0] for azimuth in (0, 90, 180, 270)])
+    views = np.stack([textured.render(known, texture, PIXELS, camera)[0] for camera in cameras.STANDARD])
     changed = srgb_to_linear(views / 255) * 0.7 / truth[:, None, None]
     changed = np.round(255 * linear_to_srgb(changed)).astype(np.uint8)
     options = baking.BakeOptions(size=SIZE, harmonise=True, harmonise_prior=1e-5)
@@ -198,5 +198,7 @@ def test_input_that_does_not_fit_is_refused_with_the_reason():
         baking.bake(mesh, uv[:3], views)
     with pytest.raises(UserError, match="expected square images"):
         baking.bake(mesh, uv, views[:, :, :16])
-    with pytest.raises(UserError, match="found 4 views, 3 azimuths"):
-        baking.bake(mesh, uv, views, (0, 90, 180))
+    with pytest.raises(UserError, match="found 4 views and 3 cameras"):
+        baking.bake(mesh, uv, views, cameras.STANDARD[:3])
+    with pytest.raises(UserError, match="found a perspective one"):
+        baking.bake(mesh, uv, views, [cameras.orbit(azimuth, fov=40) for azimuth in cameras.AZIMUTHS])

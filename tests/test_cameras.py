@@ -32,32 +32,43 @@ def test_a_camera_that_is_raised_stands_on_the_side_of_its_azimuth_and_above():
 @pytest.mark.parametrize("azimuth", [0, 57, 90, 180, 270])
 @pytest.mark.parametrize("elevation", [0, -35, 90])
 @pytest.mark.parametrize("size", [32, 33])
-def test_the_ray_of_a_pixel_projects_to_its_centre(azimuth, elevation, size):
-    origins, direction = cameras.pixel_rays(azimuth, size, elevation=elevation)
-    pixels, depth = cameras.project(origins + 1.7 * direction, azimuth, size, elevation)
+@pytest.mark.parametrize("fov", [None, 49.1])
+def test_the_ray_of_a_pixel_projects_to_its_centre(azimuth, elevation, size, fov):
+    camera = cameras.orbit(azimuth, elevation, fov=fov)
+    origins, directions = camera.rays(size)
+    pixels, depth = camera.project(origins + 1.7 * directions, size)
     row, column = np.mgrid[:size, :size]
     np.testing.assert_allclose(pixels[..., 0], column + 0.5, atol=1e-12)
     np.testing.assert_allclose(pixels[..., 1], row + 0.5, atol=1e-12)
-    np.testing.assert_allclose(depth, 1.7, atol=1e-12)
+    np.testing.assert_allclose(depth, -1.7 * (directions @ camera.backward) + np.zeros((size, size)), atol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=-1), 1, atol=1e-12)
 
 
 def test_pixel_centres_lie_where_the_convention_says():
     size = 8
-    origins, _ = cameras.pixel_rays(0, size)
+    origins, _ = cameras.STANDARD[0].rays(size)
     for row, column in [(0, 0), (2, 5), (7, 7)]:
         u, v = ((column + 0.5) / size - 0.5) * 1.1, (0.5 - (row + 0.5) / size) * 1.1
         np.testing.assert_allclose(origins[row, column, [0, 2]], [u, v], atol=1e-15)
 
 
 def test_the_rays_of_a_pixel_average_to_its_centre():
-    fine, _ = cameras.pixel_rays(90, 16, samples=3)
-    coarse, _ = cameras.pixel_rays(90, 16)
+    fine, _ = cameras.STANDARD[1].rays(16, samples=3)
+    coarse, _ = cameras.STANDARD[1].rays(16)
     np.testing.assert_allclose(fine.reshape(16, 3, 16, 3, 3).mean(axis=(1, 3)), coarse, atol=1e-12)
 
 
 def test_up_is_up_right_is_right_and_near_is_near():
-    (center, up, right), depth = cameras.project(np.array([[0, -0.4, 0], [0, 0, 0.5], [0.5, 0.4, 0]]), 0, 32)
+    (center, up, right), depth = cameras.STANDARD[0].project(np.array([[0, -0.4, 0], [0, 0, 0.5], [0.5, 0.4, 0]]), 32)
     np.testing.assert_allclose(center, [16, 16])
     assert up[1] < 2
     assert right[0] > 30
     assert depth[0] < depth[2]
+
+
+def test_a_perspective_view_is_as_wide_as_its_angle_says():
+    camera = cameras.orbit(0, fov=40, distance=3)
+    edge = 3 * np.tan(np.deg2rad(20))
+    pixels, depth = camera.project(np.array([[edge, 0, 0], [0, 0, edge], [edge / 3, 2, 0]]), 100)
+    np.testing.assert_allclose(pixels, [[100, 50], [50, 0], [60, 50]])
+    np.testing.assert_allclose(depth, [3, 3, 5])

@@ -43,17 +43,18 @@ def test_the_normals_of_a_sphere_point_from_its_centre_in_the_world_frame():
 def test_a_position_map_projects_onto_its_own_pixels(solid):
     size = 96
     maps = render.render_maps(solid, size)
-    for view, azimuth in enumerate(cameras.AZIMUTHS):
+    for view, camera in enumerate(cameras.STANDARD):
         row, column = np.nonzero(maps.mask[view])
-        pixels, _ = cameras.project(maps.position[view][maps.mask[view]], azimuth, size)
+        pixels, _ = camera.project(maps.position[view][maps.mask[view]], size)
         np.testing.assert_allclose(pixels, np.stack([column + 0.5, row + 0.5], axis=-1), atol=1e-4)
 
 
 def test_a_view_from_above_shows_what_lies_highest():
-    maps = render.render_maps(TORUS, 64, (0, 30), (90, -20))
-    for view, camera in enumerate(((0, 90), (30, -20))):
+    rig = [cameras.orbit(0, 90), cameras.orbit(30, -20), cameras.orbit(0, 90, fov=40), cameras.orbit(75, 10, fov=60)]
+    maps = render.render_maps(TORUS, 64, rig)
+    for view, camera in enumerate(rig):
         row, column = np.nonzero(maps.mask[view])
-        pixels, _ = cameras.project(maps.position[view][maps.mask[view]], camera[0], 64, camera[1])
+        pixels, _ = camera.project(maps.position[view][maps.mask[view]], 64)
         np.testing.assert_allclose(pixels, np.stack([column + 0.5, row + 0.5], axis=-1), atol=1e-4)
     top = maps.mask[0] & (np.abs(maps.position[0, ..., 0]) < 0.05)
     assert maps.position[0][top][:, 2].min() > 0.3  # the ring stands upright: its upper arch hides the lower one
@@ -129,7 +130,7 @@ def test_winding_that_contradicts_the_files_normals_does_no_harm():
 def lit(solid, light):
     """Surface points of view 0 that face the light, and whether each is in shadow."""
     scene = render.RayScene(solid)
-    origins, direction = cameras.pixel_rays(0, 64)
+    origins, direction = cameras.STANDARD[0].rays(64)
     hits = scene.intersect(origins.reshape(-1, 3), direction)
     hits = hits.at(hits.face >= 0)
     _, geometric = render.surface_normals(solid, scene, hits, direction)

@@ -212,6 +212,6 @@ def test_records_are_made_alike_every_time_and_their_maps_fit_their_looks():
     assert (example["synthetic"][inside] < 255).any(axis=-1).mean() > 0.99
     positions = example["position"][inside] / 65535 - 0.5
     view, row, column = np.nonzero(inside)
-    for index, azimuth in enumerate(cameras.AZIMUTHS):
-        pixels, _ = cameras.project(positions[view == index], azimuth, 32)
+    for index, camera in enumerate(cameras.STANDARD):
+        pixels, _ = camera.project(positions[view == index], 32)
         np.testing.assert_array_equal(np.floor(pixels), np.stack([column, row], axis=-1)[view == index])

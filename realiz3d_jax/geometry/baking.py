@@ -27,7 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry import cameras, surface_fill, view_sampling
+from realiz3d_jax.geometry import surface_fill, view_sampling
+from realiz3d_jax.geometry.cameras import STANDARD, Camera
 from realiz3d_jax.geometry.chunks import chunks, padded, table
 from realiz3d_jax.geometry.mesh import Mesh
 from realiz3d_jax.geometry.render import RayScene
@@ -102,8 +103,7 @@ def bake(
     mesh: Mesh,
     uv: np.ndarray,
     views: np.ndarray,
-    azimuths: Sequence[float] = cameras.AZIMUTHS,
-    elevations: Sequence[float] | None = None,
+    cameras: Sequence[Camera] = STANDARD,
     options: BakeOptions | None = None,
 ) -> Baked:
     """Bakes views into a texture.
@@ -114,23 +114,20 @@ def bake(
       mesh: in the canonical frame.
       uv: float[F, 3, 2], the corners of the faces in glTF's convention, u to the right, v down, in [0, 1].
       views: uint8[V, H, W, 3], sRGB, H = W.
-      azimuths: degrees, one for each view.
-      elevations: degrees, one for each view; all 0 if None.
+      cameras: one for each view, orthographic, looking at the origin.
       options: how.
 
     Raises:
       UserError: shapes do not fit, or ``uv`` is not in [0, 1].
     """
     options = BakeOptions() if options is None else options
-    elevations = (0.0,) * len(azimuths) if elevations is None else elevations
     views = np.asarray(views)
-    _check(mesh, uv, views, azimuths, elevations)
+    _check(mesh, uv, views, cameras)
     texels = rasterise(uv, options.size, options.gutter)
     scene = RayScene(mesh)
     places = _Places(mesh, scene, texels)
     looks = [
-        _look(mesh, scene, texels, places, view, azimuth, elevation, options)
-        for view, azimuth, elevation in zip(views, azimuths, elevations, strict=True)
+        _look(mesh, scene, texels, places, view, camera, options) for view, camera in zip(views, cameras, strict=True)
     ]
     gains = _gains(looks, len(texels.index), options.harmonise_prior) if options.harmonise else np.ones((len(views), 3))
     color, count = _blend(looks, gains, len(texels.index))
@@ -148,18 +145,15 @@ def bake(
     )
 
 
-def _check(
-    mesh: Mesh, uv: np.ndarray, views: np.ndarray, azimuths: Sequence[float], elevations: Sequence[float]
-) -> None:
+def _check(mesh: Mesh, uv: np.ndarray, views: np.ndarray, cameras: Sequence[Camera]) -> None:
     if len(uv) != len(mesh.faces):
         raise UserError(f"uv: found coordinates of {len(uv)} faces; the mesh has {len(mesh.faces)}.")
     if views.dtype != np.uint8 or views.ndim != 4 or views.shape[3] != 3 or views.shape[1] != views.shape[2]:
         raise UserError(f"views: found {views.dtype}{list(views.shape)}; expected square images, uint8[V, H, W, 3].")
-    if not len(views) == len(azimuths) == len(elevations):
-        raise UserError(
-            f"views: found {len(views)} views, {len(azimuths)} azimuths and {len(elevations)} elevations; expected as many "
-            "of each."
-        )
+    if len(views) != len(cameras):
+        raise UserError(f"views: found {len(views)} views and {len(cameras)} cameras; expected as many of each.")
+    if any(camera.perspective for camera in cameras):
+        raise UserError("cameras: found a perspective one; views to bake are orthographic.")
 
 
 class _Places:
@@ -197,24 +191,23 @@ def _look(
     texels: Texels,
     places: _Places,
     view: np.ndarray,
-    azimuth: float,
-    elevation: float,
+    camera: Camera,
     options: BakeOptions,
 ) -> _Look:
     """What a view, uint8[H, W, 3], says about the texels that it sees."""
     reach = options.edge_erosion + options.edge_feather + 1
     steepest = np.sqrt(1 - options.minimum_cosine**2) / options.minimum_cosine
-    image, back = view_sampling.view_with_margins(
-        mesh, scene, view, azimuth, elevation, options.edge_erosion, reach, steepest
-    )
+    image, back = view_sampling.view_with_margins(mesh, scene, view, camera, options.edge_erosion, reach, steepest)
     image = jnp.asarray(image)
-    axes = cameras.view_axes(azimuth, elevation)
+    axes = camera.axes
     found = []
     for part in chunks(len(texels.index)):
         # A face is seen from behind only where the mesh is open; only there is its back worth a ray.
         either = padded(back[texels.face[part]])
         geometry = (padded(array[part]) for array in (places.position, places.normal, places.facet))
-        pixels, cosine, margin = view_sampling.look(*geometry, either, jnp.asarray(axes, jnp.float32), image)
+        pixels, cosine, margin = view_sampling.look(
+            *geometry, either, jnp.asarray(axes, jnp.float32), camera.width, image
+        )
         candidate = (cosine >= options.minimum_cosine) & (margin > options.edge_erosion)
         candidate = np.flatnonzero(np.asarray(candidate)[: part.stop - part.start])
         texel = (candidate + part.start).astype(np.int32)

@@ -1,12 +1,20 @@
 """The cameras: where they stand, the ray of every pixel, and the way back from a point to its pixel.
 
-The world is Blender's right-handed frame with Z up; glTF's (x, y, z) is the world's (x, -z, y). The cameras are
-orthographic and see a square ``ORTHO_WIDTH`` units wide round the origin. At azimuth 0 the camera stands at -Y (glTF's
-+Z) and looks along +Y with +X to its right; azimuths count counter-clockwise seen from above, so azimuth 90 stands at
-+X with +Y to its right. The four standard views are at elevation 0; a positive elevation looks down, at 90 straight
-down, with what lies behind the object upwards in the view, and -90 looks straight up. Row 0 is the top. Pixel
-coordinates are continuous, (column, row), and the centre of pixel (row r, column c) is (c + 0.5, r + 0.5).
+The world is Blender's right-handed frame with Z up; glTF's (x, y, z) is the world's (x, -z, y). At azimuth 0 a camera stands
+at -Y (glTF's +Z) and looks along +Y with +X to its right; azimuths count counter-clockwise seen from above, so azimuth 90
+stands at +X with +Y to its right. A positive elevation looks down, at 90 straight down, with what lies behind the object
+upwards in the view, and -90 looks straight up. The four standard views are at elevation 0, orthographic, and see a square
+``ORTHO_WIDTH`` units wide round the origin. Views are square. Row 0 is the top. Pixel coordinates are continuous, (column,
+row), and the centre of pixel (row r, column c) is (c + 0.5, r + 0.5).
+
+With right, up, backward the axes and o the centre of a camera, q = p - o and z = -q . backward the depth of a point p,
+
+    column = (q . right / w + 1/2) size,    row = (1/2 - q . up / w) size,                                                  (1)
+
+with w the width of what is seen: constant in an orthographic view, 2 tan(fov / 2) z in a perspective one.
 """
+
+import dataclasses
 
 import numpy as np
 
@@ -20,7 +28,92 @@ ORTHO_WIDTH = 1.1
 """Width and height of what a view sees, in world units; a normalised mesh is at most 1 wide."""
 
 CAMERA_DISTANCE = 2.0
-"""Distance of the image plane from the origin, in world units; rays start there and depths count from there."""
+"""Distance of a camera from the origin, in world units, unless it is said; rays start and depths count there."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Camera:
+    """One camera.
+
+    Attributes:
+      axes: float64[3, 3], its rows are right, up and backward (towards the viewer), unit and right-handed, world.
+      center: float64[3], world: the middle of the image plane of an orthographic camera, the eye of a perspective one.
+      width: of what is seen, in world units; of a perspective camera at distance 1.
+      perspective: whether rays leave the centre; else they are parallel.
+    """
+
+    axes: np.ndarray
+    center: np.ndarray
+    width: float = ORTHO_WIDTH
+    perspective: bool = False
+
+    @property
+    def backward(self) -> np.ndarray:
+        """float64[3], unit: against the direction in which the camera looks."""
+        return self.axes[2]
+
+    def rays(self, size: int, samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The rays through the pixel centres, or through a regular lattice of ``samples`` x ``samples`` in each pixel.
+
+        Args:
+          size: pixels along a side of the view.
+          samples: rays along a side of a pixel.
+
+        Returns:
+          origins: float64[size * samples, size * samples, 3], row-major, row 0 at the top.
+          directions: unit; float64[3], which all rays share, of an orthographic camera, of the origins' shape else.
+        """
+        right, up, backward = self.axes
+        lattice = size * samples
+        offsets = ((np.arange(lattice) + 0.5) / lattice - 0.5) * self.width
+        plane = offsets[None, :, None] * right - offsets[:, None, None] * up
+        if not self.perspective:
+            return plane + self.center, -backward
+        directions = plane - backward
+        directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+        return np.broadcast_to(self.center, directions.shape), directions
+
+    def project(self, points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where points appear, equation (1).
+
+        Args:
+          points: float[..., 3], world.
+          size: pixels along a side of the view.
+
+        Returns:
+          pixels: float64[..., 2], (column, row); floor gives the pixel; outside [0, size) is outside the view.
+          depth: float64[...], z of (1) in world units; smaller is nearer. At z <= 0 a perspective camera sees nothing.
+        """
+        right, up, backward = self.axes
+        offset = np.asarray(points, np.float64) - self.center
+        depth = -(offset @ backward)
+        width = self.width * np.maximum(depth, 1e-9) if self.perspective else self.width
+        column = (offset @ right / width + 0.5) * size
+        row = (0.5 - offset @ up / width) * size
+        return np.stack([column, row], axis=-1), depth
+
+
+def orbit(
+    azimuth: float,
+    elevation: float = 0.0,
+    *,
+    width: float = ORTHO_WIDTH,
+    distance: float = CAMERA_DISTANCE,
+    fov: float | None = None,
+) -> Camera:
+    """A camera that looks at the origin with Z up.
+
+    Args:
+      azimuth: degrees.
+      elevation: degrees, in [-90, 90].
+      width: of an orthographic view, world units.
+      distance: from the origin, world units.
+      fov: the angle across a perspective view, in degrees; None makes it orthographic.
+    """
+    axes = view_axes(azimuth, elevation)
+    if fov is None:
+        return Camera(axes, distance * axes[2], width)
+    return Camera(axes, distance * axes[2], 2 * float(np.tan(np.deg2rad(fov) / 2)), perspective=True)
 
 
 def view_axes(azimuth: float, elevation: float = 0.0) -> np.ndarray:
@@ -38,41 +131,5 @@ def view_axes(azimuth: float, elevation: float = 0.0) -> np.ndarray:
     return np.where(np.abs(axes) < 1e-15, 0.0, axes)
 
 
-def pixel_rays(azimuth: float, size: int, samples: int = 1, elevation: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """The rays through the pixel centres of a view, or through a regular lattice of ``samples`` x ``samples`` in each.
-
-    Args:
-      azimuth: degrees.
-      size: pixels along a side of the view.
-      samples: rays along a side of a pixel.
-      elevation: degrees.
-
-    Returns:
-      origins: float64[size * samples, size * samples, 3], row-major, row 0 at the top.
-      direction: float64[3], the direction that all rays share.
-    """
-    right, up, backward = view_axes(azimuth, elevation)
-    lattice = size * samples
-    offsets = ((np.arange(lattice) + 0.5) / lattice - 0.5) * ORTHO_WIDTH
-    origins = offsets[None, :, None] * right - offsets[:, None, None] * up + CAMERA_DISTANCE * backward
-    return origins, -backward
-
-
-def project(points: np.ndarray, azimuth: float, size: int, elevation: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Where points appear in a view.
-
-    Args:
-      points: float[..., 3], world.
-      azimuth: degrees.
-      size: pixels along a side of the view.
-      elevation: degrees.
-
-    Returns:
-      pixels: float64[..., 2], (column, row); floor gives the pixel; outside [0, size) is outside the view.
-      depth: float64[...], distance from the image plane in world units; smaller is nearer.
-    """
-    right, up, backward = view_axes(azimuth, elevation)
-    points = np.asarray(points, np.float64)
-    column = (points @ right / ORTHO_WIDTH + 0.5) * size
-    row = (0.5 - points @ up / ORTHO_WIDTH) * size
-    return np.stack([column, row], axis=-1), CAMERA_DISTANCE - points @ backward
+STANDARD = tuple(orbit(azimuth) for azimuth in AZIMUTHS)
+"""The four standard cameras."""

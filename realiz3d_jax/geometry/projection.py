@@ -6,10 +6,11 @@ its in-painting, and visibility is exact: a shadow ray, not a threshold on depth
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
-from realiz3d_jax.geometry import cameras
+from realiz3d_jax.geometry.cameras import STANDARD, Camera
 from realiz3d_jax.geometry.mesh import Mesh
 from realiz3d_jax.geometry.render import RayScene, surface_normals
 
@@ -40,7 +41,7 @@ class Correspondence:
 def correspondence(
     mesh: Mesh,
     size: int,
-    azimuths: tuple[float, ...] = cameras.AZIMUTHS,
+    cameras: Sequence[Camera] = STANDARD,
     minimum_cosine: float = MINIMUM_COSINE,
 ) -> Correspondence:
     """The correspondence between the views of a mesh, of ``size`` pixels a side.
@@ -48,19 +49,19 @@ def correspondence(
     Args:
       mesh: in the canonical frame.
       size: pixels along a side of a view.
-      azimuths: degrees, one view each.
+      cameras: one for each view, orthographic.
       minimum_cosine: what counts as seen by another view.
     """
     scene = RayScene(mesh)
-    surfaces = [_surface(mesh, scene, azimuth, size) for azimuth in azimuths]
+    surfaces = [_surface(mesh, scene, camera, size) for camera in cameras]
     seen = [
         [
-            _own(source, size) if source is target else _look(scene, source, target, azimuth, size, minimum_cosine)
-            for target, azimuth in zip(surfaces, azimuths, strict=True)
+            _own(source, size) if source is target else _look(scene, source, target, camera, size, minimum_cosine)
+            for target, camera in zip(surfaces, cameras, strict=True)
         ]
         for source in surfaces
     ]
-    shape = (len(azimuths), len(azimuths), size, size)
+    shape = (len(cameras), len(cameras), size, size)
     cosine, taps, weights = (np.stack([np.stack(row) for row in _nth(seen, index)]) for index in range(3))
     return Correspondence(
         mask=np.stack([surface.mask for surface in surfaces]).reshape(-1, size, size),
@@ -110,8 +111,8 @@ class _Surface:
     backward: np.ndarray
 
 
-def _surface(mesh: Mesh, scene: RayScene, azimuth: float, size: int) -> _Surface:
-    origins, direction = cameras.pixel_rays(azimuth, size)
+def _surface(mesh: Mesh, scene: RayScene, camera: Camera, size: int) -> _Surface:
+    origins, direction = camera.rays(size)
     hits = scene.intersect(origins.reshape(-1, 3), direction)
     normal, facet = surface_normals(mesh, scene, hits, direction)
     return _Surface(hits.face >= 0, hits.position, normal, facet, -direction)
@@ -128,23 +129,23 @@ def _own(source: _Surface, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _look(
-    scene: RayScene, source: _Surface, target: _Surface, azimuth: float, size: int, minimum_cosine: float
+    scene: RayScene, source: _Surface, target: _Surface, camera: Camera, size: int, minimum_cosine: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cosine, taps and weights of the view ``target``, at ``azimuth``, looking at the pixels of ``source``."""
+    """Cosine, taps and weights of the view ``target``, of ``camera``, looking at the pixels of ``source``."""
     count = size * size
     cosine, taps, weights = np.zeros(count), np.zeros((count, 4), np.int64), np.zeros((count, 4))
     # The facet must face the camera too: where a coarse mesh is shaded smoothly, the two normals differ.
     facing = source.mask & (source.normal @ target.backward >= minimum_cosine) & (source.facet @ target.backward > 0)
     point = np.flatnonzero(facing)
     point = point[~scene.occluded(source.position[point], source.facet[point], target.backward)]
-    pixels, _ = cameras.project(source.position[point], azimuth, size)
+    pixels, _ = camera.project(source.position[point], size)
     inside = np.all((pixels >= 0) & (pixels < size), axis=-1)
     point, pixels = point[inside], pixels[inside]
     indices, bilinear = _bilinear(pixels, size)
     # A tap counts if it shows the same surface: it lies within a pixel's width of the point's tangent plane.
     offset = target.position[indices] - source.position[point, None]
     height = np.abs(np.einsum("ntd,nd->nt", offset, source.normal[point]))
-    bilinear = bilinear * (target.mask[indices] & (height < cameras.ORTHO_WIDTH / size))
+    bilinear = bilinear * (target.mask[indices] & (height < camera.width / size))
     total = bilinear.sum(axis=-1)
     found = total > 1e-6
     point = point[found]

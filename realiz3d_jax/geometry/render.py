@@ -6,12 +6,13 @@ pixel centres exactly.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import embreex.mesh_construction
 import embreex.rtcore_scene
 import numpy as np
 
-from realiz3d_jax.geometry import cameras
+from realiz3d_jax.geometry.cameras import STANDARD, Camera
 from realiz3d_jax.geometry.mesh import Mesh
 
 _SHADOW_OFFSET = 1e-4
@@ -154,28 +155,26 @@ def surface_normals(mesh: Mesh, scene: RayScene, hits: Hits, direction: np.ndarr
 def render_maps(
     mesh: Mesh,
     size: int,
-    azimuths: tuple[float, ...] = cameras.AZIMUTHS,
-    elevations: tuple[float, ...] | None = None,
+    cameras: Sequence[Camera] = STANDARD,
 ) -> Maps:
     """Position, normal, mask and face of every pixel centre.
 
     Args:
       mesh: in the canonical frame.
       size: pixels along a side of a view.
-      azimuths: degrees, one view each.
-      elevations: degrees, one for each view; all 0 if None.
+      cameras: one for each view.
     """
     scene = RayScene(mesh)
-    elevations = (0.0,) * len(azimuths) if elevations is None else elevations
-    shape = (len(azimuths), size * size)
+    shape = (len(cameras), size * size)
     face = np.empty(shape, np.int32)
     position, normal = np.zeros((*shape, 3), np.float32), np.zeros((*shape, 3), np.float32)
-    for view, (azimuth, elevation) in enumerate(zip(azimuths, elevations, strict=True)):
-        origins, direction = cameras.pixel_rays(azimuth, size, elevation=elevation)
-        hits = scene.intersect(origins.reshape(-1, 3), direction)
+    for view, camera in enumerate(cameras):
+        origins, directions = camera.rays(size)
+        directions = np.broadcast_to(directions, origins.shape).reshape(-1, 3)
+        hits = scene.intersect(origins.reshape(-1, 3), directions)
         seen = hits.face >= 0
         face[view], position[view] = hits.face, hits.position
-        normal[view, seen], _ = surface_normals(mesh, scene, hits.at(seen), direction)
-    image = (len(azimuths), size, size)
+        normal[view, seen], _ = surface_normals(mesh, scene, hits.at(seen), directions[seen])
+    image = (len(cameras), size, size)
     face = face.reshape(image)
     return Maps(position.reshape(*image, 3), normal.reshape(*image, 3), face >= 0, face)

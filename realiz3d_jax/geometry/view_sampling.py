@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realiz3d_jax.geometry import cameras
+from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.geometry.chunks import table
 from realiz3d_jax.geometry.mesh import Mesh, srgb_to_linear
 from realiz3d_jax.geometry.render import RayScene
@@ -44,8 +44,7 @@ def view_with_margins(
     mesh: Mesh,
     scene: RayScene,
     view: np.ndarray,
-    azimuth: float,
-    elevation: float,
+    camera: Camera,
     erosion: int,
     reach: int,
     steepest: float,
@@ -55,7 +54,7 @@ def view_with_margins(
     Args:
       mesh, scene: what the view shows.
       view: uint8[H, W, 3], sRGB, H = W.
-      azimuth, elevation: degrees.
+      camera: of the view, orthographic.
       erosion: pixels beside edges that are not to be trusted.
       reach: pixels, more than ``erosion``, up to which the distance to edges is told.
       steepest: slopes of depth, in pixels a pixel, are not told apart beyond this.
@@ -67,9 +66,9 @@ def view_with_margins(
         smaller than a pixel are not all hit.
     """
     size = view.shape[0]
-    origins, direction = cameras.pixel_rays(azimuth, size, elevation=elevation)
+    origins, direction = camera.rays(size)
     face = scene.first_faces(origins.reshape(-1, 3), direction).reshape(size, size)
-    planes, facing = _planes(mesh, scene, size, azimuth, elevation, steepest)
+    planes, facing = _planes(mesh, scene, size, camera, steepest)
     margin = _margin(jnp.asarray(face), jnp.asarray(table(planes)), erosion, reach)
     back = np.zeros(len(mesh.faces), bool)
     hit = face[face >= 0]
@@ -79,9 +78,7 @@ def view_with_margins(
     return np.concatenate([_LINEAR[view], np.asarray(margin)[..., None]], axis=-1), back
 
 
-def _planes(
-    mesh: Mesh, scene: RayScene, size: int, azimuth: float, elevation: float, steepest: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _planes(mesh: Mesh, scene: RayScene, size: int, camera: Camera, steepest: float) -> tuple[np.ndarray, np.ndarray]:
     """The depth of each face as a plane over the view, in pixels, and the cosine of its normal to the camera.
 
     Returns:
@@ -89,9 +86,9 @@ def _planes(
         greatest depth of the corners.
       float64[F].
     """
-    pixels, depth = cameras.project(mesh.vertices, azimuth, size, elevation)
-    pixels, depth = pixels[mesh.faces], depth[mesh.faces] * size / cameras.ORTHO_WIDTH
-    right, up, backward = cameras.view_axes(azimuth, elevation)
+    pixels, depth = camera.project(mesh.vertices, size)
+    pixels, depth = pixels[mesh.faces], depth[mesh.faces] * size / camera.width
+    right, up, backward = camera.axes
     facing = scene.face_normals @ backward
     safe = np.where(np.abs(facing) < 1e-6, 1e-6, facing)
     slopes = np.stack([scene.face_normals @ right / safe, -(scene.face_normals @ up) / safe], axis=-1)
@@ -141,7 +138,13 @@ def _beside_edge(depth: jax.Array, slope: jax.Array, mask: jax.Array) -> jax.Arr
 
 @jax.jit
 def look(
-    position: jax.Array, normal: jax.Array, facet: jax.Array, either: jax.Array, axes: jax.Array, image: jax.Array
+    position: jax.Array,
+    normal: jax.Array,
+    facet: jax.Array,
+    either: jax.Array,
+    axes: jax.Array,
+    width: float,
+    image: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Where a view shows points of the surface, were nothing in between.
 
@@ -149,7 +152,7 @@ def look(
       position: float32[n, 3].
       normal, facet: float32[n, 3], unit, interpolated and of the face, on the same side.
       either: bool[n], whether the surface may be seen from behind.
-      axes: float32[3, 3] of ``cameras.view_axes``.
+      axes, width: float32[3, 3] and float, of the view's camera, which looks at the origin.
       image: float32[H, W, 4] of ``view_with_margins``.
 
     Returns:
@@ -161,8 +164,8 @@ def look(
     size = image.shape[0]
     right, up, backward = axes
     high = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    column = (high(position, right) / cameras.ORTHO_WIDTH + 0.5) * size
-    row = (0.5 - high(position, up) / cameras.ORTHO_WIDTH) * size
+    column = (high(position, right) / width + 0.5) * size
+    row = (0.5 - high(position, up) / width) * size
     pixels = jnp.stack([column, row], axis=-1)
     inside = ((pixels >= 0) & (pixels < size)).all(axis=-1)
     pixel = jnp.clip(jnp.floor(pixels).astype(jnp.int32), 0, size - 1)

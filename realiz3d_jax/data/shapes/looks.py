@@ -13,9 +13,11 @@ noise scales with the share of the pixel that the object covers: the background 
 after the segmentation of the paper's photographs.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from realiz3d_jax.geometry import cameras
+from realiz3d_jax.geometry.cameras import STANDARD, Camera
 from realiz3d_jax.geometry.mesh import Mesh, linear_to_srgb, srgb_to_linear
 from realiz3d_jax.geometry.render import RayScene, surface_normals
 
@@ -29,7 +31,7 @@ _LATTICE = 32
 
 
 def render_looks(
-    mesh: Mesh, size: int, generator: np.random.Generator, azimuths: tuple[float, ...] = cameras.AZIMUTHS
+    mesh: Mesh, size: int, generator: np.random.Generator, cameras: Sequence[Camera] = STANDARD
 ) -> tuple[np.ndarray, np.ndarray]:
     """Both looks of a mesh from all views.
 
@@ -37,7 +39,7 @@ def render_looks(
       mesh: in the canonical frame; each of its base colours is a material of its own.
       size: pixels along a side of a view.
       generator: draws the real look's textures, light and noise.
-      azimuths: degrees, one view each.
+      cameras: one for each view.
 
     Returns:
       (synthetic, real): uint8[V, size, size, 3] each, sRGB over white.
@@ -48,9 +50,9 @@ def render_looks(
     albedo = [_Texture(generator) for _ in palette]
     light = _Light(generator)
     synthetic, real = [], []
-    for azimuth in azimuths:
-        origins, direction = cameras.pixel_rays(azimuth, size, SAMPLES)
-        rays = _rays_near(mesh, azimuth, size)
+    for camera in cameras:
+        origins, direction = camera.rays(size, SAMPLES)
+        rays = _rays_near(mesh, camera, size)
         hits = scene.intersect(origins.reshape(-1, 3)[rays], direction)
         hit = np.flatnonzero(hits.face >= 0)
         seen, hits = rays[hit], hits.at(hit)
@@ -61,7 +63,7 @@ def render_looks(
         for index, texture in enumerate(albedo):
             of_material = material[face] == index
             colors[of_material] = texture(position[of_material], colors[of_material])
-        shaded = light.shade(scene, position, normal, geometric, colors, azimuth, generator)
+        shaded = light.shade(scene, position, normal, geometric, colors, camera, generator)
         coverage, flat = _average(base, seen, size)
         _, lit = _average(shaded, seen, size)
         deviation = (0.012 + 0.02 * np.sqrt(np.clip(lit, 0, 1))) * coverage[..., None]
@@ -73,9 +75,9 @@ def render_looks(
     return np.stack(synthetic), np.stack(real)
 
 
-def _rays_near(mesh: Mesh, azimuth: float, size: int) -> np.ndarray:
+def _rays_near(mesh: Mesh, camera: Camera, size: int) -> np.ndarray:
     """Indices of the rays of a view inside the mesh's bounding rectangle: int[n]; the others see the background."""
-    pixels, _ = cameras.project(mesh.vertices, azimuth, size * SAMPLES)
+    pixels, _ = camera.project(mesh.vertices, size * SAMPLES)
     low = np.maximum(np.floor(pixels.min(axis=0)).astype(int), 0)
     high = np.minimum(np.ceil(pixels.max(axis=0)).astype(int), size * SAMPLES)
     return (np.arange(low[1], high[1])[:, None] * (size * SAMPLES) + np.arange(low[0], high[0])).reshape(-1)
@@ -113,11 +115,11 @@ class _Light:
         normal: np.ndarray,
         geometric: np.ndarray,
         albedo: np.ndarray,
-        azimuth: float,
+        camera: Camera,
         generator: np.random.Generator,
     ) -> np.ndarray:
         """Displayed colour float64[n, 3] of surface points under the light of a view; arguments float64[n, 3]."""
-        right, up, backward = cameras.view_axes(azimuth)
+        right, up, backward = camera.axes
         towards = (
             -np.sin(self._left) * np.cos(self._height) * right
             + np.cos(self._left) * np.cos(self._height) * backward
