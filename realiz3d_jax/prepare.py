@@ -3,17 +3,18 @@
 What is interrupted resumes when the same command is given again; what is there already is left as it is.
 """
 
+import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 from absl import flags
 
 from realiz3d_jax import errors
 from realiz3d_jax.data import records
-from realiz3d_jax.data.shapes import making, objects
+from realiz3d_jax.data.shapes import datasets, objects
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.training import platform, pretrained
 from realiz3d_jax.training.config import is_latent
@@ -28,12 +29,17 @@ _DATASET = flags.DEFINE_string(
     "shapes_assets (meshes, geometry maps and renders) or shapes_generated (see --self-generate).",
 )
 _DIRECTORY = flags.DEFINE_string("directory", "datasets", "Where datasets are kept.")
+_COLLECTION = flags.DEFINE_string(
+    "collection",
+    records.SHAPES,
+    "What the names of the datasets begin with: those of the shapes benchmark, or your own.",
+)
 _SIZE = flags.DEFINE_integer("size", 32, f"Pixels along a side of a view: {', '.join(map(str, records.SIZES))}.")
 _COUNT = flags.DEFINE_integer(
     "count",
     None,
     "Objects of the training split, or training captions to self-generate from (the held-out ones come on top); by default "
-    + ", ".join(f"{count} for {name}" for name, count in making.DEFAULT_COUNT.items())
+    + ", ".join(f"{count} for {name}" for name, count in datasets.DEFAULT_COUNT.items())
     + ".",
 )
 _SEED = flags.DEFINE_integer("seed", objects.SEED, "Seed of the objects.")
@@ -64,11 +70,10 @@ _WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one per 
 def _shapes(dataset: str) -> str:
     """Makes one of the rendered datasets; returns what to tell the user."""
     start = time.monotonic()
-    path, made = making.prepare(
+    path, made = datasets.prepare(
         _DIRECTORY.value, dataset, _SIZE.value, count=_COUNT.value, seed=_SEED.value, workers=_WORKERS.value
     )
-    splits = ("train", *making.HELD_OUT_COUNT) if dataset == "shapes_assets" else ("train",)
-    return _told(path, dataset, splits, made, start)
+    return _told(path, dataset, made, start)
 
 
 def _generated() -> str:
@@ -76,13 +81,14 @@ def _generated() -> str:
     start = time.monotonic()
     base = open_model(_BASE.value, _ENCODERS.value, jax.local_devices())
     hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
-    path, made = self_generate(_DIRECTORY.value, base, _COUNT.value, _SEED.value, **hosts)
-    return _told(path, "shapes_generated", ("train", *making.HELD_OUT_COUNT), made, start)
+    path, made = self_generate(_DIRECTORY.value, base, _COUNT.value, _SEED.value, collection=_COLLECTION.value, **hosts)
+    return _told(path, records.dataset_name(_COLLECTION.value, "generated"), made, start)
 
 
 def _encoded() -> str:
     """Encodes the training data; returns what to tell the user."""
     config = pretrained.read_config(_BASE.value, _ENCODERS.value)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, collection=_COLLECTION.value))
     if not is_latent(config):
         raise UserError(
             f"--base={_BASE.value}: works on pixels and words as they are, there is nothing to encode; expected a model that "
@@ -105,10 +111,9 @@ def _encoded() -> str:
     return "\n".join(lines)
 
 
-def _told(path: pathlib.Path, dataset: str, splits: Sequence[str], made: bool, start: float) -> str:
-    size = int(path.parent.name)
-    sizes = {split: len(records.open_split(_DIRECTORY.value, dataset, split, size)) for split in splits}
-    content = ", ".join(f"{split} {count}" for split, count in sizes.items())
+def _told(path: pathlib.Path, dataset: str, made: bool, start: float) -> str:
+    splits = records.open_all(_DIRECTORY.value, dataset, int(path.parent.name))
+    content = ", ".join(f"{split} {len(held)}" for split, held in splits.items())
     if not made:
         return f"{path}: {dataset} is there already ({content}); nothing to do."
     return f"{path}: made {dataset} ({content}) in {time.monotonic() - start:.0f} s."

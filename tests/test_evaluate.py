@@ -14,7 +14,7 @@ from PIL import Image
 
 from realiz3d_jax import evaluate
 from realiz3d_jax.data import records
-from realiz3d_jax.data.shapes import making
+from realiz3d_jax.data.shapes import datasets
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.metrics import domain_score
 
@@ -24,8 +24,8 @@ def data(tmp_path_factory) -> pathlib.Path:
     """A folder with a tiny shapes_assets, whose test split has three objects."""
     directory = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making, "HELD_OUT_COUNT", {"validation": 1, "test": 3})
-        making.prepare(directory, "shapes_assets", 32, count=2, workers=1)
+        patch.setattr(datasets, "HELD_OUT_COUNT", {"validation": 1, "test": 3})
+        datasets.prepare(directory, "shapes_assets", 32, count=2, workers=1)
     return directory
 
 

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from realiz3d_jax import files
-from realiz3d_jax.data import records
-from realiz3d_jax.data.shapes import builders, making
+from realiz3d_jax.data import builders, making, records
+from realiz3d_jax.data.shapes import datasets
 from realiz3d_jax.errors import UserError
 
 COUNT = 18
@@ -19,14 +19,14 @@ CHUNK = 3
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(making, "CHUNK", CHUNK)
-    monkeypatch.setattr(making, "HELD_OUT_COUNT", {"validation": 1, "test": 2})
+    monkeypatch.setattr(datasets, "HELD_OUT_COUNT", {"validation": 1, "test": 2})
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The files of a set that nothing interrupted."""
     directory = tmp_path_factory.mktemp("undisturbed")
-    making.prepare(directory, "shapes_photos", 32, count=COUNT, workers=1)
+    datasets.prepare(directory, "shapes_photos", 32, count=COUNT, workers=1)
     return contents(directory)
 
 
@@ -44,8 +44,8 @@ def command(*flags):
 def start(directory):
     """Starts making the set of ``undisturbed`` in a process group of its own."""
     code = (
-        f"from realiz3d_jax.data.shapes import making; making.CHUNK = {CHUNK}\n"
-        f"if __name__ == '__main__': making.prepare({str(directory)!r}, 'shapes_photos', 32, count={COUNT}, workers=2)"
+        f"from realiz3d_jax.data import making; from realiz3d_jax.data.shapes import datasets; making.CHUNK = {CHUNK}\n"
+        f"if __name__ == '__main__': datasets.prepare({str(directory)!r}, 'shapes_photos', 32, count={COUNT}, workers=2)"
     )
     script = directory / "make.py"
     script.write_text(code)
@@ -62,7 +62,7 @@ def wait_until(condition, seconds=60):
 
 def test_killed_in_the_middle_and_started_again_it_makes_the_same_bytes(tmp_path, undisturbed):
     process = start(tmp_path)
-    work = tmp_path / ".prepare" / "shapes_photos-32-1.0.0"
+    work = tmp_path / ".prepare" / "shapes_photos-32-1.1.0"
     wait_until(lambda: list(work.glob("train-*.npz")))
     children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(signal.SIGKILL)
@@ -74,16 +74,16 @@ def test_killed_in_the_middle_and_started_again_it_makes_the_same_bytes(tmp_path
     assert 0 < len(left) < COUNT // CHUNK
     rendered = []
     with pytest.MonkeyPatch.context() as patch:
-        original = making._render_chunk
-        patch.setattr(making, "_render_chunk", lambda *job: rendered.append(job[-1][-1]) or original(*job))
-        making.prepare(tmp_path, "shapes_photos", 32, count=COUNT, workers=1)
+        original = datasets._render_chunk
+        patch.setattr(datasets, "_render_chunk", lambda *job: rendered.append(job[-1][-1]) or original(*job))
+        datasets.prepare(tmp_path, "shapes_photos", 32, count=COUNT, workers=1)
     assert not set(rendered) & set(left)
     assert len(rendered) == COUNT // CHUNK - len(left)
     (tmp_path / "make.py").unlink()
     assert contents(tmp_path) == undisturbed
 
 
-def interrupt(*arguments):
+def interrupt(*arguments, **options):
     raise KeyboardInterrupt
 
 
@@ -98,14 +98,14 @@ def test_interrupted_while_writing_it_leaves_nothing_that_loads_and_resumes(tmp_
     with monkeypatch.context() as patch:
         patch.setattr(making, "_read_chunk", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            making.prepare(tmp_path, "shapes_photos", 32, count=COUNT, workers=1)
+            datasets.prepare(tmp_path, "shapes_photos", 32, count=COUNT, workers=1)
     with pytest.raises(UserError, match="is not there"):
         records.open_split(tmp_path, "shapes_photos", "train")
     # What kill -9 would have left of TFDS' folder:
-    leftover = tmp_path / "shapes_photos" / "32" / "incomplete.QWERTY_1.0.0"
+    leftover = tmp_path / "shapes_photos" / "32" / "incomplete.QWERTY_1.1.0"
     leftover.mkdir(parents=True)
     (leftover / "half").write_text("half")
-    making.prepare(tmp_path, "shapes_photos", 32, count=COUNT, workers=1)
+    datasets.prepare(tmp_path, "shapes_photos", 32, count=COUNT, workers=1)
     assert contents(tmp_path) == undisturbed
 
 
@@ -113,9 +113,9 @@ def test_chunks_of_another_seed_are_not_taken_for_these(tmp_path, undisturbed, m
     with monkeypatch.context() as patch:
         patch.setattr(builders, "write", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            making.prepare(tmp_path, "shapes_photos", 32, count=COUNT, seed=5, workers=1)
+            datasets.prepare(tmp_path, "shapes_photos", 32, count=COUNT, seed=5, workers=1)
     assert list((tmp_path / ".prepare").rglob("*.npz"))
-    making.prepare(tmp_path, "shapes_photos", 32, count=COUNT, workers=1)
+    datasets.prepare(tmp_path, "shapes_photos", 32, count=COUNT, workers=1)
     assert contents(tmp_path) == undisturbed
 
 
@@ -131,7 +131,7 @@ def test_a_set_that_is_there_is_left_alone_and_another_count_is_refused(tmp_path
     assert second.returncode == 0
     assert "is there already (train 2); nothing to do" in second.stdout
     with pytest.raises(UserError, match="count 2 is there; asked for was 3"):
-        making.prepare(tmp_path, "shapes_photos", count=3)
+        datasets.prepare(tmp_path, "shapes_photos", count=3)
     assert contents(tmp_path) == before
 
 
@@ -141,22 +141,22 @@ def test_bad_flags_are_answered_in_one_line(tmp_path):
     assert "--dataset=cats: unknown; expected one of shapes_photos, shapes_assets" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     with pytest.raises(UserError, match="size 33: expected one of 32, 64"):
-        making.prepare(tmp_path, "shapes_photos", size=33)
+        datasets.prepare(tmp_path, "shapes_photos", size=33)
     with pytest.raises(UserError, match="count 0"):
-        making.prepare(tmp_path, "shapes_photos", count=0)
+        datasets.prepare(tmp_path, "shapes_photos", count=0)
 
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot write here"):
-        making.prepare(tmp_path / "file", "shapes_photos", count=1)
+        datasets.prepare(tmp_path / "file", "shapes_photos", count=1)
 
 
 def test_two_processes_do_not_make_the_same_set_at_once(tmp_path):
-    work = tmp_path / ".prepare" / "shapes_photos-32-1.0.0"
+    work = tmp_path / ".prepare" / "shapes_photos-32-1.1.0"
     work.mkdir(parents=True)
     with (
         files.only_one(work / "lock", "free"),
         pytest.raises(UserError, match="another process is making this dataset"),
     ):
-        making.prepare(tmp_path, "shapes_photos", count=1, workers=1)
+        datasets.prepare(tmp_path, "shapes_photos", count=1, workers=1)

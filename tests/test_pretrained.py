@@ -22,7 +22,7 @@ from worlds import World, assert_same, command, load_config, random_params, run_
 
 from benchmarks import noise
 from realiz3d_jax.data import encoded, pipeline, records
-from realiz3d_jax.data.shapes import making
+from realiz3d_jax.data.shapes import datasets
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import dit, vae
 from realiz3d_jax.training import encoders, encoding, loop, pretrained, setup
@@ -73,7 +73,7 @@ def converted(source, world: World, tmp_path_factory) -> Converted:
     shutil.rmtree(data / "shapes_generated")
     assert run_command("convert", f"--source={source}", f"--output={folder}") == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making, "HELD_OUT_COUNT", {})
+        patch.setattr(datasets, "HELD_OUT_COUNT", {})
         flags = [f"--base={folder}", f"--directory={data}"]
         shorten_captions(folder)
         assert run_command("prepare", "--self-generate", "--count=4", *flags) == 0
@@ -110,7 +110,7 @@ def test_encoded_records_hold_the_moments_and_the_states_that_the_encoders_give(
 
 def test_the_null_caption_of_encoded_data_is_the_encoded_empty_text(converted: Converted):
     config = converted.config("stage1")
-    found = encoded.null_caption(converted.data, 32, encoders.identity(config), TOKENS)
+    found = encoded.null_caption(converted.data, "shapes", 32, encoders.identity(config), TOKENS)
     expected = encoders.open_text_encoder(config).encode([""])
     np.testing.assert_array_equal(found["mask"], expected["mask"][0])
     assert found["mask"].sum() == 1
@@ -233,7 +233,7 @@ def test_a_trained_backbone_goes_back_to_diffusers_which_computes_the_same(stage
 
 def test_encoding_is_the_same_on_two_hosts_and_after_a_kill(converted: Converted, tmp_path):
     data = tmp_path / "data"
-    for name in encoded.ENCODED:
+    for name in ("shapes_assets", "shapes_generated"):
         shutil.copytree(converted.data / name, data / name)
     arguments = ["--encode", f"--base={converted.folder}", f"--directory={data}"]
     process = command("realiz3d_jax.prepare", *arguments)
@@ -250,7 +250,7 @@ def test_encoding_is_the_same_on_two_hosts_and_after_a_kill(converted: Converted
     second.start()
     encoding.encode(data, config, host=0, hosts=2)
     second.join()
-    for name in map(encoded.name_of, encoded.ENCODED):
+    for name in ("shapes_assets_encoded", "shapes_generated_encoded"):
         for split, held in records.open_all(converted.data, name, 32).items():
             again = records.open_split(data, name, split, 32)
             assert len(again) == len(held)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from realiz3d_jax.data import records
-from realiz3d_jax.data.shapes import examples, making
+from realiz3d_jax.data.shapes import datasets, examples
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras, mesh
 
@@ -17,8 +17,8 @@ def made(tmp_path_factory):
     """A small shapes_assets set."""
     directory = tmp_path_factory.mktemp("datasets")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making, "HELD_OUT_COUNT", {"validation": 2, "test": 3})
-        making.prepare(directory, "shapes_assets", 32, count=6, workers=1)
+        patch.setattr(datasets, "HELD_OUT_COUNT", {"validation": 2, "test": 3})
+        datasets.prepare(directory, "shapes_assets", 32, count=6, workers=1)
     return directory
 
 
@@ -35,7 +35,7 @@ def test_a_record_is_what_was_rendered(made):
     for index in range(3):
         expected, attached = examples.asset_example("test", index, 32, seed=0)
         record = split[index]
-        assert set(record) == set(expected) == set(records.SCHEMAS["shapes_assets"])
+        assert set(record) == set(expected) == set(records.SCHEMAS["assets"]) - {"depth", "cameras"}
         for name, value in expected.items():
             np.testing.assert_array_equal(record[name], value)
             assert type(record[name]) is type(value)
@@ -48,8 +48,8 @@ def test_a_set_states_its_conventions_and_how_it_was_made(made):
     metadata = records.open_split(made, "shapes_assets", "train").metadata
     assert metadata["count"] == 6
     assert metadata["size"] == 32
-    assert metadata["azimuths"] == [0, 90, 180, 270]
-    assert metadata["orthographic_width"] == 1.1
+    assert metadata["rig"]["azimuths"] == [0, 90, 180, 270]
+    assert metadata["rig"]["width"] == 1.1
 
 
 def test_maps_are_stored_to_half_a_step_of_16_bits():
@@ -83,7 +83,7 @@ def error_of(directory, dataset="shapes_assets", split="train", size=32):
 
 def test_a_missing_set_is_answered_with_the_command_that_makes_it(tmp_path, made):
     message = error_of(tmp_path / "none", "shapes_photos")
-    assert str(tmp_path / "none" / "shapes_photos" / "32" / "1.0.0") in message
+    assert str(tmp_path / "none" / "shapes_photos" / "32" / "1.1.0") in message
     assert (
         f"python -m realiz3d_jax.prepare --dataset shapes_photos --directory {tmp_path / 'none'} --size 32" in message
     )
@@ -95,21 +95,21 @@ def test_a_missing_set_is_answered_with_the_command_that_makes_it(tmp_path, made
 
 def test_another_version_is_named(copy):
     folder = copy / "shapes_assets" / "32"
-    (folder / "1.0.0").rename(folder / "0.9.0")
+    (folder / "1.1.0").rename(folder / "0.9.0")
     message = error_of(copy)
     assert "holds version 0.9.0" in message
-    assert "expected 1.0.0" in message
+    assert "expected 1.1.0" in message
 
 
 def test_a_half_written_set_does_not_load(copy):
     folder = copy / "shapes_assets" / "32"
-    (folder / "1.0.0").rename(folder / "incomplete.ABCDEF_1.0.0")
+    (folder / "1.1.0").rename(folder / "incomplete.ABCDEF_1.1.0")
     assert "is not there" in error_of(copy)
 
 
 @pytest.mark.parametrize("keep", [0, 0.5, 0.999])
 def test_a_truncated_record_file_is_named(copy, keep):
-    file = next((copy / "shapes_assets" / "32" / "1.0.0").glob("*-train.array_record*"))
+    file = next((copy / "shapes_assets" / "32" / "1.1.0").glob("*-train.array_record*"))
     content = file.read_bytes()
     file.write_bytes(content[: int(keep * len(content))])
     message = error_of(copy)
@@ -121,7 +121,7 @@ def test_a_truncated_record_file_is_named(copy, keep):
 
 
 def test_a_missing_record_file_and_broken_metadata_are_named(copy):
-    folder = copy / "shapes_assets" / "32" / "1.0.0"
+    folder = copy / "shapes_assets" / "32" / "1.1.0"
     metadata = json.loads((folder / "metadata.json").read_text())
     (folder / "metadata.json").write_text(json.dumps(metadata | {"orthographic_width": 1.2}))
     assert "orthographic_width is 1.2; expected 1.1" in error_of(copy)

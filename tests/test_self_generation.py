@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from worlds import HELD_OUT, OBJECTS, World, load_config, write_release
 
-from realiz3d_jax.data import records
+from realiz3d_jax.data import making, records
 from realiz3d_jax.data.pipeline import VIEW_WORDS
-from realiz3d_jax.data.shapes import making
+from realiz3d_jax.data.shapes import datasets
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.training import self_generation
@@ -21,7 +21,7 @@ def quick(monkeypatch):
     """Two steps, chunks of three captions."""
     monkeypatch.setattr(self_generation, "STEPS", 2)
     monkeypatch.setattr(making, "CHUNK", 12)
-    monkeypatch.setattr(making, "HELD_OUT_COUNT", HELD_OUT)
+    monkeypatch.setattr(datasets, "HELD_OUT_COUNT", HELD_OUT)
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ import sentencepiece
 from absl import flags
 
 from realiz3d_jax import errors
-from realiz3d_jax.data import records
-from realiz3d_jax.data.shapes import builders, making
+from realiz3d_jax.data import builders, records
+from realiz3d_jax.data.shapes import datasets
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.training import config as configs
 from realiz3d_jax.training import release, setup
@@ -48,9 +48,9 @@ def make_world(folder: pathlib.Path) -> World:
     """Makes the world; a few seconds."""
     data = folder / "data"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making, "HELD_OUT_COUNT", HELD_OUT)
-        making.prepare(data, "shapes_assets", 32, count=OBJECTS, workers=1)
-        making.prepare(data, "shapes_photos", 32, count=OBJECTS, workers=1)
+        patch.setattr(datasets, "HELD_OUT_COUNT", HELD_OUT)
+        datasets.prepare(data, "shapes_assets", 32, count=OBJECTS, workers=1)
+        datasets.prepare(data, "shapes_photos", 32, count=OBJECTS, workers=1)
     assets = records.open_split(data, "shapes_assets", "train")
     random = np.random.default_rng(0)
 

@@ -14,13 +14,13 @@ from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 
 NULL_CAPTION = "null_caption.npy"
-ENCODED = ("shapes_assets", "shapes_generated")
-"""The datasets that training reads encoded."""
+ENCODED = ("assets", "generated")
+"""The kinds of datasets that training reads encoded."""
 
 
-def name_of(dataset: str) -> str:
-    """What the encoded form of a dataset is called."""
-    return f"{dataset}_encoded"
+def name_of(kind: str) -> str:
+    """What the encoded form of a kind, or of a dataset, is called."""
+    return f"{kind}_encoded"
 
 
 def padded(states: np.ndarray, tokens: int) -> dict[str, np.ndarray]:
@@ -31,12 +31,12 @@ def padded(states: np.ndarray, tokens: int) -> dict[str, np.ndarray]:
 
 
 def null_caption(
-    directory: str | os.PathLike[str], size: int, encoders: dict[str, Any], tokens: int
+    directory: str | os.PathLike[str], collection: str, size: int, encoders: dict[str, Any], tokens: int
 ) -> dict[str, np.ndarray]:
     """The empty caption of encoded data, after a check that both datasets are of the encoders that are meant.
 
     Args:
-      directory, size: of the data.
+      directory, collection, size: of the data.
       encoders: what the metadata has to say of them, ``training.encoders.identity``.
       tokens: T, the longest caption.
 
@@ -44,14 +44,15 @@ def null_caption(
       UserError: a dataset is missing, or was encoded by others or with another longest caption.
     """
     expected = {**encoders, "text_tokens": tokens}
-    for dataset in ENCODED:
-        held = records.open_split(directory, name_of(dataset), "train", size)
+    for kind in ENCODED:
+        dataset = records.dataset_name(collection, name_of(kind))
+        held = records.open_split(directory, dataset, "train", size)
         for name, value in expected.items():
             if held.metadata.get(name) != value:
                 raise UserError(
                     f"{held.path / 'metadata.json'}: {name} is {held.metadata.get(name)}; expected {value}, by config.data. "
                     "Name the encoders that made the data in --config.data.encoders (and their longest caption in "
                     "--config.data.text_tokens), or remove that folder and encode anew by\n  "
-                    f"{records.prepare_command(directory, name_of(dataset), size)}"
+                    f"{records.prepare_command(directory, dataset, size)}"
                 )
     return padded(np.load(held.path / NULL_CAPTION), tokens)

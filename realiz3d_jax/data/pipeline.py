@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from realiz3d_jax.data import encoded, records
+from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 
 VIEWS = 4
 VIEW_WORDS = ("front", "right side", "back", "left side")
@@ -55,6 +56,10 @@ class StreamConfig:
       render_fraction: the share of renders among photos.
       encoder: of the captions; None reads datasets that ``prepare --encode`` made, whose captions are encoded already.
       text_tokens: T, the longest caption of such a dataset.
+      collection: whose datasets these are.
+      rig: of the controlled grids.
+      views: which of its views make a grid.
+      geometry: whether normal and position maps are the control.
     """
 
     directory: str
@@ -62,11 +67,32 @@ class StreamConfig:
     render_fraction: float
     encoder: TextEncoder | None
     text_tokens: int
+    collection: str = records.SHAPES
+    rig: Rig = STANDARD_RIG
+    views: tuple[int, ...] = tuple(range(VIEWS))
+    geometry: bool = True
 
-    def open(self, dataset: str) -> records.Records:
-        """The training split of a dataset, encoded or not."""
-        name = dataset if self.encoder else encoded.name_of(dataset)
-        return records.open_split(self.directory, name, "train", self.size)
+    def open(self, kind: str, split: str = "train") -> records.Records:
+        """A split of the dataset of a kind, encoded or not."""
+        name = records.dataset_name(self.collection, kind if self.encoder else encoded.name_of(kind))
+        return records.open_split(self.directory, name, split, self.size)
+
+    def open_grids(self, split: str = "train") -> records.Records:
+        """A split of the assets, after a check that their views are those that are meant."""
+        held = self.open("assets", split)
+        maps = ("normal", "position") if self.encoder else ("control",)
+        records.check_views(held, self.rig, maps if self.geometry else ())
+        return held
+
+    def grid(self, record: Example) -> Example:
+        """``image`` and ``control`` of a record of the assets."""
+        views = list(self.views)
+        control = np.zeros((VIEWS, 0), np.float32)
+        if self.geometry and self.encoder:
+            control = control_maps(*(record[name][views] for name in ("normal", "position", "mask")))
+        elif self.geometry:
+            control = record["control"][views]
+        return {"image": record["synthetic"][views], "control": control}
 
     def captions(self, example: Example) -> dict[str, np.ndarray]:
         """The encoded caption of an example, arrays [T, ...]."""
@@ -118,7 +144,7 @@ def _image_grids(images: grain.MapDataset, config: StreamConfig) -> grain.MapDat
 
 
 def _photos(config: StreamConfig, seed: int) -> grain.MapDataset:
-    source = config.open("shapes_photos")
+    source = config.open("photos")
 
     def draw(number: int, random: np.random.Generator) -> Example:
         record, view = source[int(number) // VIEWS], int(number) % VIEWS
@@ -134,30 +160,29 @@ def _photos(config: StreamConfig, seed: int) -> grain.MapDataset:
 
 
 def _synthetic_images(config: StreamConfig, seed: int) -> grain.MapDataset:
-    source = config.open("shapes_assets")
+    source = config.open("assets")
+    views = source.views
 
     def view(number: int) -> Example:
-        record = source[int(number) // VIEWS]
-        return {**record, "image": record["synthetic"][int(number) % VIEWS], "record": number // VIEWS}
+        record = source[int(number) // views]
+        return {**record, "image": record["synthetic"][int(number) % views], "record": number // views}
 
-    return _image_grids(_shuffled_numbers(VIEWS * len(source), seed).map(view), config)
+    return _image_grids(_shuffled_numbers(views * len(source), seed).map(view), config)
 
 
 def _real_images(config: StreamConfig, seed: int) -> grain.MapDataset:
-    source = config.open("shapes_generated")
+    source = config.open("generated")
     images = _shuffled_numbers(len(source), seed).map(lambda number: {**source[int(number)], "record": number})
     return _image_grids(images, config)
 
 
 def _synthetic_grids(config: StreamConfig, seed: int) -> grain.MapDataset:
-    source = config.open("shapes_assets")
+    source = config.open_grids()
 
     def grid(number: int) -> Example:
         record = source[int(number)]
-        maps = (record[name] for name in ("normal", "position", "mask"))
         return {
-            "image": record["synthetic"],
-            "control": control_maps(*maps) if config.encoder else record["control"],
+            **config.grid(record),
             "captions": jax.tree.map(lambda array: array[None], config.captions(record)),
             "record": np.array([number], np.int64),
         }
@@ -198,7 +223,7 @@ def open_stream(
     Each batch holds ``image`` uint8[B, V, H, W, 3] (encoded: moments float16[B, V, h, w, 2 C]), ``captions`` (``states``
     float32[B, G, T, Ct], encoded float16, ``mask`` bool[B, G, T] and what else the encoder gives), ``record`` int64[B, G]
     (which records these are) and, for grids of one object, ``control`` float32[B, V, H, W, 6] (encoded: float16[B, V, h, w,
-    4 C]).
+    4 C]; without geometry float32[B, V, 0]).
 
     Raises:
       UserError: the data is missing or damaged (see ``records.open_split``).

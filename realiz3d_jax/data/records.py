@@ -5,10 +5,12 @@ A dataset lies in ``DIRECTORY/NAME/SIZE/VERSION``: ArrayRecord files that TFDS w
 bytes, which decode six times faster than TFDS' default; ArrayRecord compresses them.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -17,90 +19,107 @@ from array_record.python import array_record_module
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 SIZES = (32, 64, 128, 256, 512)
 """Sizes, in pixels along a side of a view, that the datasets exist in."""
 
 CONVENTIONS = {
     "world": "Z up, right-handed; glTF (x, y, z) is (x, -z, y)",
-    "azimuths": list(cameras.AZIMUTHS),
-    "elevation": 0,
-    "orthographic_width": cameras.ORTHO_WIDTH,
     "normals": "world, n / 2 + 0.5, uint16",
     "positions": "world, p + 0.5, uint16",
     "background": "white; 0.5 in normals and positions; 0 in the mask",
 }
 """What a model trained on one set may expect of another; a set that states anything else is refused."""
 
-_VIEWS = len(cameras.AZIMUTHS)
+SHAPES = "shapes"
+"""The collection of the shapes benchmark."""
+
+Example = dict[str, np.ndarray | str | int]
 
 
-def features(dataset: str, size: int) -> tfds.features.FeaturesDict:
-    """What a record of a dataset holds, by TFDS' features; images are sRGB over white, V views in order of azimuth.
+def features(kind: str, names: Iterable[str], size: int, views: int) -> tfds.features.FeaturesDict:
+    """What a record holds, by TFDS' features; images are sRGB over white, the V views are those of the set's rig.
 
     Args:
-      dataset: a key of ``SCHEMAS``.
+      kind: a key of ``SCHEMAS``.
+      names: those of the kind's features that this set has.
       size: pixels along a side of a view.
+      views: V.
     """
-    return tfds.features.FeaturesDict({name: feature(size) for name, feature in SCHEMAS[dataset].items()})
+    return tfds.features.FeaturesDict({name: SCHEMAS[kind][name](size, views) for name in names})
 
 
-def _text(size: int) -> tfds.features.Text:
-    del size
+def _text(size: int, views: int) -> tfds.features.Text:
+    del size, views
     return tfds.features.Text()
 
 
-def _integer(size: int) -> tfds.features.Scalar:
-    del size
+def _integer(size: int, views: int) -> tfds.features.Scalar:
+    del size, views
     return tfds.features.Scalar(dtype=np.int64)
 
 
 def _array(*shape: int | None):
-    def feature(size: int) -> tfds.features.Tensor:
-        del size
+    def feature(size: int, views: int) -> tfds.features.Tensor:
+        del size, views
         return tfds.features.Tensor(shape=shape, dtype=np.float16, encoding="bytes")
 
     return feature
 
 
-def _tensor(leading: tuple[int, ...], dtype: type, trailing: tuple[int, ...] = (3,)):
-    def feature(size: int) -> tfds.features.Tensor:
-        return tfds.features.Tensor(shape=(*leading, size, size, *trailing), dtype=dtype, encoding="bytes")
+def _image(dtype: type, *channels: int):
+    def feature(size: int, views: int) -> tfds.features.Tensor:
+        del views
+        return tfds.features.Tensor(shape=(size, size, *channels), dtype=dtype, encoding="bytes")
 
     return feature
 
 
+def _views(dtype: type, *channels: int):
+    def feature(size: int, views: int) -> tfds.features.Tensor:
+        return tfds.features.Tensor(shape=(views, size, size, *channels), dtype=dtype, encoding="bytes")
+
+    return feature
+
+
+def _cameras(size: int, views: int) -> tfds.features.Tensor:
+    del size
+    return tfds.features.Tensor(shape=(views, 14), dtype=np.float64, encoding="bytes")
+
+
 SCHEMAS = {
-    "shapes_photos": {
+    "photos": {
         "uid": _text,
         "caption": _text,
-        "real": _tensor((_VIEWS,), np.uint8),
-        "synthetic": _tensor((_VIEWS,), np.uint8),
+        "real": _views(np.uint8, 3),
+        "synthetic": _views(np.uint8, 3),
     },
-    "shapes_assets": {
+    "assets": {
         "uid": _text,
         "caption": _text,
         "mesh": _text,
-        "synthetic": _tensor((_VIEWS,), np.uint8),
-        "real": _tensor((_VIEWS,), np.uint8),
-        "normal": _tensor((_VIEWS,), np.uint16),
-        "position": _tensor((_VIEWS,), np.uint16),
-        "mask": _tensor((_VIEWS,), np.uint8, ()),
+        "synthetic": _views(np.uint8, 3),
+        "real": _views(np.uint8, 3),
+        "normal": _views(np.uint16, 3),
+        "position": _views(np.uint16, 3),
+        "depth": _views(np.float32),
+        "mask": _views(np.uint8),
+        "cameras": _cameras,
     },
-    "shapes_generated": {
+    "generated": {
         "uid": _text,
         "caption": _text,
         "view": _integer,
-        "image": _tensor((), np.uint8),
+        "image": _image(np.uint8, 3),
     },
-    "shapes_assets_encoded": {
+    "assets_encoded": {
         "uid": _text,
         "caption": _text,
         "caption_states": _array(None, None),
-        "synthetic": _array(_VIEWS, None, None, None),
-        "control": _array(_VIEWS, None, None, None),
+        "synthetic": _array(None, None, None, None),
+        "control": _array(None, None, None, None),
     },
-    "shapes_generated_encoded": {
+    "generated_encoded": {
         "uid": _text,
         "caption": _text,
         "caption_states": _array(None, None),
@@ -108,12 +127,39 @@ SCHEMAS = {
         "image": _array(None, None, None),
     },
 }
-"""The features of each dataset.
+"""The kinds of datasets, and the features that each may have. A dataset is called COLLECTION_KIND, such as shapes_assets.
 
-shapes_photos: base-model photographs. shapes_assets: synthetic assets with their geometry; ``mesh`` is the path of the
-GLB below the dataset's folder, ``real`` the true real renders, for judging only. shapes_generated: images that the base
-model made; ``view`` in [0, 4) is the view whose word prompted the image. ``..._encoded``: see ``data.encoded``.
+photos: what the shapes benchmark's base model is trained on. assets: renders of synthetic assets; ``normal`` and ``position``
+where a set has them, ``depth`` (along the camera's axis, world units; 0 in the background) and ``cameras`` (``pack``) likewise;
+``mesh`` is a path, relative to the dataset's folder or absolute; ``real`` the true real renders of the shapes benchmark, for
+judging only. generated: images that the base model made; ``view`` in [0, 4) is the view whose word prompted the image.
+..._encoded: see ``data.encoded``.
 """
+
+
+def dataset_name(collection: str, kind: str) -> str:
+    """What the dataset of a kind is called.
+
+    Raises:
+      UserError: the collection's name is none.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", collection):
+        raise UserError(
+            f"collection {collection!r}: expected small letters, digits and '_', a letter first, such as my_chairs."
+        )
+    return f"{collection}_{kind}"
+
+
+def kind_of(dataset: str) -> str:
+    """The kind of a dataset, by its name.
+
+    Raises:
+      UserError: it is of none.
+    """
+    kinds = [kind for kind in SCHEMAS if re.fullmatch(rf"[a-z][a-z0-9_]*_{kind}", dataset)]
+    if not kinds:
+        raise UserError(f"dataset {dataset!r}: unknown; expected COLLECTION_KIND, KIND one of {', '.join(SCHEMAS)}.")
+    return max(kinds, key=len)
 
 
 def encode_unit(values: np.ndarray) -> np.ndarray:
@@ -148,11 +194,18 @@ def dataset_path(directory: str | os.PathLike[str], dataset: str, size: int) -> 
 
 def prepare_command(directory: str | os.PathLike[str], dataset: str, size: int) -> str:
     """The command that makes a dataset."""
+    kind = kind_of(dataset)
+    collection = dataset.removesuffix(f"_{kind}")
     what = {
-        "shapes_generated": "--self-generate",
-        "shapes_assets_encoded": "--encode --base pretrained/NAME",
-        "shapes_generated_encoded": "--encode --base pretrained/NAME",
-    }.get(dataset, f"--dataset {dataset}")
+        "assets": "--assets FOLDER",
+        "generated": "--self-generate",
+        "assets_encoded": "--encode --base pretrained/NAME",
+        "generated_encoded": "--encode --base pretrained/NAME",
+    }.get(kind)
+    if collection == SHAPES:
+        what = f"--dataset {dataset}" if kind in ("photos", "assets") else what
+    else:
+        what = f"{what} --collection {collection}"
     return f"python -m realiz3d_jax.prepare {what} --directory {directory} --size {size}"
 
 
@@ -164,11 +217,19 @@ class Records(Sequence):
 
     Attributes:
       path: the dataset's folder.
-      metadata: what the dataset says of itself: ``CONVENTIONS``, size, seed and number of objects.
+      metadata: what the dataset says of itself: ``CONVENTIONS``, ``size``, ``rig`` (the fields of ``cameras.Rig``, or None
+        where every record has cameras of its own), and what it was made from.
+      names: the features of its records.
     """
 
-    def __init__(self, source: Sequence, path: pathlib.Path, metadata: dict):
-        self._source, self.path, self.metadata = source, path, metadata
+    def __init__(self, source: Sequence, path: pathlib.Path, metadata: dict, names: frozenset[str]):
+        self._source, self.path, self.metadata, self.names = source, path, metadata, names
+
+    @property
+    def views(self) -> int:
+        """V, the views of a record."""
+        rig = self.metadata["rig"]
+        return len(rig["azimuths"]) if rig else self.metadata["views"]
 
     def __len__(self) -> int:
         return len(self._source)
@@ -182,16 +243,15 @@ def open_split(directory: str | os.PathLike[str], dataset: str, split: str, size
 
     Args:
       directory: where ``prepare`` wrote.
-      dataset: a key of ``SCHEMAS``.
-      split: "train"; "validation" and "test" of shapes_assets.
+      dataset: its name.
+      split: "train", and "validation" and "test" where a set has them.
       size: pixels along a side of a view.
 
     Raises:
       UserError: the dataset or the split is not there, is of another version or other conventions, or a record file
         is missing, truncated or broken.
     """
-    if dataset not in SCHEMAS:
-        raise UserError(f"dataset {dataset!r}: unknown; expected one of {', '.join(SCHEMAS)}.")
+    kind_of(dataset)
     path = dataset_path(directory, dataset, size)
     mend = f"Make it by\n  {prepare_command(directory, dataset, size)}"
     if not path.is_dir():
@@ -217,7 +277,37 @@ def open_split(directory: str | os.PathLike[str], dataset: str, split: str, size
     info = builder.info.splits[split]
     for name, expected in zip(info.filenames, info.shard_lengths, strict=True):
         _check_shard(path / name, expected, again)
-    return Records(builder.as_data_source(split=split), path, metadata)
+    return Records(builder.as_data_source(split=split), path, metadata, frozenset(builder.info.features))
+
+
+def rig_of(metadata: dict) -> cameras.Rig | None:
+    """The rig that a set's metadata states, None where every record has cameras of its own."""
+    rig = metadata["rig"]
+    return rig and cameras.Rig(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in rig.items()}
+    )
+
+
+def check_views(held: Records, rig: cameras.Rig, names: Iterable[str]) -> None:
+    """Raises UserError unless the views are those of ``rig`` and the records hold what is named."""
+    found, expected = held.metadata["rig"], json.loads(json.dumps(dataclasses.asdict(rig)))
+    if found is None:
+        raise UserError(
+            f"{held.path}: every object has cameras of its own, so its views make no grids; expected a set of one rig. Such a "
+            "set serves Stage 1."
+        )
+    for name, value in expected.items():
+        if found.get(name) != value:
+            setting = str(tuple(found[name]) if isinstance(value, list) else found[name]).replace(" ", "")
+            raise UserError(
+                f"{held.path / 'metadata.json'}: the rig's {name} is {found[name]}; expected {value}, by config.data.rig. "
+                f"To train on these views: --config.data.rig.{name}={setting!r}"
+            )
+    if missing := sorted(set(names) - held.names):
+        raise UserError(
+            f"{held.path}: its records hold no {', '.join(missing)}, which the task needs; expected a set with geometry, or "
+            "--config.task=text_to_multiview."
+        )
 
 
 def open_all(directory: str | os.PathLike[str], dataset: str, size: int) -> dict[str, Records]:

@@ -18,6 +18,8 @@ import dataclasses
 
 import numpy as np
 
+from realiz3d_jax.errors import UserError
+
 AZIMUTHS = (0, 90, 180, 270)
 """Azimuths of the views in degrees, in their order; the 2x2 grid is row-major, [0 90 / 180 270]."""
 
@@ -93,6 +95,10 @@ class Camera:
         return np.stack([column, row], axis=-1), depth
 
 
+_HALF_DIAGONAL = 0.867
+"""Of a cube of extent 1: no normalised mesh reaches further from the origin."""
+
+
 def orbit(
     azimuth: float,
     elevation: float = 0.0,
@@ -131,5 +137,65 @@ def view_axes(azimuth: float, elevation: float = 0.0) -> np.ndarray:
     return np.where(np.abs(axes) < 1e-15, 0.0, axes)
 
 
-STANDARD = tuple(orbit(azimuth) for azimuth in AZIMUTHS)
+@dataclasses.dataclass(frozen=True)
+class Rig:
+    """Cameras that stand round an object, all of one kind.
+
+    Attributes:
+      azimuths: degrees, one for each view.
+      elevations: degrees, one for each view, or one for all.
+      projection: "orthographic" or "perspective".
+      width: of an orthographic view, world units.
+      fov: the angle across a perspective view, degrees.
+      distance: of the cameras from the origin, world units.
+    """
+
+    azimuths: tuple[float, ...] = AZIMUTHS
+    elevations: tuple[float, ...] = (0.0,)
+    projection: str = "orthographic"
+    width: float = ORTHO_WIDTH
+    fov: float = 40.0
+    distance: float = CAMERA_DISTANCE
+
+    def angles(self) -> list[tuple[float, float]]:
+        """(azimuth, elevation) of each view.
+
+        Raises:
+          UserError: they are not as many, or no angles of a camera.
+        """
+        count = len(self.azimuths)
+        elevations = self.elevations * count if len(self.elevations) == 1 else self.elevations
+        if not count or len(elevations) != count:
+            raise UserError(
+                f"rig: found {count} azimuths and {len(elevations)} elevations; expected as many of each, or one."
+            )
+        if not all(-90 <= elevation <= 90 for elevation in elevations):
+            raise UserError(f"rig: elevations are {elevations}; expected degrees from -90 to 90.")
+        return list(zip(self.azimuths, elevations, strict=True))
+
+    def cameras(self) -> tuple[Camera, ...]:
+        """The cameras.
+
+        Raises:
+          UserError: a value is out of its range.
+        """
+        perspective = {"orthographic": False, "perspective": True}.get(self.projection)
+        if perspective is None:
+            raise UserError(f'rig: the projection is {self.projection!r}; expected "orthographic" or "perspective".')
+        if not (self.width > 0 and 0 < self.fov < 180 and self.distance > 0):
+            raise UserError(
+                f"rig: width {self.width}, fov {self.fov}, distance {self.distance}; expected positive numbers, fov below 180."
+            )
+        if self.distance <= _HALF_DIAGONAL:
+            raise UserError(
+                f"rig: the distance is {self.distance}; expected more than {_HALF_DIAGONAL}: outside all objects."
+            )
+        return tuple(
+            orbit(azimuth, elevation, width=self.width, distance=self.distance, fov=self.fov if perspective else None)
+            for azimuth, elevation in self.angles()
+        )
+
+
+STANDARD_RIG = Rig()
+STANDARD = STANDARD_RIG.cameras()
 """The four standard cameras."""

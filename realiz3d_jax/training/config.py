@@ -14,6 +14,7 @@ import ml_collections
 from realiz3d_jax.diffusion.ddpm import DDPM
 from realiz3d_jax.diffusion.process import Process, process_class
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.cameras import AZIMUTHS, STANDARD_RIG, Camera, Rig
 from realiz3d_jax.method.generate import SamplingConfig
 from realiz3d_jax.models import backbone
 from realiz3d_jax.models.codec import Codec, PixelCodec, codec_class
@@ -51,6 +52,9 @@ class DataConfig:
 
     Attributes:
       directory: the folder that ``realiz3d_jax.prepare`` filled.
+      collection: what its datasets' names begin with, "shapes" those of the shapes benchmark.
+      rig: the cameras of the controlled views; a dataset of other cameras is refused.
+      views: the four of the rig's views that make a grid.
       size: the side of one view, pixels.
       batch_grids: grids of V views in one global batch; a multiple of the mesh's devices.
       render_fraction: the share of synthetic looks among the photos of pre-training.
@@ -64,6 +68,9 @@ class DataConfig:
     """
 
     directory: str = "datasets"
+    collection: str = "shapes"
+    rig: Rig = STANDARD_RIG
+    views: tuple[int, ...] = (0, 1, 2, 3)
     size: int = 32
     batch_grids: int = 8
     render_fraction: float = 0.15
@@ -247,6 +254,26 @@ def _check_ranges(config: TrainConfig) -> None:
     for name, (found, holds, expected) in checks.items():
         if not holds:
             raise UserError(f"config.{name}: found {found!r}, expected {expected}.")
+    view_cameras(config)
+
+
+def view_cameras(config: TrainConfig) -> tuple[Camera, ...]:
+    """The cameras of a grid's views.
+
+    Raises:
+      UserError: the rig is none, or ``data.views`` are not four of its views, or no viewpoints that the task knows.
+    """
+    rig, views = config.data.rig, config.data.views
+    cameras = rig.cameras()
+    if len(views) != len(AZIMUTHS) or not all(type(view) is int and 0 <= view < len(cameras) for view in views):
+        raise UserError(f"config.data.views: found {views!r}, expected four of the rig's {len(cameras)} views, from 0.")
+    if config.task == "text_to_multiview":
+        azimuths = tuple(rig.azimuths[view] % 360 for view in views)
+        if azimuths != AZIMUTHS:
+            raise UserError(
+                f"config.data.views: found views at azimuths {azimuths}, expected {AZIMUTHS}: the task's viewpoints."
+            )
+    return tuple(cameras[view] for view in views)
 
 
 def _build(schema: type[Dataclass], values: Mapping[str, Any], path: str) -> Dataclass:

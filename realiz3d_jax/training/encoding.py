@@ -15,9 +15,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from realiz3d_jax.data import encoded, records
+from realiz3d_jax.data import encoded, making, records
 from realiz3d_jax.data.pipeline import TextEncoder, control_maps
-from realiz3d_jax.data.shapes import making
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.models.codec import Codec
@@ -67,7 +66,7 @@ def encode(
     host: int = 0,
     hosts: int = 1,
 ) -> dict[str, tuple[pathlib.Path, bool]]:
-    """Encodes ``shapes_assets`` and ``shapes_generated`` of the size and with the encoders that ``config`` says.
+    """Encodes the assets and the self-generated images of a collection, as ``config`` says.
 
     Args:
       directory: where datasets are kept.
@@ -81,35 +80,47 @@ def encode(
       UserError: a dataset or an encoder is missing, or what they make is there from others.
     """
     data, identity = config.data, encoders.identity(config)
-    images = records.dataset_path(directory, "shapes_generated", data.size)
+    names = {kind: records.dataset_name(data.collection, kind) for kind in encoded.ENCODED}
+    images = records.dataset_path(directory, names["generated"], data.size)
     if not images.is_dir():
         raise UserError(
             f"{images}: the real images are not there. Make them by\n  python -m realiz3d_jax.prepare --self-generate "
             f"--base {data.encoders} --directory {directory}"
         )
-    sources = {name: records.open_all(directory, name, data.size) for name in encoded.ENCODED}
+    sources = {kind: records.open_all(directory, name, data.size) for kind, name in names.items()}
     opened: list[_Encoders] = []  # read when the first chunk wants them, since all may be there
     made = {}
-    for name, splits in sources.items():
+    for kind, splits in sources.items():
 
         def fill(
-            missing: list[making.Chunk], advance: Callable[..., None], name: str = name, splits: Any = splits
+            missing: list[making.Chunk], advance: Callable[..., None], kind: str = kind, splits: Any = splits
         ) -> None:
             if missing and not opened:
                 opened.append(_open(config, devices or jax.local_devices()))
             for chunk in missing:
                 split, start, stop, _ = chunk
-                items = list(_ENCODE[name](opened[0], [splits[split][index] for index in range(start, stop)]))
+                items = list(_ENCODE[kind](opened[0], [splits[split][index] for index in range(start, stop)]))
                 if split == "train" and start == 0:
                     items[0][1][encoded.NULL_CAPTION] = _npy(opened[0].states([""])[0])
                 making.save_chunk(chunk, items)
                 advance(len(items))
 
         source = {key: value for key, value in splits["train"].metadata.items() if key not in records.CONVENTIONS}
-        request = {**identity, "text_tokens": data.text_tokens, "source": source}
+        request = {**identity, "text_tokens": data.text_tokens, "views": splits["train"].views, "source": source}
         counts = {split: len(held) for split, held in splits.items()}
-        made[name] = making.make(
-            directory, encoded.name_of(name), data.size, request, counts, fill, chunk=_CHUNK, host=host, hosts=hosts
+        has_maps = {"normal", "position"} <= splits["train"].names
+        made[names[kind]] = making.make(
+            directory,
+            encoded.name_of(names[kind]),
+            data.size,
+            request,
+            counts,
+            fill,
+            rig=records.rig_of(splits["train"].metadata),
+            without=() if has_maps or kind == "generated" else ("control",),
+            chunk=_CHUNK,
+            host=host,
+            hosts=hosts,
         )
     return made
 
@@ -122,19 +133,14 @@ def _open(config: TrainConfig, devices: list[jax.Device]) -> _Encoders:
 
 def _assets(using: _Encoders, items: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, bytes]]]:
     images = using.images(np.stack([item["synthetic"] for item in items]))
-    maps = np.stack([control_maps(item["normal"], item["position"], item["mask"]) for item in items])
-    columns = zip(items, images, using.control(maps), using.states([item["caption"] for item in items]), strict=True)
+    controls: list[dict[str, np.ndarray]] = [{} for _ in items]
+    if "normal" in items[0]:
+        maps = np.stack([control_maps(item["normal"], item["position"], item["mask"]) for item in items])
+        controls = [{"control": control} for control in using.control(maps)]
+    columns = zip(items, images, controls, using.states([item["caption"] for item in items]), strict=True)
     for item, image, control, states in columns:
-        yield (
-            {
-                "uid": item["uid"],
-                "caption": item["caption"],
-                "caption_states": states,
-                "synthetic": image,
-                "control": control,
-            },
-            {},
-        )
+        named = {"uid": item["uid"], "caption": item["caption"]}
+        yield {**named, "caption_states": states, "synthetic": image, **control}, {}
 
 
 def _generated(using: _Encoders, items: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, bytes]]]:
@@ -143,7 +149,7 @@ def _generated(using: _Encoders, items: list[dict[str, Any]]) -> Iterable[tuple[
         yield {**item, "caption_states": states, "image": image}, {}
 
 
-_ENCODE = {"shapes_assets": _assets, "shapes_generated": _generated}
+_ENCODE = {"assets": _assets, "generated": _generated}
 
 
 @jax.jit(static_argnums=0)

@@ -8,14 +8,14 @@ import einops
 import jax
 import numpy as np
 
-from realiz3d_jax.data import encoded, records
-from realiz3d_jax.data.pipeline import VIEWS, control_maps, prompt
+from realiz3d_jax.data import encoded
+from realiz3d_jax.data.pipeline import VIEWS, prompt
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.training import encoders
 from realiz3d_jax.training.config import is_latent
-from realiz3d_jax.training.setup import Run
+from realiz3d_jax.training.setup import Run, stream_config
 
 ITEMS = 8
 STEPS = 25
@@ -43,21 +43,23 @@ class Previews:
     def _controlled(self) -> bool:
         return any(kind.control for kind in self._run.stage.iterations)
 
-    def _items(self, dataset: str) -> list[dict[str, Any]]:
-        data = self._run.config.data
-        validation = records.open_split(data.directory, dataset, "validation", data.size)
-        return [validation[index] for index in range(min(ITEMS, len(validation)))]
+    def _items(self) -> list[dict[str, Any]]:
+        """Held-out objects: caption and, where the stage is controlled, ``control``."""
+        settings = stream_config(self._run.config, self._run.encoder)
+        held = (settings.open_grids if self._controlled else functools.partial(settings.open, "assets"))("validation")
+        items = [held[index] for index in range(min(ITEMS, len(held)))]
+        return [{**item, **settings.grid(item)} for item in items] if self._controlled else items
 
     def _of_images(self, params: Params, domain: Domain) -> np.ndarray:
-        items, control = self._items("shapes_assets"), None
+        items, control = self._items(), None
         captions = [[prompt(item["caption"], view) for view in range(VIEWS)] for item in items]
         if self._controlled:
             captions = [[item["caption"]] for item in items]
-            control = np.stack([control_maps(item["normal"], item["position"], item["mask"]) for item in items])
+            control = np.stack([item["control"] for item in items])
         return self._generator(params, captions, range(len(items)), domain, control)
 
     def _of_encoded(self, params: Params, domain: Domain) -> np.ndarray:
-        items, groups = self._items(encoded.name_of("shapes_assets")), 1 if self._controlled else VIEWS
+        items, groups = self._items(), 1 if self._controlled else VIEWS
         tokens = self._run.config.data.text_tokens
         encoded_captions = [encoded.padded(item["caption_states"], tokens) for item in items]
         captions = jax.tree.map(lambda *rows: np.stack([np.stack(rows)] * groups, axis=1), *encoded_captions)

@@ -10,9 +10,8 @@ import pathlib
 import zlib
 from collections.abc import Callable
 
-from realiz3d_jax.data import records
+from realiz3d_jax.data import making, records
 from realiz3d_jax.data.pipeline import VIEW_WORDS, VIEWS
-from realiz3d_jax.data.shapes import making
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.training.pretrained import Pretrained
@@ -27,10 +26,11 @@ def self_generate(
     captions: int | None,
     seed: int,
     *,
+    collection: str = records.SHAPES,
     host: int = 0,
     hosts: int = 1,
 ) -> tuple[pathlib.Path, bool]:
-    """Makes ``shapes_generated``: four images of each of the first ``captions`` training captions of ``shapes_assets``.
+    """Makes the set "generated": four images of each of the first ``captions`` training captions of the set "assets".
 
     Its other splits hold four images of each of the captions that are held out: what FID_B and KID_B compare with.
 
@@ -39,6 +39,7 @@ def self_generate(
       base: a model of single images; its view size is the dataset's.
       captions: how many; None is all of them.
       seed: of the noise.
+      collection: whose captions are read and whose images these become.
       host, hosts: which part of the images is this process', and of how many; all share the directory.
 
     Returns:
@@ -50,10 +51,7 @@ def self_generate(
     if base.controlled:
         raise UserError(f"{base.source}: is a model after Stage 2; expected the base model that Stage 1 starts from.")
     size = base.config.data.size
-    assets = {
-        split: records.open_split(directory, "shapes_assets", split, size)
-        for split in ("train", *making.HELD_OUT_COUNT)
-    }
+    assets = records.open_all(directory, records.dataset_name(collection, "assets"), size)
     count = captions or len(assets["train"])
     if count > len(assets["train"]):
         raise UserError(
@@ -94,4 +92,5 @@ def self_generate(
     request["view_prompt"] = view_prompt
     captions_of = {split: count if split == "train" else len(held) for split, held in assets.items()}
     splits = {split: number * VIEWS for split, number in captions_of.items()}
-    return making.make(directory, "shapes_generated", size, request, splits, fill, host=host, hosts=hosts)
+    dataset = records.dataset_name(collection, "generated")
+    return making.make(directory, dataset, size, request, splits, fill, host=host, hosts=hosts)

@@ -67,7 +67,7 @@ class Run:
     def open_streams(self) -> dict[str, Stream]:
         """This host's part of every stream that the stage reads."""
         data = self.config.data
-        settings = StreamConfig(data.directory, data.size, data.render_fraction, self.encoder, data.text_tokens)
+        settings = stream_config(self.config, self.encoder)
         return {
             name: open_stream(
                 name,
@@ -85,6 +85,22 @@ class Run:
         """This host's part of a batch as global arrays, split over all devices."""
         split = sharding.batch_sharding(self.mesh)
         return jax.tree.map(lambda array: jax.make_array_from_process_local_data(split, array), batch)
+
+
+def stream_config(config: TrainConfig, encoder: TextEncoder | None) -> StreamConfig:
+    """What the streams of a run read; ``encoder`` of its captions, None if they are encoded already."""
+    data = config.data
+    return StreamConfig(
+        data.directory,
+        data.size,
+        data.render_fraction,
+        encoder,
+        data.text_tokens,
+        data.collection,
+        data.rig,
+        data.views,
+        config.task == "texture",
+    )
 
 
 def make_model(config: TrainConfig) -> Model:
@@ -139,7 +155,9 @@ def make_run(
     encoder = None if is_latent(config) else encoders.open_text_encoder(config)
     if empty_caption is None and encoder is None:
         data = config.data
-        empty_caption = encoded.null_caption(data.directory, data.size, encoders.identity(config), data.text_tokens)
+        empty_caption = encoded.null_caption(
+            data.directory, data.collection, data.size, encoders.identity(config), data.text_tokens
+        )
     elif empty_caption is None:
         empty_caption = jax.tree.map(lambda array: array[0], encoder.encode([""]))
     step_config = StepConfig(

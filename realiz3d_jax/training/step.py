@@ -57,6 +57,9 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
         inputs = _draw(config, iteration, state.step, batch)
         trainable = {name: state.params[name] for name in config.stage.trainable}
         frozen = {name: state.params[name] for name in state.params if name not in trainable}
+        control = batch["control"] if iteration.control else None
+        if iteration.control and model.task == "texture":
+            control = model.codec.control(control)
 
         def loss_fn(trainable: Params) -> tuple[jax.Array, jax.Array]:
             prediction = model.predict(
@@ -65,7 +68,7 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
                 inputs["timestep"],
                 inputs["captions"],
                 domain=plan.domain,
-                control=model.codec.control(batch["control"]) if iteration.control else None,
+                control=control,
                 frozen_blocks=plan.frozen if iteration.draw_plan else None,
                 freeze_input=iteration.freeze_input,
             )

@@ -6,10 +6,9 @@ Whatever is rendered is rendered from the mesh as it is read back from the GLB f
 import numpy as np
 
 from realiz3d_jax.data import records
+from realiz3d_jax.data.records import Example
 from realiz3d_jax.data.shapes import looks, objects
 from realiz3d_jax.geometry import mesh, render
-
-Example = dict[str, np.ndarray | str]
 
 
 def photo_example(split: str, index: int, size: int, seed: int) -> tuple[Example, dict[str, bytes]]:

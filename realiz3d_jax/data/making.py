@@ -1,85 +1,35 @@
-"""Making the shapes datasets on all cores, so that what is killed can be taken up again.
+"""Making a dataset chunk by chunk, so that what is killed can be taken up again, and hosts can share the work.
 
-Objects are rendered in chunks, each into a file of its own below ``DIRECTORY/.prepare``; a chunk that is there is not
-rendered again. When all are there, the dataset is written from them in one go and the chunks are removed. A record
-depends on the seed, its split and its number only, so an interrupted and resumed dataset has the same bytes.
+A chunk is a file of its own below ``DIRECTORY/.prepare``; one that is there is not made again. When all are there, the dataset
+is written from them in one go and the chunks are removed. So where an item depends on nothing but its number and the request,
+an interrupted and resumed dataset has the same bytes.
 """
 
-import concurrent.futures
 import contextlib
+import dataclasses
 import io
 import itertools
 import json
-import multiprocessing
 import operator
 import os
 import pathlib
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from realiz3d_jax import files, progress
-from realiz3d_jax.data import records
-from realiz3d_jax.data.shapes import builders, examples, objects
+from realiz3d_jax.data import builders, records
+from realiz3d_jax.data.records import Example
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 
 CHUNK = 64
 """Items of a chunk: a second or two of work, and a whole number of grids."""
 
 _PATIENCE = 0.5
 """Seconds between two looks at what other hosts have done."""
-
-DEFAULT_COUNT = {"shapes_photos": 8000, "shapes_assets": 1500}
-"""Objects of the training split."""
-
-HELD_OUT_COUNT = {"validation": 20, "test": 40}
-"""Objects of shapes_assets' other splits."""
-
-_MAKERS = {"shapes_photos": examples.photo_example, "shapes_assets": examples.asset_example}
-
-
-def prepare(
-    directory: str | os.PathLike[str],
-    dataset: str,
-    size: int = 32,
-    count: int | None = None,
-    seed: int = objects.SEED,
-    workers: int | None = None,
-) -> tuple[pathlib.Path, bool]:
-    """Makes a dataset of rendered objects, or takes up where an interrupted call stopped.
-
-    Args:
-      directory: where datasets are kept.
-      dataset: "shapes_photos" or "shapes_assets".
-      size: pixels along a side of a view, one of ``records.SIZES``.
-      count: objects of the training split; None for the usual number, or whatever a finished dataset has.
-      seed: of the objects.
-      workers: processes; None for one per core.
-
-    Returns:
-      (the dataset's folder, whether it was made now and not there before).
-
-    Raises:
-      UserError: a dataset with another count or seed is there, another process is making it, the directory is not
-        writable, or an argument is out of range.
-    """
-    if size not in records.SIZES:
-        raise UserError(f"size {size}: expected one of {', '.join(map(str, records.SIZES))} pixels.")
-    if count is not None and count < 1:
-        raise UserError(f"count {count}: expected at least 1 object.")
-    path = records.dataset_path(directory, dataset, size)
-    if path.is_dir() and count is None:
-        count = json.loads((path / "metadata.json").read_text()).get("count")
-    request = {"count": count or DEFAULT_COUNT[dataset], "seed": seed}
-    sizes = {"train": request["count"]} | (HELD_OUT_COUNT if dataset == "shapes_assets" else {})
-
-    def fill(missing: list[Chunk], advance: Callable[..., None]) -> None:
-        _render(dataset, size, seed, missing, workers or os.cpu_count() or 1, advance)
-
-    return make(directory, dataset, size, request, sizes, fill)
 
 
 def make(
@@ -90,6 +40,8 @@ def make(
     splits: dict[str, int],
     fill: Callable[[list["Chunk"], Callable[..., None]], None],
     *,
+    rig: Rig | None = STANDARD_RIG,
+    without: Sequence[str] = (),
     chunk: int | None = None,
     host: int = 0,
     hosts: int = 1,
@@ -100,15 +52,28 @@ def make(
     dataset, the others wait for that.
 
     Args:
-      directory, dataset, size: as for ``prepare``.
+      directory: where datasets are kept.
+      dataset: its name.
+      size: pixels along a side of a view, one of ``records.SIZES``.
       request: what the content follows from, JSON values; stored as metadata, and another request's chunks are not used.
       splits: the number of items of each split.
+      rig: the cameras; None if every record has its own, then ``request`` tells how many ``views`` it has.
+      without: features of ``records.SCHEMAS`` that the examples do not have.
       fill: makes the chunks it is given, by ``save_chunk``, and calls ``advance(items)`` after each.
       chunk: items of a chunk, ``CHUNK`` by default.
       host, hosts: which of how many hosts this is.
 
-    Returns and raises: as ``prepare`` does.
+    Returns:
+      (the dataset's folder, whether it was made now and not there before).
+
+    Raises:
+      UserError: a dataset of another request is there, another process is making it, the directory is not writable, or the
+        size is none.
     """
+    if size not in records.SIZES:
+        raise UserError(f"size {size}: expected one of {', '.join(map(str, records.SIZES))} pixels.")
+    request = {"rig": rig and dataclasses.asdict(rig), **request}
+    request = json.loads(json.dumps(request))  # as it will be read
     path = records.dataset_path(directory, dataset, size)
     if path.is_dir():
         _check_same(path, request)
@@ -131,7 +96,7 @@ def make(
             _wait_for(path.is_dir)
             return path, True
         _wait_for(lambda: all(part[3].is_file() for part in every))
-        _write(directory, dataset, size, chunks, request)
+        _write(directory, dataset, size, chunks, request, without)
         shutil.rmtree(work)
     with contextlib.suppress(OSError):
         work.parent.rmdir()
@@ -181,43 +146,7 @@ def _chunks(work: pathlib.Path, split: str, number: int, size: int) -> list[Chun
     return [(split, start, stop, work / f"{split}-{start:06d}-{stop:06d}.npz") for start, stop in bounds]
 
 
-def _render(
-    dataset: str, size: int, seed: int, missing: list[Chunk], workers: int, advance: Callable[..., None]
-) -> None:
-    """Renders chunks, in processes of their own if there are several of both."""
-    if workers == 1 or len(missing) <= 1:
-        for chunk in missing:
-            advance(_render_chunk(dataset, size, seed, chunk))
-        return
-    pool = concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(missing)), multiprocessing.get_context("spawn"), _end_with_parent
-    )
-    try:
-        waiting = [pool.submit(_render_chunk, dataset, size, seed, chunk) for chunk in missing]
-        for future in concurrent.futures.as_completed(waiting):
-            advance(future.result())
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when the process that started it is gone: after kill -9 nobody else would."""
-
-    def wait() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _render_chunk(dataset: str, size: int, seed: int, chunk: Chunk) -> int:
-    """Renders a chunk into its file, and returns how many objects it has."""
-    split, start, stop, _ = chunk
-    save_chunk(chunk, [_MAKERS[dataset](split, index, size, seed) for index in range(start, stop)])
-    return stop - start
-
-
-def save_chunk(chunk: Chunk, items: list[tuple[examples.Example, dict[str, bytes]]]) -> None:
+def save_chunk(chunk: Chunk, items: list[tuple[Example, dict[str, bytes]]]) -> None:
     """Writes the items of a chunk, in order: each an example and the files that go with it."""
     arrays = {}
     for index, (example, attached) in enumerate(items, start=chunk[1]):
@@ -228,22 +157,29 @@ def save_chunk(chunk: Chunk, items: list[tuple[examples.Example, dict[str, bytes
     files.write_bytes(chunk[3], content.getvalue())
 
 
-def _write(directory, dataset: str, size: int, chunks: dict[str, list[Chunk]], request: dict) -> None:
+def _write(
+    directory: str | os.PathLike[str],
+    dataset: str,
+    size: int,
+    chunks: dict[str, list[Chunk]],
+    request: dict,
+    without: Sequence[str],
+) -> None:
     """Writes the dataset from its chunks."""
     total = sum(stop - start for group in chunks.values() for _, start, stop, _ in group)
     with progress.bar(f"writing {dataset}", total) as advance:
 
-        def source(group: list[Chunk]) -> Iterable[tuple[examples.Example, dict[str, bytes]]]:
+        def source(group: list[Chunk]) -> Iterable[tuple[Example, dict[str, bytes]]]:
             for chunk in group:
                 for item in _read_chunk(chunk):
                     yield item
                     advance()
 
         sources = {split: (lambda group=group: source(group)) for split, group in chunks.items()}
-        builders.write(directory, dataset, size, sources, request)
+        builders.write(directory, dataset, size, sources, request, without=without)
 
 
-def _read_chunk(chunk: Chunk) -> Iterable[tuple[examples.Example, dict[str, bytes]]]:
+def _read_chunk(chunk: Chunk) -> Iterable[tuple[Example, dict[str, bytes]]]:
     """The examples of a chunk and their files, in order."""
     with np.load(chunk[3]) as arrays:
         keys = (key.split("/", 2) for key in arrays.files)

@@ -6,34 +6,35 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+import types
+from collections.abc import Callable, Iterable, Sequence
 
 import tensorflow_datasets as tfds
 
 from realiz3d_jax.data import records
-from realiz3d_jax.data.shapes.examples import Example
+from realiz3d_jax.data.records import Example
 
 Source = Callable[[], Iterable[tuple[Example, dict[str, bytes]]]]
 """Gives the examples of a split in order, each with the files that go with it, by path below the dataset's folder."""
 
 
 class _RecordsBuilder(tfds.core.GeneratorBasedBuilder):
-    """Stores ready examples; ``name`` of the subclass picks the schema."""
+    """Stores ready examples; ``name`` of the subclass is the dataset's."""
 
     VERSION = tfds.core.Version(records.VERSION)
     url_infos: dict = {}  # noqa: RUF012 (nothing is downloaded; finding checksums wants a package that TFDS doesn't name)
-    RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (TFDS reads this attribute)
+    RELEASE_NOTES = {records.VERSION: "Sets state their cameras."}  # noqa: RUF012 (TFDS reads this attribute)
 
-    def __init__(self, *, sources: dict[str, Source], metadata: dict, **kwargs):
-        self._sources, self._metadata = sources, metadata
+    def __init__(self, *, sources: dict[str, Source], names: Sequence[str], views: int, metadata: dict, **kwargs):
+        self._sources, self._names, self._views, self._metadata = sources, names, views, metadata
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        size = int(self.builder_config.name)
+        size, kind = int(self.builder_config.name), records.kind_of(self.name)
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self.__doc__,
-            features=records.features(self.name, size),
+            description=_TOLD[kind],
+            features=records.features(kind, self._names, size, self._views),
             metadata=tfds.core.MetadataDict(records.CONVENTIONS | {"size": size} | self._metadata),
             disable_shuffling=True,
         )
@@ -52,48 +53,47 @@ class _RecordsBuilder(tfds.core.GeneratorBasedBuilder):
             yield key, example
 
 
-class ShapesPhotos(_RecordsBuilder):
-    """Procedural objects in the real and the synthetic look, to pre-train a base model on."""
-
-
-class ShapesAssets(_RecordsBuilder):
-    """Procedural assets with captions, GLB meshes, geometry maps and renders."""
-
-
-class ShapesGenerated(_RecordsBuilder):
-    """Images that the base model made of the captions of the synthetic training set."""
-
-
-class ShapesAssetsEncoded(_RecordsBuilder):
-    """Renders, geometry maps and captions of the assets, encoded."""
-
-
-class ShapesGeneratedEncoded(_RecordsBuilder):
-    """Images that the base model made and their captions, encoded."""
-
-
-_ALL = (ShapesPhotos, ShapesAssets, ShapesGenerated, ShapesAssetsEncoded, ShapesGeneratedEncoded)
-BUILDERS = {builder.name: builder for builder in _ALL}
+_TOLD = {
+    "photos": "Procedural objects in the real and the synthetic look, to pre-train a base model on.",
+    "assets": "Renders of assets, with captions and geometry.",
+    "generated": "Images that the base model made of the captions of the synthetic training set.",
+    "assets_encoded": "Renders, geometry maps and captions of the assets, encoded.",
+    "generated_encoded": "Images that the base model made and their captions, encoded.",
+}
 
 
 def write(
-    directory: str | os.PathLike[str], dataset: str, size: int, sources: dict[str, Source], metadata: dict
+    directory: str | os.PathLike[str],
+    dataset: str,
+    size: int,
+    sources: dict[str, Source],
+    metadata: dict,
+    *,
+    without: Sequence[str] = (),
 ) -> pathlib.Path:
     """Writes a dataset; it appears in its place whole or not at all. Returns its folder.
 
     Args:
       directory: where datasets are kept.
-      dataset: a key of ``records.SCHEMAS``.
+      dataset: its name.
       size: pixels along a side of a view.
       sources: the examples of each split.
-      metadata: JSON values to store with it.
+      metadata: JSON values to store with it; ``rig``, or else ``views``, tells how many views there are.
+      without: features of ``records.SCHEMAS`` that this set does not have.
     """
     path = records.dataset_path(directory, dataset, size)
     for leftover in path.parent.glob(f"incomplete.*_{path.name}"):
         shutil.rmtree(leftover)
     tfds.disable_progress_bar()
-    builder = BUILDERS[dataset](
+    kind, rig = records.kind_of(dataset), metadata.get("rig")
+    # TFDS takes the dataset's name from the class.
+    named = types.new_class(
+        "Records", (_RecordsBuilder,), {"skip_registration": True}, lambda namespace: namespace.update(name=dataset)
+    )
+    builder = named(
         sources=sources,
+        names=[name for name in records.SCHEMAS[kind] if name not in without],
+        views=len(rig["azimuths"]) if rig else metadata.get("views", 0),
         metadata=metadata,
         config=tfds.core.BuilderConfig(name=str(size), description=f"Views of {size} x {size} pixels."),
         data_dir=os.fspath(directory),
