@@ -89,7 +89,7 @@ def test_a_missing_set_is_answered_with_the_command_that_makes_it(tmp_path, made
     )
     assert "--size 64" in error_of(made, size=64)
     assert "--self-generate" in error_of(made, "shapes_generated")
-    assert "expected one of shapes_photos" in error_of(made, "cats")
+    assert "expected COLLECTION_KIND" in error_of(made, "cats")
     assert "expected one of test, train, validation" in error_of(made, split="holdout")
 
 
@@ -123,8 +123,8 @@ def test_a_truncated_record_file_is_named(copy, keep):
 def test_a_missing_record_file_and_broken_metadata_are_named(copy):
     folder = copy / "shapes_assets" / "32" / "1.1.0"
     metadata = json.loads((folder / "metadata.json").read_text())
-    (folder / "metadata.json").write_text(json.dumps(metadata | {"orthographic_width": 1.2}))
-    assert "orthographic_width is 1.2; expected 1.1" in error_of(copy)
+    (folder / "metadata.json").write_text(json.dumps(metadata | {"positions": "float32"}))
+    assert "positions is 'float32'; expected" in error_of(copy)
     (folder / "metadata.json").write_text(json.dumps(metadata))
     next(folder.glob("*-train.array_record*")).unlink()
     assert "record file is missing" in error_of(copy)
