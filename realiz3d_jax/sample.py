@@ -24,8 +24,9 @@ from PIL import Image
 
 from realiz3d_jax import __version__, errors, files, progress
 from realiz3d_jax.data import requests
+from realiz3d_jax.data.geometry_maps import Geometry
 from realiz3d_jax.data.pipeline import VIEWS, control_maps
-from realiz3d_jax.data.requests import Geometry, Request
+from realiz3d_jax.data.requests import Request
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import SAMPLERS, SPACINGS, Generator, SamplingConfig

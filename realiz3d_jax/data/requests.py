@@ -6,28 +6,12 @@ import os
 import pathlib
 import re
 
-import numpy as np
-
-from realiz3d_jax.data import records
+from realiz3d_jax.data import geometry_maps, records
+from realiz3d_jax.data.geometry_maps import Geometry
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.mesh import load_mesh
-from realiz3d_jax.geometry.render import render_maps
 
 _LONGEST_UID = 100
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Geometry:
-    """The geometry maps of a mesh, as the datasets store them.
-
-    Attributes:
-      normal, position: uint16[V, H, W, 3].
-      mask: uint8[V, H, W].
-    """
-
-    normal: np.ndarray
-    position: np.ndarray
-    mask: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,12 +43,7 @@ def geometry_of(request: Request, size: int) -> Geometry:
         return request.geometry
     if request.mesh is None:
         raise UserError(f'{request.uid}: the task "texture" needs a mesh; give --mesh, or "mesh" in the manifest.')
-    maps = render_maps(load_mesh(request.mesh), size)
-    return Geometry(
-        records.encode_normals(maps.normal, maps.mask),
-        records.encode_positions(maps.position, maps.mask),
-        maps.mask.astype(np.uint8),
-    )
+    return geometry_maps.geometry_of(load_mesh(request.mesh), size)
 
 
 def from_split(directory: str, split: str, size: int, seed: int) -> list[Request]:

@@ -5,10 +5,10 @@ Whatever is rendered is rendered from the mesh as it is read back from the GLB f
 
 import numpy as np
 
-from realiz3d_jax.data import records
+from realiz3d_jax.data.geometry_maps import geometry_of
 from realiz3d_jax.data.records import Example
 from realiz3d_jax.data.shapes import looks, objects
-from realiz3d_jax.geometry import mesh, render
+from realiz3d_jax.geometry import mesh
 
 
 def photo_example(split: str, index: int, size: int, seed: int) -> tuple[Example, dict[str, bytes]]:
@@ -26,7 +26,7 @@ def asset_example(split: str, index: int, size: int, seed: int) -> tuple[Example
     glb = mesh.write_glb(item.parts)
     solid = mesh.parse_glb(glb, item.uid)
     synthetic, real = looks.render_looks(solid, size, _generator(item, seed))
-    maps = render.render_maps(solid, size)
+    maps = geometry_of(solid, size)
     path = f"meshes/{item.uid}.glb"
     example = {
         "uid": item.uid,
@@ -34,9 +34,9 @@ def asset_example(split: str, index: int, size: int, seed: int) -> tuple[Example
         "mesh": path,
         "synthetic": synthetic,
         "real": real,
-        "normal": records.encode_normals(maps.normal, maps.mask),
-        "position": records.encode_positions(maps.position, maps.mask),
-        "mask": maps.mask.astype(np.uint8),
+        "normal": maps.normal,
+        "position": maps.position,
+        "mask": maps.mask,
     }
     return example, {path: glb}
 
