@@ -8,12 +8,10 @@ import pytest
 import trimesh
 from asset_files import TETRAHEDRON, TETRAHEDRON_FACES
 
-from realiz3d_jax.data.shapes import primitives
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import asset_parts, charts, mesh, unwrap
 from realiz3d_jax.geometry.assets import _assemble, load_asset
 from realiz3d_jax.geometry.gltf_writer import write_textured_glb
-from realiz3d_jax.geometry.render import render_maps
 
 GREY = np.full((8, 8, 3), 128, np.uint8)
 
@@ -64,21 +62,6 @@ def sheet(folder, name="sheet.glb", **options):
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------------
-
-
-def test_the_benchmark_s_meshes_are_the_same_by_both_readers(tmp_path):
-    vertices, faces, normals = primitives.sphere()
-    parts = [mesh.Part(vertices * 2 + [10, 0, 0], faces, normals, (0.2, 0.4, 0.6))]
-    parts.append(mesh.Part(vertices, faces, normals, (0.9, 0.1, 0.1)))
-    path = save(tmp_path, "solids.glb", mesh.write_glb(parts))
-    asset, solid = load_asset(path), mesh.load_mesh(path)
-    np.testing.assert_allclose(triangles(asset.mesh), triangles(solid), atol=1e-7)
-    np.testing.assert_allclose(asset.mesh.corner_normals, solid.corner_normals, atol=1e-6)
-    np.testing.assert_allclose(asset.mesh.face_color, solid.face_color, atol=0.02)  # trimesh rounds factors
-    np.testing.assert_allclose(asset.mesh.face_color[[0, -1]], [(0.2, 0.4, 0.6), (0.9, 0.1, 0.1)], atol=1e-6)
-    np.testing.assert_allclose(asset.mesh.offset, solid.offset, atol=1e-6)
-    maps = [render_maps(either, 32) for either in (asset.mesh, solid)]
-    np.testing.assert_allclose(maps[0].normal, maps[1].normal, atol=1e-5)
 
 
 def test_parts_stand_where_their_nodes_put_them_and_mirrored_ones_are_turned_right_side_out(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 from realiz3d_jax.data import records
 from realiz3d_jax.data.shapes import datasets, examples
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry import cameras, mesh
+from realiz3d_jax.geometry import cameras
+from realiz3d_jax.geometry.assets import load_asset
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_a_record_is_what_was_rendered(made):
             np.testing.assert_array_equal(record[name], value)
             assert type(record[name]) is type(value)
         assert (split.path / record["mesh"]).read_bytes() == attached[record["mesh"]]
-        assert len(mesh.load_mesh(split.path / record["mesh"]).faces) > 0
+        assert len(load_asset(split.path / record["mesh"]).mesh.faces) > 0
     assert split[-1]["uid"] == "test_00002"
 
 

@@ -4,6 +4,7 @@ import trimesh
 
 from realiz3d_jax.data.shapes import primitives
 from realiz3d_jax.geometry import cameras, mesh, render
+from realiz3d_jax.geometry.assets import parse_glb
 
 
 def part(surface, color=(0.5, 0.5, 0.5), shift=(0, 0, 0), scale=1.0):
@@ -12,7 +13,7 @@ def part(surface, color=(0.5, 0.5, 0.5), shift=(0, 0, 0), scale=1.0):
 
 
 def load(*parts):
-    return mesh.parse_glb(mesh.write_glb(parts), "test")
+    return parse_glb(mesh.write_glb(parts), "test").mesh
 
 
 SPHERE = load(part(primitives.sphere()))
@@ -72,7 +73,7 @@ def test_positions_lie_on_the_surface_and_nothing_is_stored_in_the_background():
 
 def test_a_cube_shows_each_side_to_its_own_view():
     box = trimesh.Scene(trimesh.creation.box([1, 1, 1])).export(file_type="glb", include_normals=False)
-    maps = render.render_maps(mesh.parse_glb(box, "box"), 44)
+    maps = render.render_maps(parse_glb(box, "box").mesh, 44)
     for view, azimuth in enumerate(cameras.AZIMUTHS):
         normals = maps.normal[view][maps.mask[view]]
         np.testing.assert_allclose(normals, np.broadcast_to(cameras.view_axes(azimuth)[2], normals.shape), atol=1e-6)

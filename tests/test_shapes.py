@@ -5,6 +5,7 @@ import pytest
 
 from realiz3d_jax.data.shapes import examples, looks, objects, primitives
 from realiz3d_jax.geometry import cameras, mesh, render
+from realiz3d_jax.geometry.assets import parse_glb
 
 SPLITS = ("photos", "train", "validation", "test")
 
@@ -14,12 +15,12 @@ def many(split, count):
 
 
 def solid_of(item):
-    return mesh.parse_glb(mesh.write_glb(item.parts), item.uid)
+    return parse_glb(mesh.write_glb(item.parts), item.uid).mesh
 
 
 def single(color, shape):
     generator = np.random.default_rng(0)
-    return mesh.parse_glb(mesh.write_glb([objects._solid((color, shape), 1.0, generator)]), shape)
+    return parse_glb(mesh.write_glb([objects._solid((color, shape), 1.0, generator)]), shape).mesh
 
 
 def test_an_object_follows_from_seed_split_and_index_alone():
@@ -174,7 +175,7 @@ def test_the_real_look_is_lit_from_above_left_of_every_camera():
 def test_the_real_look_casts_shadows():
     base = mesh.Part(*primitives.sphere(), (0.6, 0.6, 0.6))
     lid = mesh.Part(primitives.cube()[0] * [2, 2, 0.3] + [0, 0, 1.05], *primitives.cube()[1:], (0.6, 0.6, 0.6))
-    lidded = mesh.parse_glb(mesh.write_glb([base, lid]), "lidded")
+    lidded = parse_glb(mesh.write_glb([base, lid]), "lidded").mesh
     maps = render.render_maps(lidded, 32)
     _, real = looks.render_looks(lidded, 32, np.random.default_rng(0))
     ball = (
@@ -183,7 +184,7 @@ def test_the_real_look_casts_shadows():
         & (maps.normal[0, ..., 0] < -0.2)
         & (maps.position[0, ..., 2] < 0.2)
     )
-    _, alone = looks.render_looks(mesh.parse_glb(mesh.write_glb([base]), "ball"), 32, np.random.default_rng(0))
+    _, alone = looks.render_looks(parse_glb(mesh.write_glb([base]), "ball").mesh, 32, np.random.default_rng(0))
     assert ball.sum() > 5
     assert real[0][ball].mean() < 0.7 * alone[0, 6:14, 6:14].mean()
 

@@ -9,7 +9,7 @@ import re
 from realiz3d_jax.data import geometry_maps, records
 from realiz3d_jax.data.geometry_maps import Geometry
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.mesh import load_mesh
+from realiz3d_jax.geometry.assets import load_asset
 
 _LONGEST_UID = 100
 
@@ -43,7 +43,7 @@ def geometry_of(request: Request, size: int) -> Geometry:
         return request.geometry
     if request.mesh is None:
         raise UserError(f'{request.uid}: the task "texture" needs a mesh; give --mesh, or "mesh" in the manifest.')
-    return geometry_maps.geometry_of(load_mesh(request.mesh), size)
+    return geometry_maps.geometry_of(load_asset(request.mesh).mesh, size)
 
 
 def from_split(directory: str, split: str, size: int, seed: int) -> list[Request]:

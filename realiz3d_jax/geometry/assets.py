@@ -117,22 +117,12 @@ def load_asset(path: str | os.PathLike[str], up: str | None = None) -> Asset:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot read this asset ({error.strerror}).") from error
-    folder = path.absolute().parent
-    try:
-        if kind in (".glb", ".gltf"):
-            # The nodes of a glTF file are written back as they are, so here the turn is no node.
-            return _assemble(gltf_reader.read_gltf(content, folder), str(path), turned=up == "z")
-        z_up = up == "z" or (up is None and kind in _Z_UP_FORMATS)
-        read = (_Z_UP_FORMATS | _Y_UP_FORMATS)[kind]
-        return _assemble(read(content, folder, z_up), str(path), turned=False)
-    except BrokenAsset as error:
-        raise UserError(f"{path}: {error}. Mend the file or export it again.") from error
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
-        # What a value of the wrong JSON type, or a number in an impossible place, ends in.
-        raise UserError(
-            f"{path}: cannot be read as {kind[1:].upper()} ({type(error).__name__}: {str(error)[:200]}). "
-            "The file is broken; export it again."
-        ) from error
+    return _parse(content, str(path), kind, path.absolute().parent, up)
+
+
+def parse_glb(content: bytes, name: str) -> Asset:
+    """``load_asset`` of the content of a GLB that refers to no other file; ``name`` stands for it in errors."""
+    return _parse(content, name, ".glb", None, None)
 
 
 def part_normals(part: AssetPart) -> np.ndarray | None:
@@ -143,6 +133,25 @@ def part_normals(part: AssetPart) -> np.ndarray | None:
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
     usable = np.isfinite(length) & (length > 1e-12)
     return np.where(usable, normals / np.where(usable, length, 1.0), np.nan)
+
+
+def _parse(content: bytes, name: str, kind: str, folder: pathlib.Path | None, up: str | None) -> Asset:
+    """Reads a file's content; ``kind`` is one of ``FORMATS``, ``folder`` where the files that it refers to may lie."""
+    try:
+        if kind in (".glb", ".gltf"):
+            # The nodes of a glTF file are written back as they are, so here the turn is no node.
+            return _assemble(gltf_reader.read_gltf(content, folder), name, turned=up == "z")
+        z_up = up == "z" or (up is None and kind in _Z_UP_FORMATS)
+        read = (_Z_UP_FORMATS | _Y_UP_FORMATS)[kind]
+        return _assemble(read(content, folder, z_up), name, turned=False)
+    except BrokenAsset as error:
+        raise UserError(f"{name}: {error}. Mend the file or export it again.") from error
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
+        # What a value of the wrong JSON type, or a number in an impossible place, ends in.
+        raise UserError(
+            f"{name}: cannot be read as {kind[1:].upper()} ({type(error).__name__}: {str(error)[:200]}). "
+            "The file is broken; export it again."
+        ) from error
 
 
 def _assemble(contents: Contents, name: str, turned: bool) -> Asset:

@@ -1,17 +1,12 @@
-"""Meshes: GLB files in and out, the canonical frame, and smooth normals for files that have none."""
+"""Meshes: the canonical frame, smooth normals for files that have none, and plain GLB files out."""
 
 import dataclasses
 import io
 import json
-import os
-import pathlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from trimesh.exchange import gltf
-
-from realiz3d_jax.errors import UserError
 
 CREASE_ANGLE = 40.0
 """Degrees; where a file has no normals, faces that meet at a smaller angle are shaded as one smooth surface."""
@@ -21,8 +16,6 @@ _MOST_MEETING = 512
 
 _PLACES = 1_000_002
 """More than the places along an axis when the largest extent has 1e6 steps; its cube fits 63 bits."""
-
-_DEFAULT_COLOR = (0.8, 0.8, 0.8)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,53 +90,6 @@ def normalize(vertices: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     offset, scale = (low + high) / 2, 1.0 / float((high - low).max())
     return (vertices - offset) * scale, scale, offset
-
-
-def load_mesh(path: str | os.PathLike[str]) -> Mesh:
-    """Reads a GLB file, all its meshes under their node transforms, into the canonical frame.
-
-    The file's normals are kept; a primitive without them gets normals smoothed up to ``CREASE_ANGLE``. The base
-    colour of a face is its material's factor times its texture or vertex colours at the centre (trimesh gives
-    factors in steps of 1/255 of linear light); faces without any are light grey.
-
-    Raises:
-      UserError: the file is missing, is no GLB, is broken, holds no triangles, or has vertices that are not finite
-        or all in one point.
-    """
-    path = pathlib.Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot read this mesh ({error.strerror}); expected a GLB file.") from error
-    return parse_glb(content, str(path))
-
-
-def parse_glb(content: bytes, name: str) -> Mesh:
-    """``load_mesh`` of a file's content; ``name`` stands for the file in errors."""
-    triangles, normals, colors = [], [], []
-    for vertices, faces, vertex_normals, color in _primitives(content, name):
-        if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
-            raise UserError(
-                f"{name}: a face names vertex {faces.max()}, but its mesh has {len(vertices)} vertices; "
-                "the file is broken, export it again."
-            )
-        corners = vertices[faces]
-        if not np.isfinite(corners).all():
-            raise UserError(
-                f"{name}: vertices that are not finite numbers (NaN or infinity); expected finite coordinates. "
-                "Clean the mesh and export it again."
-            )
-        cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        solid = np.linalg.norm(cross, axis=-1) > 0
-        if not solid.any():
-            continue
-        corners, color = corners[solid], color[solid]
-        triangles.append(corners)
-        colors.append(color)
-        normals.append(smooth_normals(corners) if vertex_normals is None else vertex_normals[faces[solid]])
-    if not triangles:
-        raise UserError(f"{name}: no faces (triangles of non-zero area) in this file; expected at least one mesh.")
-    return _assemble(gltf_to_world(np.concatenate(triangles)), gltf_to_world(np.concatenate(normals)), colors, name)
 
 
 def write_glb(parts: Sequence[Part]) -> bytes:
@@ -240,92 +186,3 @@ def smooth_normals(triangles: np.ndarray, crease_angle: float = CREASE_ANGLE) ->
     result = np.empty_like(total)
     result[order] = total
     return result.reshape(-1, 3, 3)
-
-
-def _primitives(content: bytes, name: str) -> Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]]:
-    """Every placed triangle primitive: glTF-frame vertices float64[P, 3], faces int64[F, 3], unit normals float64[P, 3]
-    or None, face colours float32[F, 3]."""
-    try:
-        file = gltf.load_glb(io.BytesIO(content))
-        geometry = file["geometry"]
-        order = {key: place for place, key in enumerate(geometry)}  # as in the file; trimesh walks its nodes backwards
-        placed = sorted(_placed(file["graph"]), key=lambda item: order[item[0]])
-    except (
-        Exception
-    ) as error:  # trimesh lets whatever goes wrong while parsing pass: struct, index, key and JSON errors
-        raise UserError(
-            f"{name}: cannot be read as GLB ({type(error).__name__}: {error}); expected a binary glTF 2.0 file. "
-            "Export it again, or convert it to GLB first."
-        ) from error
-    for key, transform in placed:
-        primitive = geometry[key]
-        if "faces" not in primitive:
-            continue
-        vertices = np.asarray(primitive["vertices"], np.float64)
-        faces = np.asarray(primitive["faces"], np.int64).reshape(-1, 3)
-        linear, normals = transform[:3, :3], primitive.get("vertex_normals")
-        vertices = vertices @ linear.T + transform[:3, 3]
-        mirrored = np.linalg.det(linear) < 0
-        if normals is not None:
-            # Cofactors instead of the inverse transpose: the same direction, and a flattening transform is no error.
-            cofactors = np.stack([np.cross(linear[(i + 1) % 3], linear[(i + 2) % 3]) for i in range(3)])
-            normals = np.asarray(normals, np.float64) @ cofactors.T * (-1.0 if mirrored else 1.0)
-            length = np.linalg.norm(normals, axis=-1, keepdims=True)
-            usable = np.isfinite(normals).all() and (length > 1e-12).all() and len(normals) == len(vertices)
-            normals = normals / length if usable else None
-        color = _face_color(primitive, faces)
-        yield vertices, faces[:, ::-1] if mirrored else faces, normals, color
-
-
-def _placed(graph: Iterable[dict]) -> Iterable[tuple[str, np.ndarray]]:
-    """Names of primitives with their transforms to the file's world, float64[4, 4], from trimesh's list of edges."""
-    edges = list(graph)
-    parents = {edge["frame_to"]: edge for edge in edges}
-    for edge in edges:
-        if "geometry" not in edge:
-            continue
-        transform, frame = np.eye(4), edge["frame_to"]
-        while frame in parents:
-            transform = np.asarray(parents[frame].get("matrix", np.eye(4)), np.float64) @ transform
-            frame = parents[frame]["frame_from"]
-        yield edge["geometry"], transform
-
-
-def _face_color(primitive: dict, faces: np.ndarray) -> np.ndarray:
-    """Displayed base colour of each face: float32[F, 3]."""
-    linear = np.ones((len(faces), 3))
-    known = False
-    visual = primitive.get("visual")
-    material = getattr(visual, "material", None)
-    colors = primitive.get("vertex_colors", getattr(visual, "vertex_attributes", {}).get("color"))
-    if colors is not None:
-        colors = np.asarray(colors)
-        peak = np.iinfo(colors.dtype).max if np.issubdtype(colors.dtype, np.integer) else 1.0
-        linear, known = linear * (colors[faces][..., :3] / peak).mean(axis=1), True
-    factor = getattr(material, "baseColorFactor", None)
-    if factor is not None:
-        linear, known = linear * np.asarray(factor, np.float64)[:3] / 255.0, True
-    texture, uv = getattr(material, "baseColorTexture", None), getattr(visual, "uv", None)
-    if texture is not None and uv is not None and len(uv):
-        pixels = np.asarray(texture.convert("RGB"))
-        center = np.nan_to_num(np.asarray(uv, np.float64))[faces].mean(axis=1) % 1.0
-        column = (center[:, 0] * pixels.shape[1]).astype(int) % pixels.shape[1]
-        row = ((1 - center[:, 1]) * pixels.shape[0]).astype(int) % pixels.shape[0]
-        linear, known = linear * srgb_to_linear(pixels[row, column] / 255.0), True
-    return linear_to_srgb(linear).astype(np.float32) if known else np.full((len(faces), 3), _DEFAULT_COLOR, np.float32)
-
-
-def _assemble(triangles: np.ndarray, normals: np.ndarray, colors: list[np.ndarray], name: str) -> Mesh:
-    """Joins triangles float64[F, 3, 3] of a world frame into a normalised mesh that shares equal vertices."""
-    vertices, faces = np.unique(triangles.reshape(-1, 3), axis=0, return_inverse=True)
-    if np.ptp(vertices, axis=0).max() < 1e-12:
-        raise UserError(f"{name}: all vertices lie in one point; expected a mesh with an extent.")
-    vertices, scale, offset = normalize(vertices)
-    return Mesh(
-        vertices=vertices.astype(np.float32),
-        faces=faces.reshape(-1, 3).astype(np.int32),
-        corner_normals=normals.astype(np.float32),
-        face_color=np.concatenate(colors),
-        scale=scale,
-        offset=offset,
-    )

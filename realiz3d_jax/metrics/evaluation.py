@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from realiz3d_jax import progress
-from realiz3d_jax.geometry.mesh import load_mesh
+from realiz3d_jax.geometry.assets import load_asset
 from realiz3d_jax.geometry.projection import correspondence
 from realiz3d_jax.metrics import domain_score
 from realiz3d_jax.metrics.consistency import consistency
@@ -88,7 +88,7 @@ def _row(item: Item) -> dict[str, Any]:
     """What can be said of an object without the others."""
     row: dict[str, Any] = {"name": item.name, "caption": item.caption, "silhouette_iou": None, "consistency": None}
     if item.mesh is not None:
-        where = correspondence(load_mesh(item.mesh), item.views.shape[1])
+        where = correspondence(load_asset(item.mesh).mesh, item.views.shape[1])
         row["silhouette_iou"] = silhouette_iou(item.views, where.mask).tolist()
         row["consistency"] = dataclasses.asdict(consistency(where, item.views))
     return row
