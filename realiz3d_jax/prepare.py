@@ -5,19 +5,23 @@ What is interrupted resumes when the same command is given again; what is there 
 
 import dataclasses
 import functools
+import json
 import pathlib
 import time
 from collections.abc import Callable
 
 import jax
+import rich.console
+import rich.markup
+import rich.table
 from absl import flags
 
 from realiz3d_jax import errors
-from realiz3d_jax.data import records
+from realiz3d_jax.data import asset_list, asset_sets, records
 from realiz3d_jax.data.shapes import datasets, objects
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.training import platform, pretrained
-from realiz3d_jax.training.config import is_latent
+from realiz3d_jax.training import config_flag, platform, pretrained
+from realiz3d_jax.training.config import build, is_latent
 from realiz3d_jax.training.encoding import encode
 from realiz3d_jax.training.pretrained import SHIPPED, open_model
 from realiz3d_jax.training.self_generation import self_generate
@@ -29,6 +33,19 @@ _DATASET = flags.DEFINE_string(
     "shapes_assets (meshes, geometry maps and renders) or shapes_generated (see --self-generate).",
 )
 _DIRECTORY = flags.DEFINE_string("directory", "datasets", "Where datasets are kept.")
+_ASSETS = flags.DEFINE_string(
+    "assets",
+    None,
+    "Your own assets to render: a folder (GLB, glTF, OBJ, PLY, STL, OFF; searched with all below it) or a manifest "
+    "(CSV or JSON lines: mesh, caption, uid, up). Needs --collection.",
+)
+_CAPTIONS = flags.DEFINE_string(
+    "captions", None, "Their captions, JSON or CSV; by default captions.json or captions.csv in the folder."
+)
+_UP = flags.DEFINE_enum(
+    "up", None, ["y", "z"], "The axis that is up in their files, if it is not what the format says."
+)
+_CONFIG = config_flag.define("How assets are rendered, configs/render.py[:RIG]; by default the four standard views.")
 _COLLECTION = flags.DEFINE_string(
     "collection",
     records.SHAPES,
@@ -64,6 +81,9 @@ _ENCODERS = flags.DEFINE_string(
     "",
     "The folder with the text encoder and the autoencoder of --base, if it is not where its config says.",
 )
+_MOST_ROWS = 40
+"""Of the table of what is left out."""
+
 _WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one per core.")
 
 
@@ -74,6 +94,50 @@ def _shapes(dataset: str) -> str:
         _DIRECTORY.value, dataset, _SIZE.value, count=_COUNT.value, seed=_SEED.value, workers=_WORKERS.value
     )
     return _told(path, dataset, made, start)
+
+
+def _assets() -> str:
+    """Renders a team's own assets; returns what to tell the user."""
+    if _COLLECTION.value == records.SHAPES:
+        raise UserError(
+            "--assets: needs --collection=NAME beside it, what your datasets are to be called; training reads them with "
+            "--config.data.collection=NAME."
+        )
+    start = time.monotonic()
+    config = asset_sets.RenderConfig()
+    if _CONFIG.value is not None:
+        config = build(asset_sets.RenderConfig, _CONFIG.value.to_dict(), "config")
+    entries, skipped = asset_list.list_assets(_ASSETS.value, _CAPTIONS.value, _UP.value)
+    entries = entries[: _COUNT.value]
+    unnamed = [entry for entry in entries if not entry.caption]
+    if unnamed:
+        first, beside = unnamed[0], " or ".join(asset_list.CAPTION_FILES)
+        errors.warn(
+            f"{len(unnamed)} of {len(entries)} assets have no caption and take their file's name, such as "
+            f"{first.caption_or_name()!r} of {first.path.name}; captions come from --captions, or from {beside} in the folder."
+        )
+    path, made = asset_sets.prepare(_DIRECTORY.value, _COLLECTION.value, entries, _SIZE.value, config, _WORKERS.value)
+    lost = [(one.asset, one.reason) for one in skipped]
+    lost += [
+        (one["item"], one["reason"]) for one in json.loads((path / "metadata.json").read_text()).get("skipped", [])
+    ]
+    if lost:
+        _print_skipped(lost, path)
+    seconds, told = (
+        time.monotonic() - start,
+        _told(path, records.dataset_name(_COLLECTION.value, "assets"), made, start),
+    )
+    return f"{told} {60 * len(entries) / seconds:.1f} assets a minute." if made else told
+
+
+def _print_skipped(lost: list[tuple[str, str]], path: pathlib.Path) -> None:
+    table = rich.table.Table("asset", "why it is left out", title=f"{len(lost)} left out", title_justify="left")
+    for row in lost[:_MOST_ROWS]:
+        table.add_row(*map(rich.markup.escape, row))
+    console = rich.console.Console(stderr=True)
+    console.print(table)
+    if len(lost) > _MOST_ROWS:
+        console.print(f"and {len(lost) - _MOST_ROWS} more: skipped in {path / 'metadata.json'}", markup=False)
 
 
 def _generated() -> str:
@@ -124,6 +188,7 @@ DATASETS: dict[str, Callable[[], str]] = {
     "shapes_assets": functools.partial(_shapes, "shapes_assets"),
     "shapes_generated": _generated,
     "encoded": _encoded,
+    "assets": _assets,
 }
 """What makes each dataset: it reads the flags and returns a line to print."""
 
@@ -136,7 +201,10 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--self-generate makes shapes_generated; --dataset={_DATASET.value} was given as well.")
     if _ENCODE.value and (_SELF_GENERATE.value or _DATASET.value):
         raise UserError("--encode encodes what is there; expected no --dataset and no --self-generate beside it.")
+    if _ASSETS.value and (_SELF_GENERATE.value or _DATASET.value or _ENCODE.value):
+        raise UserError("--assets renders assets; expected no --dataset, --self-generate and --encode beside it.")
     dataset = "shapes_generated" if _SELF_GENERATE.value else "encoded" if _ENCODE.value else _DATASET.value
+    dataset = "assets" if _ASSETS.value else dataset
     if dataset not in DATASETS:
         raise UserError(f"--dataset={dataset}: unknown; expected one of {', '.join(DATASETS)}.")
     platform.start(split_cpu=True)
@@ -144,4 +212,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, config_flag.parse(_CONFIG))

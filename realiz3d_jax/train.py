@@ -9,21 +9,14 @@ import pathlib
 import sys
 
 from absl import flags
-from ml_collections import config_flags
 
 from realiz3d_jax import errors
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.training import platform
+from realiz3d_jax.training import config_flag, platform
 from realiz3d_jax.training.config import from_config_dict
 from realiz3d_jax.training.loop import NonFiniteError, train
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "A file of configs/, FILE.py or FILE.py:SIZE.",
-    lock_config=False,
-    accept_new_attributes=True,
-)
+_CONFIG = config_flag.define("A file of configs/, FILE.py or FILE.py:SIZE.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; the config's own workdir by default.")
 
 
@@ -40,23 +33,6 @@ def main(argv: list[str]) -> None:
         sys.exit(3)
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Parses the flags; that a new key is accepted leaves it to ``from_config_dict`` to say which keys there are.
-
-    Raises:
-      UserError: the config file is not there or cannot be read, or a setting is below a key that does not exist.
-    """
-    try:
-        rest = errors.parse_flags(argv)
-        if _CONFIG.value is not None:
-            _CONFIG.value.items()  # a file that could not be loaded says so only now
-    except OSError as error:
-        raise UserError(f"--config: {error}") from error
-    except (AttributeError, KeyError) as error:
-        raise UserError(f"--config.KEY=VALUE: there is no such key: {error.args[0]}") from error
-    return rest
-
-
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    errors.run(main, parse)
+    errors.run(main, config_flag.parse(_CONFIG))

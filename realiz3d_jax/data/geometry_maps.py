@@ -8,7 +8,7 @@ import numpy as np
 from realiz3d_jax.data import records
 from realiz3d_jax.geometry.cameras import STANDARD, Camera
 from realiz3d_jax.geometry.mesh import Mesh
-from realiz3d_jax.geometry.render import render_maps
+from realiz3d_jax.geometry.render import Maps, Visible, render_maps
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,15 +25,22 @@ class Geometry:
     mask: np.ndarray
 
 
-def geometry_of(mesh: Mesh, size: int, cameras: Sequence[Camera] = STANDARD) -> Geometry:
+def geometry_of(
+    mesh: Mesh, size: int, cameras: Sequence[Camera] = STANDARD, visible: Visible | None = None
+) -> Geometry:
     """The maps of a mesh.
 
     Args:
       mesh: in the canonical frame.
       size: H and W, pixels along a side of a view.
       cameras: one for each view.
+      visible: which places can be seen, ``Asset.visible``.
     """
-    maps = render_maps(mesh, size, cameras)
+    return stored(render_maps(mesh, size, cameras, visible))
+
+
+def stored(maps: Maps) -> Geometry:
+    """Maps as they are stored."""
     return Geometry(
         normal=records.encode_normals(maps.normal, maps.mask),
         position=records.encode_positions(maps.position, maps.mask),

@@ -25,8 +25,14 @@ from realiz3d_jax.data.records import Example
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 
+LOOSE = ("count", "assets")
+"""Of a request: what says which items there are, not what they are."""
+
 CHUNK = 64
 """Items of a chunk: a second or two of work, and a whole number of grids."""
+
+_SKIPPED = "skipped"
+"""In the file of a chunk without items: why."""
 
 _PATIENCE = 0.5
 """Seconds between two looks at what other hosts have done."""
@@ -43,6 +49,7 @@ def make(
     rig: Rig | None = STANDARD_RIG,
     without: Sequence[str] = (),
     chunk: int | None = None,
+    names: dict[str, list[str]] | None = None,
     host: int = 0,
     hosts: int = 1,
 ) -> tuple[pathlib.Path, bool]:
@@ -55,12 +62,14 @@ def make(
       directory: where datasets are kept.
       dataset: its name.
       size: pixels along a side of a view, one of ``records.SIZES``.
-      request: what the content follows from, JSON values; stored as metadata, and another request's chunks are not used.
+      request: what the content follows from, JSON values; stored as metadata, and another request's chunks are not used,
+        unless it differs in ``LOOSE`` alone.
       splits: the number of items of each split.
       rig: the cameras; None if every record has its own, then ``request`` tells how many ``views`` it has.
       without: features of ``records.SCHEMAS`` that the examples do not have.
       fill: makes the chunks it is given, by ``save_chunk``, and calls ``advance(items)`` after each.
       chunk: items of a chunk, ``CHUNK`` by default.
+      names: of the items of each split, if each is a chunk of its own; a name tells all that the item follows from.
       host, hosts: which of how many hosts this is.
 
     Returns:
@@ -86,6 +95,11 @@ def make(
         else:
             _start_or_resume(work, request)
         chunks = {split: _chunks(work, split, number, chunk or CHUNK) for split, number in splits.items()}
+        if names:
+            chunks = {
+                split: [(split, index, index + 1, work / f"{split}-{name}.npz") for index, name in enumerate(group)]
+                for split, group in names.items()
+            }
         every = [part for group in chunks.values() for part in group]
         mine = every[host::hosts]
         missing = [part for part in mine if not part[3].is_file()]
@@ -128,7 +142,7 @@ def _start_or_resume(work: pathlib.Path, request: dict) -> None:
     """Keeps the chunks of an interrupted call that asked for the same but for their number, removes those of any other."""
 
     def content(values: dict) -> dict:
-        return {name: value for name, value in values.items() if name != "count"}
+        return {name: value for name, value in values.items() if name not in LOOSE}
 
     before = _asked(work)
     if before is not None and content(before) != content(request):
@@ -146,9 +160,17 @@ def _chunks(work: pathlib.Path, split: str, number: int, size: int) -> list[Chun
     return [(split, start, stop, work / f"{split}-{start:06d}-{stop:06d}.npz") for start, stop in bounds]
 
 
-def save_chunk(chunk: Chunk, items: list[tuple[Example, dict[str, bytes]]]) -> None:
-    """Writes the items of a chunk, in order: each an example and the files that go with it."""
-    arrays = {}
+def save_chunk(
+    chunk: Chunk, items: list[tuple[Example, dict[str, bytes]]], skipped: tuple[str, str] | None = None
+) -> None:
+    """Writes the items of a chunk, in order: each an example and the files that go with it.
+
+    Args:
+      chunk: which one.
+      items: none if the chunk's one item cannot be made.
+      skipped: what it was made of, and why it cannot be; the dataset's metadata will tell.
+    """
+    arrays = {_SKIPPED: np.asarray(skipped)} if skipped else {}
     for index, (example, attached) in enumerate(items, start=chunk[1]):
         arrays |= {f"{index}/example/{name}": np.asarray(value) for name, value in example.items()}
         arrays |= {f"{index}/file/{name}": np.frombuffer(content, np.uint8) for name, content in attached.items()}
@@ -165,7 +187,20 @@ def _write(
     request: dict,
     without: Sequence[str],
 ) -> None:
-    """Writes the dataset from its chunks."""
+    """Writes the dataset from its chunks.
+
+    Raises:
+      UserError: there is no item to train on.
+    """
+    chunks_before, (chunks, skipped) = chunks, _without_skipped(chunks)
+    if skipped:
+        request = {**request, "skipped": skipped}
+    if not chunks.get("train"):
+        for group in chunks_before.values():
+            for chunk in group:
+                chunk[3].unlink()  # so that the next call tries again
+        listed = "".join(f"\n  {one['item']}: {one['reason']}" for one in skipped[:20])
+        raise UserError(f"{dataset}: no item could be made, so there is nothing to train on.{listed}")
     total = sum(stop - start for group in chunks.values() for _, start, stop, _ in group)
     with progress.bar(f"writing {dataset}", total) as advance:
 
@@ -177,6 +212,20 @@ def _write(
 
         sources = {split: (lambda group=group: source(group)) for split, group in chunks.items()}
         builders.write(directory, dataset, size, sources, request, without=without)
+
+
+def _without_skipped(chunks: dict[str, list[Chunk]]) -> tuple[dict[str, list[Chunk]], list[dict[str, str]]]:
+    """The chunks of splits that have any items, and what was skipped: "item" and "reason"."""
+    kept: dict[str, list[Chunk]] = {}
+    skipped = []
+    for split, group in chunks.items():
+        for chunk in group:
+            with np.load(chunk[3]) as arrays:
+                if _SKIPPED in arrays.files:
+                    skipped.append(dict(zip(("item", "reason"), arrays[_SKIPPED].tolist(), strict=True)))
+                else:
+                    kept.setdefault(split, []).append(chunk)
+    return kept, skipped
 
 
 def _read_chunk(chunk: Chunk) -> Iterable[tuple[Example, dict[str, bytes]]]:

@@ -229,7 +229,9 @@ def open_stream(
       UserError: the data is missing or damaged (see ``records.open_split``).
     """
     dataset = STREAMS[name](config, zlib.crc32(f"{seed} {name}".encode()))  # each stream in an order of its own
-    dataset = dataset.slice(slice(host, None, hosts)).batch(batch_grids // hosts)
+    dataset = dataset.slice(slice(host, None, hosts)).batch(
+        batch_grids // hosts, drop_remainder=True
+    )  # endless; whole batches are counted without overflow
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)
     return iter(dataset.to_iter_dataset(options))
 

@@ -49,8 +49,8 @@ def run(
                 worker.assign((waiting if first else second_tries).popleft(), first)
                 busy.append(worker)
             for worker in _ended(busy):
-                busy.remove(worker)
                 outcome = worker.outcome()
+                busy.remove(worker)
                 if not isinstance(outcome, Lost):
                     idle.append(worker)
                 elif outcome.reason == _DIED and worker.first:

@@ -20,10 +20,14 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import asset_parts, gltf_reader, mesh_formats, ply_reader
 from realiz3d_jax.geometry.asset_parts import AssetPart, BrokenAsset, Contents, Node
 from realiz3d_jax.geometry.mesh import Mesh, gltf_to_world, normalize, smooth_normals, world_to_gltf
+from realiz3d_jax.geometry.render import Visible
 
 _Z_UP_FORMATS = {".ply": ply_reader.read_ply, ".stl": mesh_formats.read_stl}
 _Y_UP_FORMATS = {".obj": mesh_formats.read_obj, ".off": mesh_formats.read_off}
 FORMATS = (".glb", ".gltf", *_Y_UP_FORMATS, *_Z_UP_FORMATS)
+
+_INVISIBLE = 0.1
+"""Below this alpha nothing is there: cut-outs and the edges of soft ones, but no tinted glass."""
 
 _SMALLEST_AREA = 1e-20
 """Twice the area, in the canonical frame, of the smallest face that rays are shot at: well below what single precision can
@@ -69,6 +73,13 @@ class Asset:
         for index, (first, last) in enumerate(itertools.pairwise(bounds)):
             if last > first:
                 yield index, np.arange(first, last)
+
+    @property
+    def visible(self) -> Visible | None:
+        """Tells where the surface is not cut away by an alpha below ``_INVISIBLE``; None if it is so nowhere."""
+        if all(part.material.alpha_mode == "OPAQUE" for part in self.parts):
+            return None
+        return lambda face, barycentric: self.base_color(face, barycentric)[:, 3] >= _INVISIBLE
 
     def base_color(self, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
         """The file's own colour of points of the surface: textures, factors and vertex colours.

@@ -6,7 +6,7 @@ pixel centres exactly.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import embreex.mesh_construction
 import embreex.rtcore_scene
@@ -18,6 +18,13 @@ from realiz3d_jax.geometry.mesh import Mesh
 _SHADOW_OFFSET = 1e-4
 """How far, in world units, a shadow ray starts from the surface: well above Embree's single precision for a mesh of
 extent 1 (6e-8) and well below a pixel (1.1/512 = 2e-3)."""
+
+
+MOST_LAYERS = 32
+"""Surfaces that a ray goes through, at most, where they can be seen through."""
+
+Visible = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(face int32[n], barycentric float64[n, 3]) to bool[n]: whether anything can be seen at these places of a mesh."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,10 +159,36 @@ def surface_normals(mesh: Mesh, scene: RayScene, hits: Hits, direction: np.ndarr
     return np.where(inside, -smooth, smooth), geometric
 
 
+def past(positions: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Where rays go on behind a surface that they hit: float64[n, 3] of float64[n, 3] twice."""
+    return positions + _SHADOW_OFFSET * directions
+
+
+def _first_visible(scene: RayScene, hits: Hits, directions: np.ndarray, visible: Visible) -> Hits:
+    """The first visible hits of rays whose first hits are ``hits``."""
+    found = {field.name: getattr(hits, field.name).copy() for field in dataclasses.fields(Hits)}
+    rays = np.flatnonzero(hits.face >= 0)
+    for layer in range(MOST_LAYERS):
+        rays = rays[~visible(found["face"][rays], found["barycentric"][rays])]
+        if not len(rays):
+            break
+        starts = past(found["position"][rays], directions[rays])
+        behind = scene.intersect(starts, directions[rays])
+        step = np.einsum("nd,nd->n", starts - found["position"][rays], directions[rays])
+        if layer == MOST_LAYERS - 1:
+            behind.face[:] = -1
+        for name in ("face", "barycentric", "position"):
+            found[name][rays] = getattr(behind, name)
+        found["distance"][rays] += step + behind.distance
+        rays = rays[behind.face >= 0]
+    return Hits(**found)
+
+
 def render_maps(
     mesh: Mesh,
     size: int,
     cameras: Sequence[Camera] = STANDARD,
+    visible: Visible | None = None,
 ) -> Maps:
     """Position, normal, mask and face of every pixel centre.
 
@@ -163,6 +196,7 @@ def render_maps(
       mesh: in the canonical frame.
       size: pixels along a side of a view.
       cameras: one for each view.
+      visible: tells which places can be seen; None: all.
     """
     scene = RayScene(mesh)
     shape = (len(cameras), size * size)
@@ -172,6 +206,8 @@ def render_maps(
         origins, directions = camera.rays(size)
         directions = np.broadcast_to(directions, origins.shape).reshape(-1, 3)
         hits = scene.intersect(origins.reshape(-1, 3), directions)
+        if visible:
+            hits = _first_visible(scene, hits, directions, visible)
         seen = hits.face >= 0
         face[view], position[view] = hits.face, hits.position
         normal[view, seen], _ = surface_normals(mesh, scene, hits.at(seen), directions[seen])

@@ -178,8 +178,8 @@ def is_latent(config: TrainConfig) -> bool:
     return config.codec.codec != "pixel"
 
 
-def config_dict(config: TrainConfig) -> ml_collections.ConfigDict:
-    """``config`` as the locked ``ConfigDict`` that flags override."""
+def config_dict(config: Any) -> ml_collections.ConfigDict:
+    """``config``, a dataclass, as the locked ``ConfigDict`` that flags override."""
     return ml_collections.ConfigDict(dataclasses.asdict(config))
 
 
@@ -190,7 +190,7 @@ def from_config_dict(values: Mapping[str, Any]) -> TrainConfig:
       UserError: a key is unknown, missing, of another type than its field, or out of its range.
     """
     plain = values.to_dict() if isinstance(values, ml_collections.ConfigDict) else values
-    config = _build(TrainConfig, plain, "config")
+    config = build(TrainConfig, plain, "config")
     _check_ranges(config)
     return config
 
@@ -276,7 +276,12 @@ def view_cameras(config: TrainConfig) -> tuple[Camera, ...]:
     return tuple(cameras[view] for view in views)
 
 
-def _build(schema: type[Dataclass], values: Mapping[str, Any], path: str) -> Dataclass:
+def build(schema: type[Dataclass], values: Mapping[str, Any], path: str) -> Dataclass:
+    """The dataclass ``schema`` of nested values; ``path`` names them in messages.
+
+    Raises:
+      UserError: a key is unknown, missing or of another type than its field.
+    """
     fields = {field.name: field for field in dataclasses.fields(schema)}
     if unknown := sorted(set(values) - set(fields)):
         raise UserError(f"{path}.{unknown[0]}: there is no such key; {path} has {', '.join(fields)}.")
@@ -295,7 +300,7 @@ def _value(kind: Any, value: Any, path: str) -> Any:
         key, default, find = _VARIANTS[kind]
         kind = find(value.get(key, default))
     if dataclasses.is_dataclass(kind):
-        return _build(kind, value, path)
+        return build(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind in (int, float, str, bool) and type(value) is not kind:

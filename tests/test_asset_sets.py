@@ -1,0 +1,353 @@
+"""A team's own assets: found, named, captioned, rendered, and left out with a reason where they cannot be used."""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+from asset_files import TETRAHEDRON, Binary, glb, obj, png, two_parts
+from worlds import run_command
+
+from realiz3d_jax.data import asset_sets, geometry_maps, pipeline, records
+from realiz3d_jax.data.asset_list import Entry, list_assets
+from realiz3d_jax.data.asset_sets import RenderConfig
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
+from realiz3d_jax.models.text import WordEncoder
+
+ALL_TRAIN = RenderConfig(samples=2, validation=0.0, test=0.0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three assets that can be read, in two formats and a folder of their own, and two that cannot."""
+    place = tmp_path / "assets"
+    (place / "more").mkdir(parents=True)
+    (place / "OddChair_2.glb").write_bytes(glb(*two_parts()))
+    (place / "plain.obj").write_bytes(obj())
+    (place / "more" / "plain.obj").write_bytes(obj(TETRAHEDRON * [1, 1, 0.2]))
+    (place / "cut.glb").write_bytes(glb(*two_parts())[:200])
+    (place / "empty.obj").write_bytes(b"")
+    (place / "notes.txt").write_text("no asset")
+    return place
+
+
+# The list
+
+
+def test_a_folder_is_searched_with_all_below_it_and_captions_are_found_by_any_name(folder):
+    (folder / "captions.json").write_text(json.dumps({"more/plain.obj": "a flat one", "cut": "nothing"}))
+    entries, skipped = list_assets(folder)
+    assert [entry.uid for entry in entries] == ["OddChair_2", "cut", "empty", "more_plain", "plain"]
+    assert not skipped
+    captions = {entry.uid: entry.caption for entry in entries}
+    assert captions == {"OddChair_2": None, "cut": "nothing", "empty": None, "more_plain": "a flat one", "plain": None}
+    assert entries[0].caption_or_name() == "odd chair 2"
+    assert entries[3].path == folder / "more" / "plain.obj"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.json", '{"plain": "a thing"}'),
+        ("c.json", '[{"uid": "plain", "caption": "a thing"}]'),
+        ("c.jsonl", '{"asset": "plain.obj", "caption": "a thing"}\n{"asset": "x", "caption": "y"}\n'),
+        ("c.csv", "file,caption\nplain.obj,a thing\n"),
+        ("c.csv", '\ufeffcaption,uid\n"a thing",plain\n'),
+    ],
+)
+def test_captions_are_read_in_every_form(folder, name, text):
+    path = folder.parent / name
+    path.write_text(text, encoding="utf-8")
+    entries, _ = list_assets(folder, path)
+    assert {entry.uid: entry.caption for entry in entries}["plain"] == "a thing"
+
+
+def test_a_manifest_names_assets_and_its_bad_rows_are_left_out_with_their_place(folder):
+    path = folder / "list.csv"
+    path.write_text(
+        "mesh,caption,uid,up\nplain.obj,one,first,z\nnone.glb,two,,\nmore/plain.obj,,,\nplain.obj,again,first,\n,x,,\n"
+    )
+    entries, skipped = list_assets(path)
+    assert entries == [
+        Entry("first", folder / "plain.obj", "one", "z"),
+        Entry("more_plain", folder / "more" / "plain.obj", None, None),
+    ]
+    assert [one.asset.rpartition(", ")[2] for one in skipped] == ["row 2", "row 5", str(folder / "plain.obj")]
+    reasons = ["is not there", "mesh always", "has the uid 'first'"]
+    assert all(word in one.reason for word, one in zip(reasons, skipped, strict=True))
+    lines = folder / "list.jsonl"
+    lines.write_text('{"mesh": "plain.obj", "caption": "one"}\n{"mesh": "plain.obj", "color": "red"}\n')
+    entries, skipped = list_assets(lines)
+    assert [entry.caption for entry in entries] == ["one"]
+    assert "found key 'color'" in skipped[0].reason
+
+
+def test_names_that_are_too_long_stay_different(tmp_path):
+    for end in "ab":
+        (tmp_path / ("x" * 150 + end + ".obj")).write_bytes(obj())
+    entries, skipped = list_assets(tmp_path)
+    assert len({entry.uid for entry in entries}) == 2
+    assert max(len(entry.uid) for entry in entries) == 100
+    assert not skipped
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda place: None, "there is no such folder or file"),
+        (lambda place: place.mkdir(), "found no assets; expected files that end in .glb"),
+        (lambda place: place.write_text("{"), "not JSON"),
+        (lambda place: place.write_bytes(b"\xff\xfe\x00"), "cannot be read as text"),
+        (lambda place: place.write_text("3"), "expected JSON objects"),
+    ],
+)
+def test_a_folder_or_manifest_that_is_none_is_refused(tmp_path, make, message):
+    make(tmp_path / "x")
+    with pytest.raises(UserError, match=message):
+        list_assets(tmp_path / "x")
+
+
+def test_captions_that_are_none_are_refused(folder):
+    (folder / "captions.json").write_text('{"plain": 3}')
+    with pytest.raises(UserError, match="expected an asset and its caption"):
+        list_assets(folder)
+
+
+# The dataset
+
+
+def prepare(folder, directory, config=ALL_TRAIN, collection="things"):
+    entries, _ = list_assets(folder)
+    return asset_sets.prepare(directory, collection, entries, 32, config, processes=2)
+
+
+def test_records_are_what_is_rendered_and_what_cannot_be_used_is_told_in_the_metadata(folder, tmp_path):
+    path, made = prepare(folder, tmp_path / "data")
+    assert made
+    held = records.open_split(tmp_path / "data", "things_assets", "train")
+    assert [record["uid"] for record in held] == ["OddChair_2", "more_plain", "plain"]
+    for record in held:
+        entry = next(entry for entry in list_assets(folder)[0] if entry.uid == record["uid"])
+        expected = asset_sets.render_example(entry, 32, ALL_TRAIN)
+        assert set(expected) == set(record)
+        for name, value in expected.items():
+            np.testing.assert_array_equal(record[name], value)
+    left_out = {one["item"]: one["reason"] for one in held.metadata["skipped"]}
+    assert set(left_out) == {str(folder / "cut.glb"), str(folder / "empty.obj")}
+    assert "cut off" in left_out[str(folder / "cut.glb")]
+    assert prepare(folder, tmp_path / "data") == (path, False)
+    assert not (tmp_path / "data" / ".prepare").exists()
+
+
+def test_maps_are_those_of_sampling_and_depth_and_position_agree(folder):
+    entry = Entry("it", folder / "OddChair_2.glb")
+    rig = Rig(azimuths=(20, 200), elevations=(10, -30), projection="perspective", fov=50.0)
+    for config in (ALL_TRAIN, dataclasses.replace(ALL_TRAIN, rig=rig)):
+        record = asset_sets.render_example(entry, 48, config)
+        asset = load_asset(entry.path)
+        maps = geometry_maps.geometry_of(asset.mesh, 48, config.rig.cameras(), asset.visible)
+        for name, value in dataclasses.asdict(maps).items():
+            np.testing.assert_array_equal(record[name], value)
+        mask = record["mask"].astype(bool)
+        for view, camera in enumerate(config.rig.cameras()):
+            row, column = np.nonzero(mask[view])
+            pixels, depth = camera.project(record["position"][view][mask[view]] / 65535 - 0.5, 48)
+            np.testing.assert_allclose(pixels, np.stack([column, row], axis=-1) + 0.5, atol=2e-3)
+            np.testing.assert_allclose(depth, record["depth"][view][mask[view]], atol=3e-5)
+        assert (record["depth"][~mask] == 0).all()
+        assert (record["synthetic"][mask] < 255).any(axis=-1).mean() > 0.9
+
+
+def contents(path):
+    return {file.name: file.read_bytes() for file in path.iterdir() if "array_record" in file.name}
+
+
+def test_an_interrupted_call_goes_on_and_renders_anew_only_what_has_changed(folder, tmp_path, monkeypatch):
+    whole, _ = prepare(folder, tmp_path / "whole")
+    rendered = []
+    run = asset_sets.workers.run
+
+    def recorded(function, tasks, *arguments, stop=None):
+        for task, result in run(function, tasks, *arguments):
+            rendered.append(task[0].uid)
+            yield task, result
+            if len(rendered) == stop:
+                raise KeyboardInterrupt
+
+    def stopped(*arguments):
+        return recorded(*arguments, stop=3)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asset_sets.workers, "run", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(folder, tmp_path / "data")
+    first = set(rendered)
+    rendered.clear()
+    monkeypatch.setattr(asset_sets.workers, "run", recorded)
+    changed = sorted(first - {"cut", "empty"})[0]
+    file = next(entry.path for entry in list_assets(folder)[0] if entry.uid == changed)
+    os.utime(file, ns=(1, 1))
+    path, _ = prepare(folder, tmp_path / "data")
+    assert changed in rendered
+    assert not (first - {changed}) & set(rendered) - {"cut", "empty"}
+    assert contents(path) == contents(whole)
+
+
+def test_if_nothing_can_be_used_the_reasons_are_told_and_the_next_call_tries_again(tmp_path):
+    place = tmp_path / "assets"
+    place.mkdir()
+    (place / "a.obj").write_bytes(b"")
+    with pytest.raises(UserError, match="nothing to train on") as raised:
+        prepare(place, tmp_path / "data")
+    assert str(place / "a.obj") in str(raised.value)
+    (place / "a.obj").write_bytes(obj())
+    assert prepare(place, tmp_path / "data")[1]
+
+
+def test_splits_follow_from_the_uid_alone():
+    config = RenderConfig(validation=0.1, test=0.2)
+    uids = [f"asset_{number}" for number in range(2000)]
+    found = [asset_sets.split_of(uid, config) for uid in uids]
+    assert found.count("validation") == pytest.approx(200, rel=0.2)
+    assert found.count("test") == pytest.approx(400, rel=0.2)
+    entries = [Entry(uid, None) for uid in uids]
+    splits = asset_sets.split_entries(entries[:1000], config)
+    later = asset_sets.split_entries(entries, config)
+    for split, group in splits.items():
+        assert {entry.uid for entry in group} <= {entry.uid for entry in later[split]}
+    assert set(asset_sets.split_entries(entries[:1], RenderConfig(validation=0.99, test=0.0))) == {"train"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples": 0}, "config.samples: found 0, expected 1 to 16"),
+        ({"validation": 0.6, "test": 0.5}, "config.test: found 0.5"),
+        ({"rig": Rig(projection="fisheye")}, "projection is 'fisheye'"),
+        ({"rig": Rig(azimuths=(0, 90), elevations=(0, 1, 2))}, "found 2 azimuths and 3 elevations"),
+        ({"rig": Rig(elevations=(100,))}, "expected degrees from -90 to 90"),
+        ({"rig": Rig(fov=0.0, projection="perspective")}, "expected positive numbers"),
+        ({"rig": Rig(distance=0.5)}, "outside all objects"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(RenderConfig(), **changes).check()
+
+
+# Training on them
+
+
+def grids(folder, tmp_path, trained: Rig, views=(0, 1, 2, 3)):
+    config = pipeline.StreamConfig(str(tmp_path / "data"), 32, 0.0, WordEncoder(64, 20), 20, "things", trained, views)
+    return next(pipeline.open_stream("synthetic_grids", config, 0, 1))
+
+
+def test_streams_take_the_views_that_are_meant_and_refuse_other_cameras(folder, tmp_path):
+    six = Rig(azimuths=(0, 90, 180, 270, 0, 0), elevations=(0, 0, 0, 0, 90, -90))
+    prepare(folder, tmp_path / "data", dataclasses.replace(ALL_TRAIN, rig=six))
+    held = records.open_split(tmp_path / "data", "things_assets", "train")
+    assert held.views == 6
+    batch = grids(folder, tmp_path, six, (4, 1, 5, 3))
+    record = held[int(batch["record"][0, 0])]
+    np.testing.assert_array_equal(batch["image"][0], record["synthetic"][[4, 1, 5, 3]])
+    expected = pipeline.control_maps(*(record[name][[4, 1, 5, 3]] for name in ("normal", "position", "mask")))
+    np.testing.assert_array_equal(batch["control"][0], expected)
+    with pytest.raises(
+        UserError, match=r"the rig's azimuths is .* To train on these views: --config.data.rig.azimuths="
+    ):
+        grids(folder, tmp_path, STANDARD_RIG)
+    config = pipeline.StreamConfig(str(tmp_path / "data"), 32, 0.0, WordEncoder(64, 20), 20, "things")
+    singles = next(pipeline.open_stream("synthetic_images", config, 0, 2))
+    assert singles["image"].shape == (2, 4, 32, 32, 3)
+
+
+# Surfaces that are not opaque
+
+
+def cut_out(alpha, mode, only=False, **material):
+    """GLB: a square sheet with a texture whose left half has ``alpha``, before a larger red one unless ``only``."""
+    data = Binary()
+    pixels = np.full((2, 2, 4), 255, np.uint8)
+    pixels[:, 0, 3] = alpha
+    corners = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], np.float32)
+    position, behind = data.accessor(corners, min=[-1, -1, 0], max=[1, 1, 0]), corners * 2 - [0, 0, 1]
+    behind = data.accessor(behind.astype(np.float32), min=[-2, -2, -1], max=[2, 2, -1])
+    uv = data.accessor(np.array([[0, 1], [1, 1], [1, 0], [0, 0]], np.float32))
+    indices = data.accessor(np.array([0, 1, 2, 0, 2, 3], np.uint16))
+    image = data.view(png(pixels))
+    sheet = {"attributes": {"POSITION": position, "TEXCOORD_0": uv}, "indices": indices, "material": 0}
+    other = {"attributes": {"POSITION": behind}, "indices": indices, "material": 1}
+    header = {
+        "asset": {"version": "2.0"},
+        "scenes": [{"nodes": [0]}],
+        "scene": 0,
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [sheet] if only else [sheet, other]}],
+        "materials": [
+            {"alphaMode": mode, "pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}, **material},
+            {"pbrMetallicRoughness": {"baseColorFactor": [1, 0, 0, 1]}},
+        ],
+        "textures": [{"source": 0, "sampler": 0}],
+        "samplers": [{"magFilter": 9728, "minFilter": 9728}],
+        "images": [{"bufferView": image, "mimeType": "image/png"}],
+        "accessors": data.accessors,
+        "bufferViews": data.views,
+        "buffers": [{"byteLength": len(data.content)}],
+    }
+    return glb(header, data.content)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "mode", "left", "moved"),
+    [
+        (0, "OPAQUE", [255, 255, 255], False),
+        (0, "MASK", [255, 0, 0], True),
+        (200, "MASK", [255, 255, 255], False),
+        (0, "BLEND", [255, 0, 0], True),
+        (128, "BLEND", [255, 188, 188], False),
+    ],
+)
+def test_what_is_cut_away_shows_what_lies_behind_in_colour_and_maps(tmp_path, alpha, mode, left, moved):
+    path = tmp_path / "sheet.glb"
+    path.write_bytes(cut_out(alpha, mode))
+    record = asset_sets.render_example(Entry("it", path), 64, dataclasses.replace(ALL_TRAIN, rig=Rig(azimuths=(0,))))
+    np.testing.assert_allclose(record["synthetic"][0, 32, 24], left, atol=1)
+    np.testing.assert_array_equal(record["synthetic"][0, 32, 40], [255, 255, 255])
+    np.testing.assert_array_equal(record["synthetic"][0, 32, 8], [255, 0, 0])
+    depth = record["depth"][0, 32]
+    assert depth[40] < depth[8]
+    assert (depth[24] == pytest.approx(depth[8], abs=1e-6)) == moved
+    assert record["mask"][0, 32, 24] == 1
+
+
+def test_an_asset_of_which_nothing_is_seen_is_refused(tmp_path):
+    path = tmp_path / "clear.glb"
+    path.write_bytes(cut_out(0, "MASK", alphaCutoff=2.0, only=True))
+    with pytest.raises(UserError, match="nothing of it is seen"):
+        asset_sets.render_example(Entry("it", path), 32, ALL_TRAIN)
+
+
+# The command
+
+
+def test_the_command_renders_says_what_is_left_out_and_trains(folder, tmp_path, capsys):
+    data = tmp_path / "data"
+    arguments = [f"--assets={folder}", "--collection=things", f"--directory={data}", "--workers=2"]
+    assert run_command("prepare", *arguments, "--config=configs/render.py:perspective", "--config.samples=1") == 0
+    told = capsys.readouterr()
+    assert "made things_assets (train 2, test 1)" in told.out
+    assert "assets a minute" in told.out
+    assert "2 left out" in told.err
+    assert "5 of 5 assets have no caption" in told.err
+    assert run_command("prepare", *arguments, "--config=configs/render.py:six") == 2
+    assert "asked for was" in capsys.readouterr().err
+    assert run_command("prepare", f"--assets={folder}", f"--directory={data}") == 2
+    assert "needs --collection" in capsys.readouterr().err
+    assert run_command("prepare", *arguments, "--config=configs/render.py:round") == 2
+    assert "there is no such rig" in capsys.readouterr().err
+    assert run_command("prepare", *arguments, "--config=configs/render.py", "--config.lens=3") == 2
+    assert "config.lens: there is no such key" in capsys.readouterr().err
