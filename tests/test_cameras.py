@@ -72,3 +72,41 @@ def test_a_perspective_view_is_as_wide_as_its_angle_says():
     pixels, depth = camera.project(np.array([[edge, 0, 0], [0, 0, edge], [edge / 3, 2, 0]]), 100)
     np.testing.assert_allclose(pixels, [[100, 50], [50, 0], [60, 50]])
     np.testing.assert_allclose(depth, [3, 3, 5])
+
+
+@pytest.mark.parametrize("fov", [None, 49.1])
+def test_the_matrix_of_a_camera_is_its_axes_as_columns_and_its_centre(fov):
+    expected = cameras.orbit(33, 21, distance=1.7, fov=fov, width=1.3)
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = expected.axes.T, expected.center
+    lens = {"width": 1.3} if fov is None else {"fov": fov}
+    for given in (matrix, matrix[:3], matrix.astype(np.float32)):
+        camera = cameras.from_matrix(given, **lens)
+        np.testing.assert_allclose(camera.axes, expected.axes, atol=1e-7)
+        np.testing.assert_allclose(camera.axes @ camera.axes.T, np.eye(3), atol=1e-15)
+        np.testing.assert_allclose(camera.center, expected.center, atol=1e-7)
+        assert camera.width == pytest.approx(expected.width)
+        assert camera.perspective == expected.perspective
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda matrix: matrix[:2], r"shape \(2, 4\); expected \(4, 4\)"),
+        (lambda matrix: np.where(matrix == 1, np.nan, matrix), "not finite"),
+        (lambda matrix: matrix.T, r"last row"),
+        (lambda matrix: matrix * [1.1, 1, 1, 1], "stretched"),
+        (lambda matrix: matrix @ np.diag([1.0, -1, 1, 1]), "left-handed"),
+    ],
+)
+def test_a_matrix_that_is_no_camera_is_refused(change, message):
+    matrix = np.eye(4)
+    matrix[:3, 3] = [1, 2, 3]
+    with pytest.raises(ValueError, match=message):
+        cameras.from_matrix(change(matrix), fov=40)
+
+
+@pytest.mark.parametrize("lens", [{}, {"fov": 40, "width": 1}, {"fov": 180}, {"fov": float("nan")}, {"width": 0}])
+def test_a_camera_has_an_angle_or_a_width(lens):
+    with pytest.raises(ValueError, match="expected one"):
+        cameras.from_matrix(np.eye(4), **lens)

@@ -32,6 +32,9 @@ ORTHO_WIDTH = 1.1
 CAMERA_DISTANCE = 2.0
 """Distance of a camera from the origin, in world units, unless it is said; rays start and depths count there."""
 
+_STRETCH = 1e-3
+"""How far from 1 a singular value of a matrix in a file may be and still be a rotation that was rounded."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Camera:
@@ -120,6 +123,42 @@ def orbit(
     if fov is None:
         return Camera(axes, distance * axes[2], width)
     return Camera(axes, distance * axes[2], 2 * float(np.tan(np.deg2rad(fov) / 2)), perspective=True)
+
+
+def from_matrix(matrix: np.ndarray, *, fov: float | None = None, width: float | None = None) -> Camera:
+    """A camera from its camera-to-world matrix in the convention of OpenGL and Blender: it looks along its own -Z, +Y is up.
+
+    Args:
+      matrix: float[3, 4] or float[4, 4]; its columns are right, up, backward and the centre, world.
+      fov: the angle across a perspective view, in degrees.
+      width: of an orthographic view, world units; either this or ``fov`` is given.
+
+    Raises:
+      ValueError: the matrix has another shape, numbers that are not finite, or no rotation in it; or the angle or the width
+        is none.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    if matrix.shape not in ((3, 4), (4, 4)):
+        raise ValueError(f"a matrix of shape {matrix.shape}; expected (4, 4) or (3, 4)")
+    if not np.isfinite(matrix).all():
+        raise ValueError("a matrix with numbers that are not finite; expected finite ones")
+    if len(matrix) == 4 and np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-6:
+        raise ValueError(f"a matrix whose last row is {matrix[3].tolist()}; expected [0, 0, 0, 1]")
+    left, stretch, right = np.linalg.svd(matrix[:3, :3])
+    if np.abs(stretch - 1).max() > _STRETCH:
+        raise ValueError(f"axes that are stretched by {stretch.round(4).tolist()}; expected unit, orthogonal axes")
+    if np.linalg.det(left @ right) < 0:
+        raise ValueError("axes that are left-handed; expected right, up and backward")
+    axes = (left @ right).T  # the nearest rotation: files hold single precision
+    if (fov is None) == (width is None):
+        raise ValueError(f"an angle of {fov} and a width of {width}; expected one of them")
+    if fov is None:
+        if not (np.isfinite(width) and width > 0):
+            raise ValueError(f"a width of {width}; expected one above 0")
+        return Camera(axes, matrix[:3, 3].copy(), float(width))
+    if not 0 < fov < 180:
+        raise ValueError(f"an angle of {fov} degrees; expected one between 0 and 180")
+    return Camera(axes, matrix[:3, 3].copy(), 2 * float(np.tan(np.deg2rad(fov) / 2)), perspective=True)
 
 
 def view_axes(azimuth: float, elevation: float = 0.0) -> np.ndarray:
