@@ -1,0 +1,168 @@
+"""MV-Adapter's training renders (Objaverse-Ortho10View and -Rand6View) and what bpy-renderer writes.
+
+    ROOT/<uid[:2]>/<uid>/meta.json
+                         color_0000.webp  (or render_0000.webp)   sRGB with alpha
+                         normal_0000.webp                         n / 2 + 0.5
+                         depth_0000.exr
+    ROOT/objaverse_short_captions.json                            {uid: caption}
+
+``meta.json`` holds ``locations``, one for each view: index, projection_type ("ORTHO" or "PERSP"), ortho_scale in world units,
+camera_angle_x, elevation and azimuth in radians, azimuths from +X, and transform_matrix, camera to world in Blender's
+convention. The object is centred in a cube of side 1. Of ten orthographic views 0000, 0001, 0002, 0003, 0008 and 0009 are the
+six that textures are made from: azimuths 0, 90, 180, 270 of ``geometry.cameras``, from above and from below.
+
+Depth is Blender's Z pass: the distance z along the axis of view, not along the ray; more than 1000 is no depth.
+
+Normals: MV-Adapter's loader (``mvadapter/data/multiview.py``) takes them for the world's. The public bpy-renderer
+(``render_output.py``) turns them into the camera's frame (right, up, backward), by rotations set for all frames but the last,
+so that the last view's are in the frame of the camera before. Nothing in the files says which it was, so it is found by
+comparing them with the surface that the depth describes.
+"""
+
+import pathlib
+
+import numpy as np
+
+from realiz3d_jax.data.render_sets import evidence, files
+from realiz3d_jax.data.rendered import Entry, RenderedObject
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.cameras import Camera
+
+_FARTHEST = 1000.0
+_SAME = 0.99
+
+
+def scan(folder: pathlib.Path) -> list[Entry]:
+    """The objects below a folder, sorted by uid."""
+    captions = files.read_captions(folder / "objaverse_short_captions.json")
+    paths = sorted(path.parent for path in folder.glob("*/*/meta.json"))
+    return sorted((Entry(path.name, path, captions.get(path.name)) for path in paths), key=lambda entry: entry.uid)
+
+
+def read(entry: Entry) -> RenderedObject:
+    """All views of an object, in the order of ``meta.json``.
+
+    Raises:
+      UserError: a file is missing or broken; a field of ``meta.json`` is missing or impossible; a matrix contradicts its
+        angles; depth and alpha, or two views, show different objects; or the normals agree with the surface in neither frame
+        or in both.
+    """
+    path = entry.path / "meta.json"
+    locations = files.listed(files.read_json(path), "locations", str(path))
+    names, cameras = [], []
+    for place, location in enumerate(locations):
+        where = f"{path}: locations[{place}]"
+        names.append(files.text(location, "index", where))
+        cameras.append(_camera(location, where))
+    if len(set(names)) < len(names):
+        raise UserError(f"{path}: locations name an index twice: {', '.join(names)}; expected each view once.")
+    read_views = [_view(entry.path, name, camera) for name, camera in zip(names, cameras, strict=True)]
+    paths, color, mask, position, stored = zip(*read_views, strict=True)
+    files.check_sizes(paths, color)
+    mask, position, stored = np.stack(mask), np.stack(position), np.stack(stored)
+    evidence.check_free_space(cameras, position, mask, str(entry.path))
+    normal = _world_normals(entry.path, names, cameras, mask, position, stored)
+    return RenderedObject(
+        uid=entry.uid,
+        caption=entry.caption,
+        cameras=tuple(cameras),
+        color=np.stack(color),
+        mask=mask,
+        normal=normal,
+        position=position,
+    )
+
+
+def _camera(location: dict, where: str) -> Camera:
+    """The camera of a location."""
+    matrix = files.numbers(location, "transform_matrix", where, ((4, 4),))
+    kind = files.text(location, "projection_type", where)
+    if kind == "ORTHO":
+        camera = files.camera(matrix, where, width=files.number(location, "ortho_scale", where))
+    elif kind == "PERSP":
+        camera = files.camera(matrix, where, fov=files.angle(location, "camera_angle_x", where))
+    else:
+        raise UserError(f"{where}: projection_type is {kind!r}; expected ORTHO or PERSP. {files.AGAIN}")
+    azimuth, elevation = (files.number(location, name, where) for name in ("azimuth", "elevation"))
+    files.check_direction(camera, azimuth, elevation, where)
+    files.check_facing(camera, where)
+    return camera
+
+
+def _view(folder: pathlib.Path, name: str, camera: Camera) -> tuple:
+    """A view: colour's file, colour over white, mask, positions and the normals as they are stored, float32."""
+    path = files.find(folder, f"color_{name}.webp", f"render_{name}.webp", f"color_{name}.png", f"render_{name}.png")
+    color, alpha = files.read_image(path)
+    depth_path = folder / f"depth_{name}.exr"
+    depth = _depth(depth_path)
+    normal_path = files.find(folder, f"normal_{name}.webp", f"normal_{name}.png")
+    normal, usable = evidence.unit(files.read_image(normal_path)[0] / 127.5 - 1)
+    files.check_sizes((path, depth_path, normal_path), (color, depth, normal))
+    hit = np.isfinite(depth) & (depth > 0) & (depth <= _FARTHEST)
+    seen = hit
+    if alpha is not None:
+        seen = alpha >= 128
+        evidence.check_overlap(seen, hit, f"{path} and {depth_path}: their masks are of different views")
+        color = files.over_white(color, alpha)
+    else:
+        color = np.where(hit[..., None], color, np.uint8(255))
+    evidence.check_overlap(seen & usable, seen, f"{normal_path}: has no normals where the object is seen")
+    mask = seen & hit & usable
+    position = evidence.background_zero(evidence.positions_from_depth(camera, np.where(hit, depth, 0)), mask)
+    return path, color, mask, position, evidence.background_zero(normal, mask)
+
+
+def _depth(path: pathlib.Path) -> np.ndarray:
+    """float32[H, W]: the one channel, or the channels' common value, of a depth file."""
+    channels = [values for name, values in files.read_exr(path).items() if name != "A"]
+    if not channels or any(not np.array_equal(channels[0], other, equal_nan=True) for other in channels[1:]):
+        raise UserError(f"{path}: has {len(channels)} channels that differ; expected one depth. {files.AGAIN}")
+    return channels[0]
+
+
+def _world_normals(
+    folder: pathlib.Path,
+    names: list[str],
+    cameras: list[Camera],
+    mask: np.ndarray,
+    position: np.ndarray,
+    stored: np.ndarray,
+) -> np.ndarray:
+    """The stored normals float32[V, H, W, 3] in the world, by the frame that agrees with the surface."""
+    surface = [evidence.seen_normals(*view) for view in zip(cameras, position, mask, strict=True)]
+    seen, known = (np.stack(part) for part in zip(*surface, strict=True))
+    frames = {
+        "world": stored,
+        "camera": np.stack([_turned(one, camera) for one, camera in zip(stored, cameras, strict=True)]),
+    }
+    # The last view's own frame may be the one before, so it has no say in which frame the set uses.
+    most = slice(None, -1) if len(cameras) > 1 else slice(None)
+    scores = {name: evidence.agreement(one[most], seen[most], known[most]) for name, one in frames.items()}
+    told = ", ".join(f"{score:.2f} in the {name}'s frame" for name, score in scores.items())
+    expected = f"expected {evidence.AGREEMENT} or more in one of the two"
+    first, second = sorted(scores, key=lambda name: -scores[name])
+    if not scores[first] >= evidence.AGREEMENT:
+        raise UserError(
+            f"{folder}: the share of normals that agree with the depth is {told}; {expected}. "
+            f"Channels are swapped, a sign is wrong, or normals and depth are of different objects. {files.AGAIN}"
+        )
+    apart = known[most] & (np.sum(frames["world"][most] * frames["camera"][most], axis=-1) < _SAME)
+    if scores[second] >= evidence.AGREEMENT and apart.sum() > 0.05 * known[most].sum():
+        raise UserError(
+            f"{folder}: the share of normals that agree with the depth is {told}; {expected}. Leave it out."
+        )
+    chosen = frames[first].copy()
+    if first == "camera" and evidence.agreement(chosen[-1], seen[-1], known[-1]) < evidence.AGREEMENT:
+        chosen[-1] = _turned(stored[-1], cameras[-2])
+    for name, *view in zip(names, chosen, seen, known, strict=True):
+        if evidence.agreement(*view) < evidence.AGREEMENT:
+            raise UserError(
+                f"{folder}: {evidence.agreement(*view):.2f} of the normals of view {name} agree with the depth, taken in the "
+                f"{first}'s frame as in the other views; expected {evidence.AGREEMENT} or more. {files.AGAIN}"
+            )
+    return chosen
+
+
+def _turned(normal: np.ndarray, camera: Camera) -> np.ndarray:
+    """Normals float32[H, W, 3] of a camera's frame (right, up, backward) in the world."""
+    return normal @ camera.axes.astype(np.float32)
