@@ -140,9 +140,8 @@ def save_image(path, color, alpha=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     if alpha is not None:
         color = np.concatenate([color, alpha[..., None].astype(np.uint8)], axis=-1)
-    Image.fromarray(np.ascontiguousarray(color)).save(
-        path, **({"lossless": True, "exact": True} if path.suffix == ".webp" else {})
-    )
+    options = {".webp": {"lossless": True, "exact": True}, ".jpg": {"quality": 95}}
+    Image.fromarray(np.ascontiguousarray(color)).save(path, **options.get(path.suffix, {}))
 
 
 def save_exr(path, **channels):
@@ -284,6 +283,7 @@ def write_hunyuan(
     order=lambda p: (-p[1], p[2], p[0]),
     span=1.0,
     edit_normal=None,
+    ending="png",
 ):
     """Six orthographic views over grey; ``order`` gives the position map's red, green and blue."""
     folder, frames = root / "001" / "render_tex", []
@@ -296,8 +296,8 @@ def write_hunyuan(
         save_image(folder / f"{view:03d}.png", np.where(mask, seen["color"], np.uint8(127)))
         alpha = np.where(seen["mask"], 255, 0) if albedo_alpha else None
         save_image(folder / f"{view:03d}_albedo.png", np.where(mask, seen["color"], np.uint8(127)), alpha)
-        save_image(folder / f"{view:03d}_normal.png", in_bytes(0.5 + normal / 2))
-        save_image(folder / f"{view:03d}_pos.png", in_bytes(0.5 + point / span))
+        save_image(folder / f"{view:03d}_normal.{ending}", in_bytes(0.5 + normal / 2))
+        save_image(folder / f"{view:03d}_pos.{ending}", in_bytes(0.5 + point / span))
         angles = {"azimuth": np.deg2rad(azimuth), "elevation": np.deg2rad(elevation), "cam_dis": 1.5, "proj_type": 1}
         frames.append(
             {"file_path": f"{view:03d}.png", "camera_angle_x": 0.9, "transform_matrix": matrix.tolist()} | angles

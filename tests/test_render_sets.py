@@ -343,6 +343,14 @@ def test_hunyuan_without_a_mesh_comes_back_from_its_maps_of_8_bits(tmp_path, sce
     check_views(read_only_one(transforms_json, tmp_path), scene, place=0.004, normals=1.5)
 
 
+def test_maps_in_jpeg_place_a_mesh_but_are_no_maps(tmp_path):
+    sets.write_hunyuan(tmp_path / "mesh", CUBE, size=128, ending="jpg")
+    check_views(read_only_one(transforms_json, tmp_path / "mesh"), CUBE, place=6e-4)
+    sets.write_hunyuan(tmp_path / "maps", CUBE, size=128, ending="jpg", mesh=False, albedo_alpha=True)
+    with pytest.raises(UserError, match=r"000_pos.png: is missing, and JPEG is too coarse"):
+        read_only_one(transforms_json, tmp_path / "maps")
+
+
 def test_a_grey_object_on_grey_is_seen_whole(tmp_path):
     grey = sets.Cube()
     grey.color = lambda points: np.full(points.shape, 127, np.uint8)
