@@ -1,4 +1,5 @@
-"""Makes the datasets: ``python -m realiz3d_jax.prepare --dataset shapes_assets``, ``... --self-generate``, ``... --encode``.
+"""Makes the datasets: ``python -m realiz3d_jax.prepare --dataset shapes_assets``, ``... --assets FOLDER --collection NAME``,
+``... --render-set FOLDER --render-format FORMAT --collection NAME``, ``... --self-generate``, ``... --encode``.
 
 What is interrupted resumes when the same command is given again; what is there already is left as it is.
 """
@@ -9,6 +10,7 @@ import json
 import pathlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import rich.console
@@ -17,7 +19,8 @@ import rich.table
 from absl import flags
 
 from realiz3d_jax import errors
-from realiz3d_jax.data import asset_list, asset_sets, records
+from realiz3d_jax.data import asset_list, asset_sets, records, render_set_records
+from realiz3d_jax.data.render_sets.formats import FORMATS
 from realiz3d_jax.data.shapes import datasets, objects
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.training import config_flag, platform, pretrained
@@ -39,6 +42,10 @@ _ASSETS = flags.DEFINE_string(
     "Your own assets to render: a folder (GLB, glTF, OBJ, PLY, STL, OFF; searched with all below it) or a manifest "
     "(CSV or JSON lines: mesh, caption, uid, up). Needs --collection.",
 )
+_RENDER_SET = flags.DEFINE_string(
+    "render-set", None, "Renders that others published: the set's folder. Needs --render-format and --collection."
+)
+_RENDER_FORMAT = flags.DEFINE_enum("render-format", None, list(FORMATS), "The format of that set.")
 _CAPTIONS = flags.DEFINE_string(
     "captions", None, "Their captions, JSON or CSV; by default captions.json or captions.csv in the folder."
 )
@@ -96,17 +103,45 @@ def _shapes(dataset: str) -> str:
     return _told(path, dataset, made, start)
 
 
-def _assets() -> str:
-    """Renders a team's own assets; returns what to tell the user."""
+def _render_config() -> asset_sets.RenderConfig:
     if _COLLECTION.value == records.SHAPES:
         raise UserError(
-            "--assets: needs --collection=NAME beside it, what your datasets are to be called; training reads them with "
-            "--config.data.collection=NAME."
+            "--collection=NAME: is needed beside --assets and --render-set, what your datasets are to be called; training "
+            "reads them with --config.data.collection=NAME."
         )
-    start = time.monotonic()
-    config = asset_sets.RenderConfig()
-    if _CONFIG.value is not None:
-        config = build(asset_sets.RenderConfig, _CONFIG.value.to_dict(), "config")
+    if _CONFIG.value is None:
+        return asset_sets.RenderConfig()
+    return build(asset_sets.RenderConfig, _CONFIG.value.to_dict(), "config")
+
+
+def _render_set() -> str:
+    """Reads the renders that others published; returns what to tell the user."""
+    start, config = time.monotonic(), _render_config()
+    if _RENDER_FORMAT.value is None:
+        raise UserError(f"--render-format: is needed beside --render-set; expected one of {', '.join(FORMATS)}.")
+    path, made = render_set_records.prepare(
+        _DIRECTORY.value,
+        _COLLECTION.value,
+        _RENDER_SET.value,
+        _RENDER_FORMAT.value,
+        asset_list.read_captions(_CAPTIONS.value) if _CAPTIONS.value else {},
+        _SIZE.value,
+        config,
+        _COUNT.value,
+        _WORKERS.value,
+    )
+    metadata = _metadata(path)
+    if metadata["rig"] is None:
+        errors.warn(
+            f"the objects of {_RENDER_SET.value} are not seen from the views of the rig, so their {metadata['views']} views "
+            "are kept as they are: they serve Stage 1, but make no grids. Another rig: --config configs/render.py:RIG."
+        )
+    return _told_with_skipped(path, made, [], start)
+
+
+def _assets() -> str:
+    """Renders a team's own assets; returns what to tell the user."""
+    start, config = time.monotonic(), _render_config()
     entries, skipped = asset_list.list_assets(_ASSETS.value, _CAPTIONS.value, _UP.value)
     entries = entries[: _COUNT.value]
     unnamed = [entry for entry in entries if not entry.caption]
@@ -117,17 +152,24 @@ def _assets() -> str:
             f"{first.caption_or_name()!r} of {first.path.name}; captions come from --captions, or from {beside} in the folder."
         )
     path, made = asset_sets.prepare(_DIRECTORY.value, _COLLECTION.value, entries, _SIZE.value, config, _WORKERS.value)
-    lost = [(one.asset, one.reason) for one in skipped]
-    lost += [
-        (one["item"], one["reason"]) for one in json.loads((path / "metadata.json").read_text()).get("skipped", [])
-    ]
+    return _told_with_skipped(path, made, [(one.asset, one.reason) for one in skipped], start)
+
+
+def _metadata(path: pathlib.Path) -> dict[str, Any]:
+    return json.loads((path / "metadata.json").read_text())
+
+
+def _told_with_skipped(path: pathlib.Path, made: bool, lost: list[tuple[str, str]], start: float) -> str:
+    """What to tell of a collection's assets, after a table of what was left out."""
+    metadata = _metadata(path)
+    lost += [(one["item"], one["reason"]) for one in metadata.get("skipped", [])]
     if lost:
         _print_skipped(lost, path)
     seconds, told = (
         time.monotonic() - start,
         _told(path, records.dataset_name(_COLLECTION.value, "assets"), made, start),
     )
-    return f"{told} {60 * len(entries) / seconds:.1f} assets a minute." if made else told
+    return f"{told} {60 * metadata['count'] / seconds:.1f} objects a minute." if made else told
 
 
 def _print_skipped(lost: list[tuple[str, str]], path: pathlib.Path) -> None:
@@ -189,6 +231,7 @@ DATASETS: dict[str, Callable[[], str]] = {
     "shapes_generated": _generated,
     "encoded": _encoded,
     "assets": _assets,
+    "render_set": _render_set,
 }
 """What makes each dataset: it reads the flags and returns a line to print."""
 
@@ -201,10 +244,14 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--self-generate makes shapes_generated; --dataset={_DATASET.value} was given as well.")
     if _ENCODE.value and (_SELF_GENERATE.value or _DATASET.value):
         raise UserError("--encode encodes what is there; expected no --dataset and no --self-generate beside it.")
-    if _ASSETS.value and (_SELF_GENERATE.value or _DATASET.value or _ENCODE.value):
-        raise UserError("--assets renders assets; expected no --dataset, --self-generate and --encode beside it.")
     dataset = "shapes_generated" if _SELF_GENERATE.value else "encoded" if _ENCODE.value else _DATASET.value
-    dataset = "assets" if _ASSETS.value else dataset
+    own = [name for name, flag in (("assets", _ASSETS), ("render_set", _RENDER_SET)) if flag.value]
+    if own and (dataset or len(own) > 1):
+        raise UserError(
+            "--assets and --render-set make a dataset of yours; expected one of them, without --dataset, --self-generate and "
+            "--encode."
+        )
+    dataset = own[0] if own else dataset
     if dataset not in DATASETS:
         raise UserError(f"--dataset={dataset}: unknown; expected one of {', '.join(DATASETS)}.")
     platform.start(split_cpu=True)

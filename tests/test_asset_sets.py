@@ -340,13 +340,13 @@ def test_the_command_renders_says_what_is_left_out_and_trains(folder, tmp_path, 
     assert run_command("prepare", *arguments, "--config=configs/render.py:perspective", "--config.samples=1") == 0
     told = capsys.readouterr()
     assert "made things_assets (train 2, test 1)" in told.out
-    assert "assets a minute" in told.out
+    assert "objects a minute" in told.out
     assert "2 left out" in told.err
     assert "5 of 5 assets have no caption" in told.err
     assert run_command("prepare", *arguments, "--config=configs/render.py:six") == 2
     assert "asked for was" in capsys.readouterr().err
     assert run_command("prepare", f"--assets={folder}", f"--directory={data}") == 2
-    assert "needs --collection" in capsys.readouterr().err
+    assert "--collection=NAME: is needed" in capsys.readouterr().err
     assert run_command("prepare", *arguments, "--config=configs/render.py:round") == 2
     assert "there is no such rig" in capsys.readouterr().err
     assert run_command("prepare", *arguments, "--config=configs/render.py", "--config.lens=3") == 2

@@ -131,7 +131,7 @@ def _of_manifest(path: pathlib.Path, up: str | None) -> tuple[list[Entry], list[
             )
             continue
         mesh = (path.parent / row["mesh"]).absolute()
-        uid = _plain(row["uid"]) if "uid" in row else _uid(pathlib.Path(row["mesh"]))
+        uid = plain_name(row["uid"]) if "uid" in row else _uid(pathlib.Path(row["mesh"]))
         if mesh.is_file():
             entries.append(Entry(uid, mesh, row.get("caption"), row.get("up", up)))
         else:
@@ -177,10 +177,10 @@ def _with_caption(entry: Entry, captions: dict[str, str], folder: pathlib.Path) 
 
 
 def _uid(path: pathlib.Path) -> str:
-    return _plain("_".join(part for part in path.with_suffix("").parts if part not in ("..", ".", "/")))
+    return plain_name("_".join(part for part in path.with_suffix("").parts if part not in ("..", ".", "/")))
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name of plain letters; one that is too long ends in a checksum, so that two of them stay two."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)
     plain = plain if re.match(r"[A-Za-z0-9_]", plain) else f"_{plain}"

@@ -12,12 +12,13 @@ import json
 import os
 import pathlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from realiz3d_jax.data import geometry_maps, making, records, workers
-from realiz3d_jax.data.asset_list import Entry
+from realiz3d_jax.data.asset_list import Entry, plain_name
 from realiz3d_jax.data.making import Chunk
 from realiz3d_jax.data.records import Example
 from realiz3d_jax.errors import UserError
@@ -25,9 +26,6 @@ from realiz3d_jax.geometry.assets import load_asset
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 from realiz3d_jax.geometry.render import render_maps
 from realiz3d_jax.geometry.textured_views import render_colors
-
-WITHOUT = ("real", "cameras")
-"""The features of the kind "assets" that these sets do not have."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,16 +114,46 @@ def prepare(
     Raises:
       UserError: as ``making.make``; or no asset can be used.
     """
+    render = functools.partial(render_example, size=size, config=config)
+    digests = {entry.uid: _digest(entry, config, size) for entry in entries}
+    settings = {"samples": config.samples}
+    return make_each(
+        directory, collection, entries, digests, render, size, config, settings, processes, without=("real", "cameras")
+    )
+
+
+def make_each(
+    directory: str | os.PathLike[str],
+    collection: str,
+    entries: Sequence[Any],
+    digests: dict[str, str],
+    example: Callable[[Any], Example],
+    size: int,
+    config: RenderConfig,
+    settings: dict[str, Any],
+    processes: int | None,
+    **options: Any,
+) -> tuple[pathlib.Path, bool]:
+    """Makes the dataset "assets" of a collection, each object in a process that it costs alone if it fails.
+
+    Args:
+      entries: objects with ``uid`` and ``path``.
+      digests: of what each one's record follows from, by uid.
+      example: makes the record of an entry, and raises UserError if it cannot; picklable.
+      settings: JSON values that all records follow from.
+      options: of ``making.make``.
+      directory, collection, size, config, processes: as for ``prepare``, which says what is returned and raised.
+    """
     config.check()
     splits = split_entries(entries, config)
-    settings = {"rig": dataclasses.asdict(config.rig), "samples": config.samples, "size": size}
-    names = {split: [f"{entry.uid}-{_digest(entry, settings)}" for entry in group] for split, group in splits.items()}
+    names = {
+        split: [f"{plain_name(entry.uid)}-{digests[entry.uid]}" for entry in group] for split, group in splits.items()
+    }
 
     def fill(missing: list[Chunk], advance: Callable[..., None]) -> None:
         tasks = [(splits[split][index], (split, index, stop, path)) for split, index, stop, path in missing]
-        render = functools.partial(_render, size=size, config=config)
         count = min(processes or os.cpu_count() or 1, max(len(tasks), 1))
-        for (entry, chunk), lost in workers.run(render, tasks, count, config.seconds):
+        for (entry, chunk), lost in workers.run(functools.partial(_save, example), tasks, count, config.seconds):
             if isinstance(lost, workers.Lost):
                 making.save_chunk(chunk, [], (str(entry.path), lost.reason))
             advance(1, entry.uid)
@@ -133,38 +161,43 @@ def prepare(
     request = {
         "count": len(entries),
         "assets": hashlib.sha256(json.dumps(names).encode()).hexdigest(),
-        "samples": config.samples,
         "held_out": [config.validation, config.test],
+        **settings,
     }
     counts = {split: len(group) for split, group in splits.items()}
     dataset = records.dataset_name(collection, "assets")
-    return making.make(directory, dataset, size, request, counts, fill, rig=config.rig, without=WITHOUT, names=names)
+    return making.make(directory, dataset, size, request, counts, fill, **{"rig": config.rig, "names": names} | options)
 
 
-def split_entries(entries: list[Entry], config: RenderConfig) -> dict[str, list[Entry]]:
-    """The assets of each split that has any; all train if none would."""
-    splits: dict[str, list[Entry]] = {}
+def split_entries(entries: Sequence[Any], config: RenderConfig) -> dict[str, list[Any]]:
+    """The assets of each split that has any, by their ``uid``; all train if none would."""
+    splits: dict[str, list[Any]] = {}
     for entry in entries:
         splits.setdefault(split_of(entry.uid, config), []).append(entry)
-    return splits if "train" in splits else {"train": entries}
+    return splits if "train" in splits else {"train": list(entries)}
 
 
-def _digest(entry: Entry, settings: dict) -> str:
+def _digest(entry: Entry, config: RenderConfig, size: int) -> str:
     """Of what a record follows from: the file by its time and size, as make does."""
     state = entry.path.stat() if entry.path.exists() else None
     file = [state.st_mtime_ns, state.st_size] if state else None
-    content = json.dumps([str(entry.path), file, entry.caption_or_name(), entry.up, settings])
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
+    drawn = [dataclasses.asdict(config.rig), config.samples, size]
+    return digest_of([str(entry.path), file, entry.caption_or_name(), entry.up, drawn])
 
 
-def _render(task: tuple[Entry, Chunk], size: int, config: RenderConfig) -> None:
-    """Renders an asset into its chunk, or says there why not."""
+def digest_of(values: Any) -> str:
+    """A checksum of JSON values that fits into a file's name."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
+
+
+def _save(example: Callable[[Any], Example], task: tuple[Any, Chunk]) -> None:
+    """Makes an object's chunk, or says there why there is none."""
     entry, chunk = task
     try:
-        items = [(render_example(entry, size, config), {})]
+        items = [(example(entry), {})]
     except UserError as error:
         making.save_chunk(chunk, [], (str(entry.path), str(error).removeprefix(f"{entry.path}: ")))
-    except Exception as error:  # what no file should be able to cause must not cost the other assets
-        making.save_chunk(chunk, [], (str(entry.path), f"cannot be rendered ({type(error).__name__}: {error})"))
+    except Exception as error:  # what no file should be able to cause must not cost the other objects
+        making.save_chunk(chunk, [], (str(entry.path), f"cannot be used ({type(error).__name__}: {error})"))
     else:
         making.save_chunk(chunk, items)

@@ -31,6 +31,8 @@ CONVENTIONS = {
 }
 """What a model trained on one set may expect of another; a set that states anything else is refused."""
 
+_CAMERA_NUMBERS = 14
+
 SHAPES = "shapes"
 """The collection of the shapes benchmark."""
 
@@ -84,7 +86,7 @@ def _views(dtype: type, *channels: int):
 
 def _cameras(size: int, views: int) -> tfds.features.Tensor:
     del size
-    return tfds.features.Tensor(shape=(views, 14), dtype=np.float64, encoding="bytes")
+    return tfds.features.Tensor(shape=(views, _CAMERA_NUMBERS), dtype=np.float64, encoding="bytes")
 
 
 SCHEMAS = {
@@ -129,11 +131,11 @@ SCHEMAS = {
 }
 """The kinds of datasets, and the features that each may have. A dataset is called COLLECTION_KIND, such as shapes_assets.
 
-photos: what the shapes benchmark's base model is trained on. assets: renders of synthetic assets; ``normal`` and ``position``
-where a set has them, ``depth`` (along the camera's axis, world units; 0 in the background) and ``cameras`` (``pack``) likewise;
-``mesh`` is a path, relative to the dataset's folder or absolute; ``real`` the true real renders of the shapes benchmark, for
-judging only. generated: images that the base model made; ``view`` in [0, 4) is the view whose word prompted the image.
-..._encoded: see ``data.encoded``.
+photos: what the shapes benchmark's base model is trained on. assets: renders of synthetic assets; sets may lack ``normal`` and
+``position``, ``depth`` (along the camera's axis, world units; 0 in the background), and ``cameras`` (``encode_cameras``), which
+stand in the metadata where all objects have the same; ``mesh`` is a path, absolute or below the dataset's folder; ``real``
+the true real renders of the shapes benchmark, for judging only. generated: images that the base model made; ``view`` in [0, 4)
+is the view whose word prompted the image. ..._encoded: see ``data.encoded``.
 """
 
 
@@ -160,6 +162,18 @@ def kind_of(dataset: str) -> str:
     if not kinds:
         raise UserError(f"dataset {dataset!r}: unknown; expected COLLECTION_KIND, KIND one of {', '.join(SCHEMAS)}.")
     return max(kinds, key=len)
+
+
+def encode_cameras(held: Sequence[cameras.Camera]) -> np.ndarray:
+    """float64[V, 14]: the axes by rows, the centre, the width, and 1 for a perspective camera, else 0."""
+    return np.stack([[*camera.axes.reshape(-1), *camera.center, camera.width, camera.perspective] for camera in held])
+
+
+def decode_cameras(stored: np.ndarray) -> tuple[cameras.Camera, ...]:
+    """The inverse of ``encode_cameras``."""
+    return tuple(
+        cameras.Camera(row[:9].reshape(3, 3), row[9:12], float(row[12]), bool(row[13])) for row in np.asarray(stored)
+    )
 
 
 def encode_unit(values: np.ndarray) -> np.ndarray:

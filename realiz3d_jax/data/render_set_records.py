@@ -1,0 +1,225 @@
+"""Datasets of the renders that others published: a set in one of the formats of ``data.render_sets``, as records.
+
+Objects whose views include those of a rig give records of these views, which make grids like our own renders. In a set
+without them every record has cameras of its own; its views serve where single images are wanted. A set's pictures are brought
+to the dataset's size: colours by area, in linear light; maps anew, at the centres of the new pixels.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from realiz3d_jax.data import asset_sets, geometry_maps, records
+from realiz3d_jax.data.asset_sets import RenderConfig
+from realiz3d_jax.data.records import Example
+from realiz3d_jax.data.render_sets.formats import FORMATS
+from realiz3d_jax.data.rendered import Entry, RenderedObject
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.cameras import Camera
+from realiz3d_jax.geometry.mesh import linear_to_srgb, srgb_to_linear
+from realiz3d_jax.geometry.render import Maps
+
+_TRIES = 20
+"""Objects at the beginning of a set of which one must be readable."""
+
+_SAME = 1e-3
+"""How far axes and relative widths of two cameras may differ that are taken for one: files round."""
+
+
+def prepare(
+    directory: str | os.PathLike[str],
+    collection: str,
+    source: str | os.PathLike[str],
+    form: str,
+    captions: dict[str, str],
+    size: int,
+    config: RenderConfig,
+    count: int | None = None,
+    processes: int | None = None,
+) -> tuple[pathlib.Path, bool]:
+    """Makes the dataset "assets" of a collection from a render set, or takes up where an interrupted call stopped.
+
+    Args:
+      directory: where datasets are kept.
+      collection: what the datasets are called.
+      source: the set's folder.
+      form: a key of ``FORMATS``.
+      captions: of objects by uid; the set's own count where there is none. Objects without any are left out.
+      size: pixels along a side of a view, one of ``records.SIZES``.
+      config: the rig whose views are looked for, and what is held out.
+      count: only the first so many objects.
+      processes: that read; None for one per core.
+
+    Returns:
+      as ``asset_sets.prepare``.
+
+    Raises:
+      UserError: as ``asset_sets.prepare``; or the folder is no such set.
+    """
+    source = pathlib.Path(source)
+    if form not in FORMATS:
+        raise UserError(f"render format {form!r}: there is no such format; expected one of {', '.join(FORMATS)}.")
+    if not source.is_dir():
+        raise UserError(f"{source}: there is no such folder; expected a render set.")
+    entries = FORMATS[form].scan(source)[:count]
+    entries = [dataclasses.replace(entry, caption=captions.get(entry.uid, entry.caption)) for entry in entries]
+    if not entries:
+        raise UserError(
+            f"{source}: found no object of a set of the format {form}; is it another format, or a folder below?"
+        )
+    first = _first_readable(form, entries)
+    in_rig = matching_views(first.cameras, config.rig.cameras()) is not None
+    views = len(config.rig.azimuths) if in_rig else len(first.cameras)
+    without = ["real", "mesh", "depth", *(["cameras"] if in_rig else [])]
+    without += [] if _has_maps(first) else ["normal", "position"]
+    example = functools.partial(
+        record_of,
+        form=form,
+        size=size,
+        rig=config.rig.cameras() if in_rig else None,
+        views=views,
+        without=tuple(without),
+    )
+    settings: dict[str, Any] = {"render_set": form, "views": views}
+    digests = {
+        entry.uid: asset_sets.digest_of([str(entry.path), entry.path.stat().st_mtime_ns, entry.caption, size, settings])
+        for entry in entries
+    }
+    rig = config.rig if in_rig else None
+    return asset_sets.make_each(
+        directory, collection, entries, digests, example, size, config, settings, processes, rig=rig, without=without
+    )
+
+
+def record_of(
+    entry: Entry, form: str, size: int, rig: tuple[Camera, ...] | None, views: int, without: tuple[str, ...]
+) -> Example:
+    """The record of an object of a set.
+
+    Args:
+      entry: the object.
+      form: of the set, a key of ``FORMATS``.
+      size: pixels along a side of a view.
+      rig: the cameras whose views are taken; None takes all.
+      views: how many there are then.
+      without: features that the dataset does not have.
+
+    Raises:
+      UserError: it cannot be read, has no caption, or not the views or maps that the dataset's objects have.
+    """
+    if not entry.caption:
+        raise UserError(
+            f"{entry.path}: has no caption; give them by --captions, JSON or CSV, by the uid {entry.uid!r}."
+        )
+    found = FORMATS[form].read(entry)
+    if rig is not None:
+        chosen = matching_views(found.cameras, rig)
+        if chosen is None:
+            raise UserError(f"{entry.path}: has not all views of the rig, which other objects of this set have.")
+        found = _select(found, chosen)
+    if len(found.cameras) != views:
+        raise UserError(f"{entry.path}: has {len(found.cameras)} views; expected {views}, as the set's first object.")
+    found = resized(found, size)
+    record: Example = {
+        "uid": entry.uid,
+        "caption": entry.caption,
+        "synthetic": found.color,
+        "mask": found.mask.astype(np.uint8),
+        "cameras": records.encode_cameras(found.cameras),
+    }
+    if _has_maps(found):
+        maps = Maps(found.position, found.normal, found.mask, np.where(found.mask, 0, -1))
+        record |= dataclasses.asdict(geometry_maps.stored(maps))
+    needed = [name for name in records.SCHEMAS["assets"] if name not in without]
+    if missing := [name for name in needed if name not in record]:
+        raise UserError(f"{entry.path}: has no {', '.join(missing)}, which other objects of this set have.")
+    return {name: record[name] for name in needed}
+
+
+def matching_views(held: tuple[Camera, ...], rig: tuple[Camera, ...]) -> list[int] | None:
+    """Which of an object's cameras sees what each camera of a rig sees; None unless there is one for each."""
+    chosen = []
+    for wanted in rig:
+        same = [index for index, camera in enumerate(held) if _sees_the_same(camera, wanted)]
+        if not same:
+            return None
+        chosen.append(same[0])
+    return chosen
+
+
+def resized(held: RenderedObject, size: int) -> RenderedObject:
+    """An object's views at another size; places lie on the rays through the new pixels' centres."""
+    before = held.color.shape[1]
+    if before == size:
+        return held
+    nearest = np.minimum(((np.arange(size) + 0.5) * before / size).astype(int), before - 1)
+    pick = np.ix_(range(len(held.cameras)), nearest, nearest)
+    mask = held.mask[pick]
+    position = held.position
+    if position is not None:
+        position = np.stack(
+            [_on_rays(camera, seen, size) for camera, seen in zip(held.cameras, position[pick], strict=True)]
+        )
+        position = np.where(mask[..., None], position, 0).astype(np.float32)
+    return dataclasses.replace(
+        held,
+        color=np.stack([_scaled(view, size) for view in held.color]),
+        mask=mask,
+        normal=None if held.normal is None else held.normal[pick],
+        position=position,
+    )
+
+
+def _has_maps(held: RenderedObject) -> bool:
+    return held.normal is not None and held.position is not None
+
+
+def _sees_the_same(camera: Camera, wanted: Camera) -> bool:
+    same = camera.perspective == wanted.perspective and abs(camera.width / wanted.width - 1) < _SAME
+    same = same and np.abs(camera.axes - wanted.axes).max() < _SAME
+    if not same or camera.perspective:
+        return same and np.abs(camera.center - wanted.center).max() < _SAME
+    across = (camera.center - wanted.center) @ wanted.axes[:2].T  # parallel rays do not care how far away they start
+    return np.abs(across).max() < _SAME
+
+
+def _select(held: RenderedObject, views: list[int]) -> RenderedObject:
+    arrays = {name: getattr(held, name) for name in ("color", "mask", "normal", "position")}
+    arrays = {name: None if array is None else array[views] for name, array in arrays.items()}
+    return dataclasses.replace(held, cameras=tuple(held.cameras[view] for view in views), **arrays)
+
+
+def _on_rays(camera: Camera, position: np.ndarray, size: int) -> np.ndarray:
+    """Places moved, each at its depth, onto the rays through pixel centres: float64[H, W, 3] of float[H, W, 3]."""
+    origins, directions = camera.rays(size)
+    depth = camera.project(position, size)[1] / -(directions @ camera.backward)
+    return origins + depth[..., None] * directions
+
+
+def _scaled(view: np.ndarray, size: int) -> np.ndarray:
+    """sRGB uint8[H, W, 3] to uint8[size, size, 3], each pixel the mean of the light on its area."""
+    linear = srgb_to_linear(view / 255.0).astype(np.float32)
+    channels = [
+        np.asarray(Image.fromarray(linear[..., channel]).resize((size, size), Image.Resampling.BOX))
+        for channel in range(3)
+    ]
+    return np.round(255 * linear_to_srgb(np.stack(channels, axis=-1))).astype(np.uint8)
+
+
+def _first_readable(form: str, entries: list[Entry]) -> RenderedObject:
+    """The first object that can be read; what it has, the dataset's objects are held to."""
+    reasons = []
+    for entry in entries[:_TRIES]:
+        try:
+            return FORMATS[form].read(entry)
+        except UserError as error:
+            reasons.append(str(error))
+    raise UserError(
+        f"the first {len(reasons)} objects of this set cannot be read as {form}; is it another format?\n  "
+        + "\n  ".join(reasons[:5])
+    )
