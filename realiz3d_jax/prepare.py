@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ import rich.table
 from absl import flags
 
 from realiz3d_jax import errors
-from realiz3d_jax.data import asset_list, asset_sets, records, render_set_records
+from realiz3d_jax.data import asset_list, asset_sets, beam, records, render_set_records
 from realiz3d_jax.data.render_sets.formats import FORMATS
 from realiz3d_jax.data.shapes import datasets, objects
 from realiz3d_jax.errors import UserError
@@ -51,6 +52,11 @@ _CAPTIONS = flags.DEFINE_string(
 )
 _UP = flags.DEFINE_enum(
     "up", None, ["y", "z"], "The axis that is up in their files, if it is not what the format says."
+)
+_BEAM = flags.DEFINE_string(
+    "beam",
+    None,
+    "Render --assets by Apache Beam (pip install apache-beam) with these pipeline options, such as --runner=DirectRunner.",
 )
 _CONFIG = config_flag.define("How assets are rendered, configs/render.py[:RIG]; by default the four standard views.")
 _COLLECTION = flags.DEFINE_string(
@@ -151,7 +157,11 @@ def _assets() -> str:
             f"{len(unnamed)} of {len(entries)} assets have no caption and take their file's name, such as "
             f"{first.caption_or_name()!r} of {first.path.name}; captions come from --captions, or from {beside} in the folder."
         )
-    path, made = asset_sets.prepare(_DIRECTORY.value, _COLLECTION.value, entries, _SIZE.value, config, _WORKERS.value)
+    where = _DIRECTORY.value, _COLLECTION.value, entries, _SIZE.value, config
+    if _BEAM.value is None:
+        path, made = asset_sets.prepare(*where, _WORKERS.value)
+    else:
+        path, made = beam.prepare(*where, shlex.split(_BEAM.value))
     return _told_with_skipped(path, made, [(one.asset, one.reason) for one in skipped], start)
 
 

@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
 from asset_files import TETRAHEDRON, Binary, glb, obj, png, two_parts
-from worlds import run_command
+from worlds import assert_same, run_command
 
-from realiz3d_jax.data import asset_sets, geometry_maps, pipeline, records
+from realiz3d_jax.data import asset_sets, beam, geometry_maps, pipeline, records
 from realiz3d_jax.data.asset_list import Entry, list_assets
 from realiz3d_jax.data.asset_sets import RenderConfig
 from realiz3d_jax.errors import UserError
@@ -351,3 +352,28 @@ def test_the_command_renders_says_what_is_left_out_and_trains(folder, tmp_path, 
     assert "there is no such rig" in capsys.readouterr().err
     assert run_command("prepare", *arguments, "--config=configs/render.py", "--config.lens=3") == 2
     assert "config.lens: there is no such key" in capsys.readouterr().err
+
+
+# A cluster
+
+
+def test_beam_makes_the_same_records_and_leaves_out_the_same(folder, tmp_path, capsys):
+    pytest.importorskip("apache_beam", reason="Apache Beam is optional: pip install apache-beam")
+    data = tmp_path / "cluster"
+    arguments = [f"--assets={folder}", "--collection=things", f"--directory={data}", "--beam=--runner=DirectRunner"]
+    settings = ["--config=configs/render.py", "--config.samples=2", "--config.validation=0.0", "--config.test=0.0"]
+    assert run_command("prepare", *arguments, *settings) == 0
+    assert "2 left out" in capsys.readouterr().err
+    prepare(folder, tmp_path / "data")
+    ours, theirs = (records.open_split(place, "things_assets", "train") for place in (tmp_path / "data", data))
+    assert ours.metadata == theirs.metadata
+    for one, other in zip(ours, theirs, strict=True):
+        assert_same(one, other)
+    assert run_command("prepare", *arguments, *settings) == 0
+    assert "is there already" in capsys.readouterr().out
+
+
+def test_without_beam_the_mend_is_told(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    with pytest.raises(UserError, match="pip install apache-beam"):
+        beam.prepare(tmp_path, "things", list_assets(folder)[0], 32, ALL_TRAIN, [])

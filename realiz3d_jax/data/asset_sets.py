@@ -27,6 +27,9 @@ from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 from realiz3d_jax.geometry.render import render_maps
 from realiz3d_jax.geometry.textured_views import render_colors
 
+WITHOUT = ("real", "cameras")
+"""The features of the kind "assets" that renders of assets do not have."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RenderConfig:
@@ -115,10 +118,10 @@ def prepare(
       UserError: as ``making.make``; or no asset can be used.
     """
     render = functools.partial(render_example, size=size, config=config)
-    digests = {entry.uid: _digest(entry, config, size) for entry in entries}
+    digests = {entry.uid: digest(entry, config, size) for entry in entries}
     settings = {"samples": config.samples}
     return make_each(
-        directory, collection, entries, digests, render, size, config, settings, processes, without=("real", "cameras")
+        directory, collection, entries, digests, render, size, config, settings, processes, without=WITHOUT
     )
 
 
@@ -146,9 +149,7 @@ def make_each(
     """
     config.check()
     splits = split_entries(entries, config)
-    names = {
-        split: [f"{plain_name(entry.uid)}-{digests[entry.uid]}" for entry in group] for split, group in splits.items()
-    }
+    names = names_of(splits, digests)
 
     def fill(missing: list[Chunk], advance: Callable[..., None]) -> None:
         tasks = [(splits[split][index], (split, index, stop, path)) for split, index, stop, path in missing]
@@ -158,15 +159,26 @@ def make_each(
                 making.save_chunk(chunk, [], (str(entry.path), lost.reason))
             advance(1, entry.uid)
 
-    request = {
-        "count": len(entries),
-        "assets": hashlib.sha256(json.dumps(names).encode()).hexdigest(),
-        "held_out": [config.validation, config.test],
-        **settings,
-    }
+    request = request_of(names, config) | settings
     counts = {split: len(group) for split, group in splits.items()}
     dataset = records.dataset_name(collection, "assets")
     return making.make(directory, dataset, size, request, counts, fill, **{"rig": config.rig, "names": names} | options)
+
+
+def names_of(splits: dict[str, list[Any]], digests: dict[str, str]) -> dict[str, list[str]]:
+    """What the chunks of each split are called: by the object, and all that its record follows from."""
+    return {
+        split: [f"{plain_name(entry.uid)}-{digests[entry.uid]}" for entry in group] for split, group in splits.items()
+    }
+
+
+def request_of(names: dict[str, list[str]], config: RenderConfig) -> dict[str, Any]:
+    """What a dataset's metadata says of the objects that it was made of."""
+    return {
+        "count": sum(map(len, names.values())),
+        "assets": hashlib.sha256(json.dumps(names).encode()).hexdigest(),
+        "held_out": [config.validation, config.test],
+    }
 
 
 def split_entries(entries: Sequence[Any], config: RenderConfig) -> dict[str, list[Any]]:
@@ -177,7 +189,7 @@ def split_entries(entries: Sequence[Any], config: RenderConfig) -> dict[str, lis
     return splits if "train" in splits else {"train": list(entries)}
 
 
-def _digest(entry: Entry, config: RenderConfig, size: int) -> str:
+def digest(entry: Entry, config: RenderConfig, size: int) -> str:
     """Of what a record follows from: the file by its time and size, as make does."""
     state = entry.path.stat() if entry.path.exists() else None
     file = [state.st_mtime_ns, state.st_size] if state else None
@@ -190,14 +202,21 @@ def digest_of(values: Any) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
 
 
+def record_or_reason(entry: Any, example: Callable[[Any], Example]) -> Example | str:
+    """The record of an entry, or why it has none."""
+    try:
+        return example(entry)
+    except UserError as error:
+        return str(error).removeprefix(f"{entry.path}: ")
+    except Exception as error:  # what no file should be able to cause must not cost the other objects
+        return f"cannot be used ({type(error).__name__}: {error})"
+
+
 def _save(example: Callable[[Any], Example], task: tuple[Any, Chunk]) -> None:
     """Makes an object's chunk, or says there why there is none."""
     entry, chunk = task
-    try:
-        items = [(example(entry), {})]
-    except UserError as error:
-        making.save_chunk(chunk, [], (str(entry.path), str(error).removeprefix(f"{entry.path}: ")))
-    except Exception as error:  # what no file should be able to cause must not cost the other objects
-        making.save_chunk(chunk, [], (str(entry.path), f"cannot be used ({type(error).__name__}: {error})"))
+    found = record_or_reason(entry, example)
+    if isinstance(found, str):
+        making.save_chunk(chunk, [], (str(entry.path), found))
     else:
-        making.save_chunk(chunk, items)
+        making.save_chunk(chunk, [(found, {})])

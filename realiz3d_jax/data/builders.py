@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import types
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -25,8 +26,18 @@ class _RecordsBuilder(tfds.core.GeneratorBasedBuilder):
     url_infos: dict = {}  # noqa: RUF012 (nothing is downloaded; finding checksums wants a package that TFDS doesn't name)
     RELEASE_NOTES = {records.VERSION: "Sets state their cameras."}  # noqa: RUF012 (TFDS reads this attribute)
 
-    def __init__(self, *, sources: dict[str, Source], names: Sequence[str], views: int, metadata: dict, **kwargs):
+    def __init__(
+        self,
+        *,
+        sources: dict[str, Any],
+        names: Sequence[str],
+        views: int,
+        metadata: dict,
+        finish: Callable[[], dict] | None,
+        **kwargs,
+    ):
         self._sources, self._names, self._views, self._metadata = sources, names, views, metadata
+        self._finish = finish
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -41,7 +52,14 @@ class _RecordsBuilder(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager) -> dict[str, Iterable]:
         del dl_manager
+        if self._finish:
+            return self._sources
         return {split: self._generate_examples(source) for split, source in self._sources.items()}
+
+    def _process_pipeline_result(self, pipeline_result) -> None:
+        del pipeline_result
+        if self._finish:
+            self.info.metadata.update(self._finish())
 
     def _generate_examples(self, source: Source) -> Iterable[tuple[int, Example]]:
         for key, (example, attached) in enumerate(source()):
@@ -66,10 +84,12 @@ def write(
     directory: str | os.PathLike[str],
     dataset: str,
     size: int,
-    sources: dict[str, Source],
+    sources: dict[str, Any],
     metadata: dict,
     *,
     without: Sequence[str] = (),
+    beam_options: Any = None,
+    finish: Callable[[], dict] | None = None,
 ) -> pathlib.Path:
     """Writes a dataset; it appears in its place whole or not at all. Returns its folder.
 
@@ -77,9 +97,11 @@ def write(
       directory: where datasets are kept.
       dataset: its name.
       size: pixels along a side of a view.
-      sources: the examples of each split.
+      sources: the examples of each split, a ``Source``; or a transform of Beam, to (number, example).
       metadata: JSON values to store with it; ``rig``, or else ``views``, tells how many views there are.
       without: features of ``records.SCHEMAS`` that this set does not have.
+      beam_options: of the pipeline, for transforms.
+      finish: gives more to store, when the pipeline has run; for transforms.
     """
     path = records.dataset_path(directory, dataset, size)
     for leftover in path.parent.glob(f"incomplete.*_{path.name}"):
@@ -95,11 +117,13 @@ def write(
         names=[name for name in records.SCHEMAS[kind] if name not in without],
         views=len(rig["azimuths"]) if rig else metadata.get("views", 0),
         metadata=metadata,
+        finish=finish,
         config=tfds.core.BuilderConfig(name=str(size), description=f"Views of {size} x {size} pixels."),
         data_dir=os.fspath(directory),
         file_format="array_record",
     )
     # TFDS announces paths and unknown sizes on stdout, and makes a folder for downloads although there are none.
     with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as downloads:
-        builder.download_and_prepare(download_dir=downloads)
+        options = tfds.download.DownloadConfig(beam_options=beam_options)
+        builder.download_and_prepare(download_dir=downloads, download_config=options)
     return path

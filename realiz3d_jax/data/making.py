@@ -79,13 +79,9 @@ def make(
       UserError: a dataset of another request is there, another process is making it, the directory is not writable, or the
         size is none.
     """
-    if size not in records.SIZES:
-        raise UserError(f"size {size}: expected one of {', '.join(map(str, records.SIZES))} pixels.")
-    request = {"rig": rig and dataclasses.asdict(rig), **request}
-    request = json.loads(json.dumps(request))  # as it will be read
+    request = as_stored(request, rig)
     path = records.dataset_path(directory, dataset, size)
-    if path.is_dir():
-        _check_same(path, request)
+    if is_there(path, request):
         return path, False
     work = files.writable_directory(pathlib.Path(directory) / ".prepare" / f"{dataset}-{size}-{records.VERSION}")
     busy = f"{work}: another process is making this dataset; wait for it, or choose another --directory."
@@ -117,7 +113,21 @@ def make(
     return path, True
 
 
-def _check_same(path: pathlib.Path, request: dict) -> None:
+def as_stored(request: dict, rig: Rig | None) -> dict:
+    """A request with its rig, as a dataset's metadata will be read."""
+    return json.loads(json.dumps({"rig": rig and dataclasses.asdict(rig), **request}))
+
+
+def is_there(path: pathlib.Path, request: dict) -> bool:
+    """Whether a dataset that was made of this request lies in its folder.
+
+    Raises:
+      UserError: one of another request does, or the size is none.
+    """
+    if path.parent.name not in map(str, records.SIZES):
+        raise UserError(f"size {path.parent.name}: expected one of {', '.join(map(str, records.SIZES))} pixels.")
+    if not path.is_dir():
+        return False
     metadata = json.loads((path / "metadata.json").read_text())
     for name, asked in request.items():
         if metadata.get(name) != asked:
@@ -125,6 +135,7 @@ def _check_same(path: pathlib.Path, request: dict) -> None:
                 f"{path}: a dataset with {name} {metadata.get(name)} is there; asked for was {asked}. "
                 "Remove that folder, or choose another --directory."
             )
+    return True
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:

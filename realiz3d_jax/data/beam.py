@@ -1,0 +1,103 @@
+"""Rendering on a cluster: the dataset of a team's assets, made by Apache Beam, which is an optional dependency.
+
+What Beam's workers make is what ``asset_sets.prepare`` makes, record by record: assets that cannot be used are left out with
+their reasons, each batch of assets is rendered in a process that may crash, and a bundle that Beam tries again gives the same.
+The workers see the assets and the data's directory under the paths that are given here.
+"""
+
+import functools
+import os
+import pathlib
+import shutil
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from realiz3d_jax import files
+from realiz3d_jax.data import asset_sets, builders, making, records, workers
+from realiz3d_jax.data.asset_list import Entry
+from realiz3d_jax.data.asset_sets import RenderConfig
+from realiz3d_jax.data.records import Example
+from realiz3d_jax.errors import UserError
+
+_BATCH = 8
+"""Assets that a process renders before another one takes its place."""
+
+
+def prepare(
+    directory: str | os.PathLike[str],
+    collection: str,
+    entries: list[Entry],
+    size: int,
+    config: RenderConfig,
+    options: Sequence[str],
+) -> tuple[pathlib.Path, bool]:
+    """Renders assets into the dataset "assets" of a collection, by a pipeline of Beam.
+
+    Args:
+      options: of the pipeline, as Beam's own command lines have them, such as "--runner=DataflowRunner".
+      directory, collection, entries, size, config: as for ``asset_sets.prepare``, which says what is returned and raised.
+    """
+    try:
+        import apache_beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError("--beam: Apache Beam is not installed; pip install apache-beam") from error
+    config.check()
+    dataset = records.dataset_name(collection, "assets")
+    path = records.dataset_path(directory, dataset, size)
+    splits = asset_sets.split_entries(entries, config)
+    names = asset_sets.names_of(splits, {entry.uid: asset_sets.digest(entry, config, size) for entry in entries})
+    settings = {"samples": config.samples}
+    request = making.as_stored(asset_sets.request_of(names, config) | settings, config.rig)
+    if making.is_there(path, request):
+        return path, False
+    work = files.writable_directory(pathlib.Path(directory) / ".prepare" / f"{dataset}-{size}-beam")
+    busy = f"{work}: another process is making this dataset; wait for it, or choose another --directory."
+    with files.only_one(work / "lock", busy):
+        render = functools.partial(_render_batch, size=size, config=config, work=work)
+        sources = {
+            split: apache_beam.Create(list(enumerate(group)))
+            | f"Spread {split}" >> apache_beam.Reshuffle()
+            | f"Batch {split}" >> apache_beam.BatchElements(min_batch_size=_BATCH, max_batch_size=_BATCH)
+            | f"Render {split}" >> apache_beam.FlatMap(render)
+            for split, group in splits.items()
+        }
+        try:
+            builders.write(
+                directory,
+                dataset,
+                size,
+                sources,
+                request,
+                without=asset_sets.WITHOUT,
+                beam_options=PipelineOptions(list(options)),
+                finish=lambda: {"skipped": found} if (found := _skipped(work)) else {},
+            )
+        except Exception as error:
+            if "should be >0" not in str(error):  # what TFDS says of a split without examples, wrapped by the runner
+                raise
+            listed = "".join(f"\n  {one['item']}: {one['reason']}" for one in _skipped(work)[:20])
+            raise UserError(f"{dataset}: a split has no asset that can be used.{listed}") from error
+        shutil.rmtree(work)
+    return path, True
+
+
+def _render_batch(
+    batch: list[tuple[int, Entry]], size: int, config: RenderConfig, work: pathlib.Path
+) -> Iterable[tuple[int, Example]]:
+    """The records of those assets of a batch that can be used, with their numbers; the others' reasons go to ``work``."""
+    numbers = {entry.uid: number for number, entry in batch}
+    render = functools.partial(asset_sets.render_example, size=size, config=config)
+    attempt = functools.partial(asset_sets.record_or_reason, example=render)
+    for entry, found in workers.run(attempt, [entry for _, entry in batch], 1, config.seconds):
+        reason = found.reason if isinstance(found, workers.Lost) else found
+        if isinstance(reason, str):
+            files.write_text(work / f"{entry.uid}.reason", f"{entry.path}\n{reason}")
+        else:
+            yield numbers[entry.uid], found
+
+
+def _skipped(work: pathlib.Path) -> list[dict[str, Any]]:
+    """What was left out, in the order of uids: "item" and "reason"."""
+    told = [path.read_text().split("\n", 1) for path in sorted(work.glob("*.reason"))]
+    return [{"item": item, "reason": reason} for item, reason in told]
