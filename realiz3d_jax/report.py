@@ -1,7 +1,9 @@
 """Shows a result: ``python -m realiz3d_jax.report --metrics metrics.json --samples real --samples synthetic --output a.html``.
 
 Writes one HTML file with everything in it: the figures of ``realiz3d_jax.evaluate``, the pictures that they judge beside the
-control and the true renders, the training curves of ``--runs``, and the commands that make it all again.
+control and the true renders, the training curves of ``--runs``, and the commands that make it all again. From its pictures,
+links lead to a folder beside it (``report_objects`` of ``report.html``) with a page for each object: every map and view at
+full size, and for items with a ``textured.glb`` a turntable and a viewer in 3D. None of them needs a network.
 """
 
 import pathlib
@@ -22,6 +24,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "The HTML file to write.", require
 _DATA = flags.DEFINE_string("data", "datasets", "The folder that realiz3d_jax.prepare filled, for the true renders.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["validation", "test"], "Where the objects are from.")
 _OBJECTS = flags.DEFINE_integer("objects", 12, "The most objects to show.", lower_bound=1)
+_PAGES = flags.DEFINE_integer("pages", 12, "The most objects that get a page of their own.", lower_bound=0)
 
 
 def main(argv: list[str]) -> None:
@@ -40,6 +43,7 @@ def main(argv: list[str]) -> None:
         data_needed=bool(_DATA.present),
         split=_SPLIT.value,
         objects=_OBJECTS.value,
+        pages=_PAGES.value,
     )
     print(summary)
 

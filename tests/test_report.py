@@ -11,92 +11,17 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from report_inputs import COMMAND, SIZE, UIDS, make_inputs
 
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.models.presets import PRESETS
 from realiz3d_jax.reporting import build, charts
-from realiz3d_jax.training.config import TrainConfig, to_json
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent.parent)}
-SIZE = 32
-COMMAND = "python -m realiz3d_jax.evaluate --samples real --samples synthetic --output metrics.json"
-UIDS = ("a_1", "b_2", "c_3")
-SCORES = {"real": 0.875, "synthetic": 0.125, "true real renders": 0.969}
 
 
 @pytest.fixture
 def world(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A folder with two sampled folders, their figures and the run that they came from."""
-    for look, grey in (("real", 90), ("synthetic", 200)):
-        for seed, uid in enumerate(UIDS):
-            write_item(tmp_path / look / uid, uid, look, seed, grey)
-    rows = {name: figures(score) for name, score in SCORES.items()}
-    content = {"command": COMMAND, "size": SIZE, "classifier": {"file": "judge.safetensors", "seed": 5}, "rows": rows}
-    (tmp_path / "metrics.json").write_text(json.dumps(content))
-    write_run(tmp_path / "stage1")
-    return tmp_path
-
-
-def write_item(folder: pathlib.Path, uid: str, domain: str, seed: int, grey: int) -> None:
-    folder.mkdir(parents=True)
-    for turn in range(4):
-        pixels = np.full((SIZE, SIZE, 3), grey + turn, np.uint8)
-        Image.fromarray(pixels).save(folder / f"view_{90 * turn:03d}.png")
-    Image.fromarray(np.full((2 * SIZE, 2 * SIZE, 3), 128, np.uint8)).save(folder / "normal.png")
-    sampling = {
-        "sampler": "ddim",
-        "spacing": "trailing",
-        "steps": 50,
-        "guidance_scale": 3.0,
-        "eta": 0.0,
-        "block_max": 0.3,
-        "timestep_max": 950,
-    }
-    description = {
-        "uid": uid,
-        "caption": "a <red> cone & a torus",
-        "task": "texture",
-        "domain": domain,
-        "seed": seed,
-        "mesh": None,
-        "size": SIZE,
-        "sampling": sampling,
-        "batch": 8,
-        "model": {"source": "runs/stage2", "sha256": "ab" * 32},
-        "versions": {"jax": "0"},
-    }
-    (folder / "item.json").write_text(json.dumps(description))
-
-
-def figures(score: float) -> dict:
-    objects = [{"name": uid, "domain_score": score, "silhouette_iou": [0.9, 0.9, 0.9, 0.7]} for uid in UIDS]
-    return {
-        "count": {"objects": 3, "views": 12},
-        "domain_score": {"mean": score, "std": 0.0, "fraction": 1.0},
-        "fid_real": 10 * (1 - score),
-        "silhouette_iou": {"mean": 0.85, "worst": 0.7},
-        "consistency": None,
-        "items": objects,
-    }
-
-
-def write_run(workdir: pathlib.Path) -> None:
-    config = TrainConfig(
-        stage="stage1", workdir="runs/x", steps=60, model=PRESETS["shapes"], method={"name": "realiz3d", "rank": 8}
-    )
-    workdir.mkdir()
-    (workdir / "config.json").write_text(to_json(config))
-    lines = [
-        {
-            "step": step,
-            "loss/real": 2 / step,
-            "loss/synthetic": 1 / step,
-            "gradient_norm/real": 0.5,
-            "images_per_second": 60.0,
-        }
-        for step in (20, 40, 60)
-    ]
-    (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return make_inputs(tmp_path)
 
 
 @pytest.fixture
@@ -117,7 +42,8 @@ def test_the_page_is_whole_in_itself_and_the_same_each_time(show):
     page = show()
     assert page == show()
     assert "<script" not in page
-    assert not re.findall(r'(?:src|href)="(?!data:image/png;base64,)', page)
+    assert not re.findall(r'src="(?!data:image/png;base64,)', page)
+    assert set(re.findall(r'href="([^"]*)"', page)) == {f"report_objects/{uid}.html" for uid in UIDS}
     assert "http" not in page
     assert COMMAND in page
     assert "url(" not in page
@@ -263,7 +189,7 @@ def test_dots_at_one_place_are_spread_and_stay_at_their_value():
 
 
 def test_data_that_was_asked_for_must_be_there(show):
-    with pytest.raises(UserError, match=r"no_data/shapes_assets/32/1\.0\.0: the dataset shapes_assets is not there"):
+    with pytest.raises(UserError, match=r"no_data/shapes_assets/32/[\d.]+: the dataset shapes_assets is not there"):
         show(data_needed=True)
 
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from realiz3d_jax import files
 from realiz3d_jax.data import records
-from realiz3d_jax.reporting import inputs, page
+from realiz3d_jax.reporting import inputs, object_pages, page
 from realiz3d_jax.reporting import picture as picture_of_objects
+from realiz3d_jax.reporting.textured import Rendering
 
 _PICTURED = 6
 
@@ -21,10 +22,12 @@ def write_report(
     data_needed: bool = False,
     split: str = "test",
     objects: int = 12,
+    pages: int = 12,
+    rendering: Rendering | None = None,
 ) -> str:
     """Reads everything, checks that it belongs together, and writes the page in one step.
 
-    Beside the page, a PNG of the same name shows the first few objects.
+    Beside the page, a PNG of the same name shows the first few objects, and a folder holds a page for each of them.
 
     Args:
       metrics: the JSON file of ``evaluate``.
@@ -34,6 +37,8 @@ def write_report(
       data_needed: whether it is an error if there are none.
       split: of ``shapes_assets``, where the objects are from.
       objects: the most to show.
+      pages: the most that get a page of their own.
+      rendering: how the pictures there are rendered.
 
     Returns:
       what was written, to tell the user.
@@ -50,10 +55,18 @@ def write_report(
         shown = {uid for folder in folders for uid in folder.items}
         if not any(record["uid"] in shown for record in held_out):
             held_out = None
-    content = page.render(page.Report(figures, folders, training, held_out, split, objects, output, data))
+    links = object_pages.links(folders, output, pages)
+    content = page.render(page.Report(figures, folders, training, held_out, split, objects, output, data, pages, links))
+    picture = picture_of_objects.render_picture(figures, folders, held_out, min(objects, _PICTURED))
     files.writable_directory(output.parent)
+    if links:
+        object_pages.write(list(links), output, figures, folders, training, held_out, rendering or Rendering())
     files.write_text(output, content)
-    if folders:
-        picture = picture_of_objects.render_picture(figures, folders, held_out, min(objects, _PICTURED))
-        files.write_bytes(output.with_suffix(".png"), picture)
-    return f"{output}: {len(folders)} folders, {len(training)} runs, {len(content.encode()) / 1e6:.1f} MB"
+    files.write_bytes(output.with_suffix(".png"), picture)
+    summary = f"{output}: {len(folders)} folders, {len(training)} runs, {len(content.encode()) / 1e6:.1f} MB"
+    if links:
+        summary += f"; pages of {len(links)} objects in {object_pages.folder_of(output)}"
+    without = len(inputs.common_objects(folders)) - len(links)
+    if without:
+        summary += f"; {without} objects have no page, --pages={len(links) + without} gives them one"
+    return summary

@@ -66,6 +66,17 @@ class Samples:
             values.append(value)
         return values[0] if all(value == values[0] for value in values) else None
 
+    def only(self, uid: str) -> "Samples":
+        """One of the items."""
+        return dataclasses.replace(self, items={uid: self.items[uid]})
+
+    @property
+    def title(self) -> str:
+        """What pictures of the folder are called: by the look that was asked for, and the row where that is another name."""
+        if self.domain == self.row:
+            return f"{self.domain} mode"
+        return f"{self.row}, {self.domain} mode" if self.domain else self.row
+
     @property
     def domain(self) -> str:
         """The look that was asked for; "" if the items do not agree."""
@@ -142,16 +153,34 @@ def read_samples(path: str | os.PathLike[str], figures: Figures) -> Samples:
     return Samples(path, row, items)
 
 
+def common_objects(folders: Sequence[Samples]) -> list[str]:
+    """The objects that all folders have, in order of uid.
+
+    Raises:
+      UserError: there is none.
+    """
+    common = [uid for uid in folders[0].items if all(uid in folder.items for folder in folders)]
+    if not common:
+        raise UserError(
+            f"--samples: {folders[0].path} and {folders[-1].path} have no object in common; expected the same ones side "
+            "by side."
+        )
+    return common
+
+
 def read_grid(samples: Samples, uid: str, size: int) -> np.ndarray:
     """The four views of an item in their 2x2 grid, uint8[2 size, 2 size, 3], from the files that were judged.
 
     Raises:
       UserError: a view is missing, damaged or of another size.
     """
-    front, right, back, left = (
-        read_image(samples.path / uid / f"view_{azimuth:03d}.png", size) for azimuth in AZIMUTHS
-    )
+    front, right, back, left = read_views(samples, uid, size)
     return np.block([[[front], [right]], [[back], [left]]])
+
+
+def read_views(samples: Samples, uid: str, size: int) -> np.ndarray:
+    """The four views of an item, uint8[4, size, size, 3], as ``read_grid``."""
+    return np.stack([read_image(samples.path / uid / f"view_{azimuth:03d}.png", size) for azimuth in AZIMUTHS])
 
 
 def read_image(path: pathlib.Path, side: int) -> np.ndarray:

@@ -1,26 +1,31 @@
 """The report's page: one HTML file that needs no network and no script, and is the same bytes for the same inputs."""
 
-import base64
 import dataclasses
 import html
-import io
 import json
 import math
 import pathlib
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from realiz3d_jax.data.records import Records
-from realiz3d_jax.errors import UserError
-from realiz3d_jax.reporting import charts, commands, table
-from realiz3d_jax.reporting.inputs import REFERENCES, Figures, Samples, TrainingRun, read_grid, read_image
+from realiz3d_jax.reporting import charts, commands, facts, table
+from realiz3d_jax.reporting.images import png_uri
+from realiz3d_jax.reporting.inputs import (
+    REFERENCES,
+    Figures,
+    Samples,
+    TrainingRun,
+    common_objects,
+    read_grid,
+    read_image,
+)
 from realiz3d_jax.training.config import to_json
 
-_TEMPLATE = pathlib.Path(__file__).with_name("page.html")
+_TEMPLATE, _STYLE = (pathlib.Path(__file__).with_name(name) for name in ("page.html", "style.css"))
 _GAP, _MARGIN, _LARGEST, _SMALLEST = 12, 32, 256, 128
 """CSS pixels between pictures, beside the page, and along the side of an object's picture."""
 
@@ -42,6 +47,8 @@ class Report:
       objects: the most objects to show.
       data: the folder of the datasets, which the commands name.
       output: where the page will lie; it quotes its own command.
+      pages: the most objects that get a page of their own.
+      links: of the objects that have a page of their own, from the report to it, by uid.
     """
 
     figures: Figures
@@ -52,6 +59,8 @@ class Report:
     objects: int
     output: pathlib.Path
     data: str = "datasets"
+    pages: int = 0
+    links: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def render(report: Report) -> str:
@@ -63,13 +72,14 @@ def render(report: Report) -> str:
     styles = {folder.row: folder.domain for folder in report.folders if folder.domain}
     pictures, columns = _pictures(report)
     return string.Template(_TEMPLATE.read_text()).substitute(
+        style=_STYLE.read_text(),
         layout=_layout(columns, 2 * report.figures.size),
         lede=_lede(report.folders[0]),
-        facts=_facts(report),
+        facts=facts.of_report(report.figures, report.folders, report.runs, report.split is not None),
         table=table.render(report.figures, styles),
         strips=_strips(report.figures, styles),
         choice=_choice(report),
-        pictures=pictures,
+        pictures=pictures + _further(report),
         curves="".join(map(_curves, report.runs)) or "<p>No run was given.</p>",
         reproduce=_reproduce(report),
     )
@@ -94,75 +104,6 @@ def _lede(folder: Samples) -> str:
         "renders, and with it their look. Realiz3D first teaches the model that real and synthetic are two looks it can "
         "choose between, so that afterwards it can follow the control in the real one."
     )
-
-
-def _facts(report: Report) -> str:
-    """What was run, as a list of terms."""
-    folders, figures = report.folders, report.figures
-    objects = sorted({len(folder.items) for folder in folders})
-    facts = {
-        "Task": ", ".join(_distinct(str(folder.common("task")).replace("_", " to ", 1) for folder in folders)),
-        "Objects": f"{' or '.join(map(str, objects))} held-out objects, four views each of "
-        f"{figures.size} × {figures.size} pixels"
-        if report.split is not None
-        else f"{' or '.join(map(str, objects))} objects, four views each of {figures.size} × {figures.size} pixels",
-        "Model": "\n".join(_distinct(_model(folder, report.runs) for folder in folders)),
-        "Sampling": "; ".join(_distinct(map(_sampling, folders))),
-        "Seeds": "; ".join(
-            _distinct(
-                [f"samples {_span([item['seed'] for item in folder.items.values()])}" for folder in folders]
-                + [f"training {run.config.seed}" for run in report.runs]
-                + [f"classifier {figures.classifier.get('seed', 'unknown')}"]
-            )
-        ),
-        "Judge": _judge(figures),
-        "Software": "; ".join(
-            _distinct(
-                ", ".join(f"{name} {version}" for name, version in (folder.common("versions") or {}).items())
-                for folder in folders
-            )
-        ),
-    }
-    return "".join(
-        f"<div><dt>{html.escape(term)}</dt><dd>{html.escape(fact)}</dd></div>" for term, fact in facts.items() if fact
-    )
-
-
-def _model(folder: Samples, runs: Sequence[TrainingRun]) -> str:
-    source, checksum = folder.common("model", "source"), folder.common("model", "sha256")
-    if source is None:
-        return f"several ({folder.row})"
-    name = f"{source} (SHA-256 {str(checksum)[:12]}…)" if checksum else source
-    run = next((run for run in runs if run.path.resolve() == pathlib.Path(source).resolve()), None)
-    return f"{name}, {_size(run)}" if run else name
-
-
-def _size(run: TrainingRun) -> str:
-    model = run.config.model
-    parts = ", ".join(f"{name} {_thousands(count)}" for name, count in run.parameters.items())
-    return (
-        f"{_thousands(sum(run.parameters.values()))} parameters ({parts}); {model.depth} blocks of width {model.width}, "
-        f"{model.heads} heads, patch {model.patch_size}"
-    )
-
-
-def _sampling(folder: Samples) -> str:
-    settings = folder.common("sampling")
-    if settings is None:
-        return f"various ({folder.row})"
-    names = {"ddim": "DDIM", "dpm++": "DPM-Solver++ 2M"}
-    return (
-        f"{names.get(settings['sampler'], settings['sampler'])}, {settings['steps']} steps, guidance "
-        f"{settings['guidance_scale']:g}, B_max {settings['block_max']:g}, t_max {settings['timestep_max']}"
-    )
-
-
-def _judge(figures: Figures) -> str:
-    facts = figures.classifier
-    text = facts.get("file", "a classifier")
-    if "held_out_accuracy" in facts:
-        text += f", right in {facts['held_out_accuracy']:.1%} of {facts['held_out_images']} images of unseen objects"
-    return text
 
 
 def _strips(figures: Figures, styles: Mapping[str, str]) -> str:
@@ -193,17 +134,24 @@ def _choice(report: Report) -> str:
     which = f"The first {shown} of {count} objects in order of name, not picked." if shown < count else "All objects."
     if report.split is None:
         which += " The true renders are not shown, since the benchmark's data is not there."
+    if report.links:
+        pages = len(report.links)
+        which += " Captions and pictures lead to a page of each object: its turntable, its mesh in 3D, every map."
+        if pages < count:
+            which += f" The first {pages} of {count} have one."
     return html.escape(which)
 
 
+def _further(report: Report) -> str:
+    """Links to the pages of objects that have no pictures in the report."""
+    names = [uid for uid in report.links if uid not in _shown(report)]
+    if not names:
+        return ""
+    return f'<p class="quiet">Further objects: {", ".join(_linked(html.escape(uid), report.links[uid]) for uid in names)}.</p>'
+
+
 def _shown(report: Report) -> list[str]:
-    common = [uid for uid in report.folders[0].items if all(uid in folder.items for folder in report.folders)]
-    if not common:
-        first, other = report.folders[0].path, report.folders[-1].path
-        raise UserError(
-            f"--samples: {first} and {other} have no object in common; expected the same ones side by side."
-        )
-    return common[: report.objects]
+    return common_objects(report.folders)[: report.objects]
 
 
 def _pictures(report: Report) -> tuple[str, int]:
@@ -212,23 +160,23 @@ def _pictures(report: Report) -> tuple[str, int]:
     true = {record["uid"]: record for record in report.split or ()}
     rows, columns = [], 0
     for uid in _shown(report):
-        tiles = []
+        tiles, link = [], report.links.get(uid, "")
         normal = report.folders[0].path / uid / "normal.png"
         if normal.exists():
-            tiles.append(_tile("control", "", read_image(normal, 2 * size), "normals", f"normal maps of {uid}"))
+            control = read_image(normal, 2 * size)
+            tiles.append(_tile("control", "", control, "normals", f"normal maps of {uid}", link))
         for folder in report.folders:
-            name = folder.row if folder.domain in ("", folder.row) else f"{folder.row}, {folder.domain} mode"
-            label = f"{folder.domain} mode" if folder.domain == folder.row else name
-            scores = _scores(figures.objects(folder.row)[uid])
-            tiles.append(_tile(label, folder.domain, read_grid(folder, uid, size), scores, f"{label}: {uid}"))
+            label, note = folder.title, scores(figures.objects(folder.row)[uid])
+            tiles.append(_tile(label, folder.domain, read_grid(folder, uid, size), note, f"{label}: {uid}", link))
         for look in REFERENCES if uid in true else ():
             label = {"real": "true real render", "synthetic": "true flat render"}[look]
             judged = figures.objects(REFERENCES[look]).get(uid)
             grid = np.block(
                 [[[true[uid][look][0]], [true[uid][look][1]]], [[true[uid][look][2]], [true[uid][look][3]]]]
             )
-            tiles.append(_tile(label, "reference", grid, _scores(judged) if judged else "", f"{label} of {uid}"))
-        caption = html.escape(report.folders[0].items[uid]["caption"])
+            note = scores(judged) if judged else ""
+            tiles.append(_tile(label, "reference", grid, note, f"{label} of {uid}", link))
+        caption = _linked(html.escape(report.folders[0].items[uid]["caption"]), link)
         rows.append(
             f'<section class="object"><h3>{caption} <small>{html.escape(uid)}</small></h3>'
             f'<div class="views">{"".join(tiles)}</div></section>'
@@ -237,25 +185,23 @@ def _pictures(report: Report) -> tuple[str, int]:
     return "".join(rows), columns
 
 
-def _tile(label: str, style: str, pixels: np.ndarray, note: str, alternative: str) -> str:
+def _tile(label: str, style: str, pixels: np.ndarray, note: str, alternative: str, link: str) -> str:
     dot = f'<span class="dot {style}"></span>' if style in REFERENCES else ""
-    return (
-        f"<figure><figcaption>{dot}{html.escape(label)}</figcaption>"
-        f'<img src="{_data_uri(pixels)}" alt="{html.escape(alternative)}" '
-        f'width="{pixels.shape[1]}" height="{pixels.shape[0]}"><p>{note}</p></figure>'
+    image = (
+        f'<img src="{png_uri(pixels)}" alt="{html.escape(alternative)}" '
+        f'width="{pixels.shape[1]}" height="{pixels.shape[0]}">'
     )
+    return f"<figure><figcaption>{dot}{html.escape(label)}</figcaption>{_linked(image, link)}<p>{note}</p></figure>"
 
 
-def _scores(item: Mapping[str, Any]) -> str:
+def _linked(content: str, link: str) -> str:
+    return f'<a href="{html.escape(link)}">{content}</a>' if link else content
+
+
+def scores(item: Mapping[str, Any]) -> str:
+    """The figures of one object, as HTML."""
     text = f"real <b>{item['domain_score']:.2f}</b>"
     return text if item["silhouette_iou"] is None else f"{text} · IoU <b>{_mean(item['silhouette_iou']):.2f}</b>"
-
-
-def _data_uri(pixels: np.ndarray) -> str:
-    """uint8[H, W, 3] as a PNG inside a URI."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "png", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _curves(run: TrainingRun) -> str:
@@ -264,10 +210,10 @@ def _curves(run: TrainingRun) -> str:
     title = _STAGES.get((config.method["name"], config.stage), f"{config.method['name']}, {config.stage}")
     trained = sum(run.parameters[name] for name in run.trainable)
     skipped = sum(line.get("skipped_steps", 0) for line in run.lines)
-    facts = (
+    summary = (
         f"{run.lines[-1]['step']:,} of {config.steps:,} steps of {config.data.batch_grids} grids, learning rate "
         f"{config.optimizer.learning_rate:g} ({config.optimizer.schedule}), seed {config.seed}; "
-        f"{_thousands(trained)} of {_thousands(sum(run.parameters.values()))} parameters train "
+        f"{facts.thousands(trained)} of {facts.thousands(sum(run.parameters.values()))} parameters train "
         f"({', '.join(run.trainable)}); {skipped or 'no'} steps skipped as not finite."
     )
     panels = [
@@ -277,7 +223,7 @@ def _curves(run: TrainingRun) -> str:
     ]
     return (
         f'<section class="run"><h3>{html.escape(title)} <small>{html.escape(str(run.path))}</small></h3>'
-        f'<p>{html.escape(facts)}</p><div class="charts">{"".join(panels)}</div></section>'
+        f'<p>{html.escape(summary)}</p><div class="charts">{"".join(panels)}</div></section>'
     )
 
 
@@ -317,7 +263,8 @@ def _reproduce(report: Report) -> str:
         lines += [command] if command else []
         unknown += [] if command else [f"{folder.path} (each item.json there says how)"]
     lines.append(report.figures.command)
-    options = ["--split", report.split_name, "--objects", str(report.objects), "--output", str(report.output)]
+    options = ["--split", report.split_name, "--objects", str(report.objects), "--pages", str(report.pages)]
+    options += ["--output", str(report.output)]
     lines.append(commands.report_command(report.figures, report.folders, report.runs, options, report.data))
     text = f'<pre class="commands">{html.escape((chr(10) * 2).join(lines))}</pre>'
     if unknown:
@@ -327,28 +274,9 @@ def _reproduce(report: Report) -> str:
             f"<details><summary>All settings of {html.escape(str(run.path))}</summary>"
             f"<pre>{html.escape(to_json(run.config))}</pre></details>"
         )
-    facts = json.dumps(dict(report.figures.classifier), indent=2)
-    return text + f"<details><summary>The judging classifier</summary><pre>{html.escape(facts)}</pre></details>"
+    judge = json.dumps(dict(report.figures.classifier), indent=2)
+    return text + f"<details><summary>The judging classifier</summary><pre>{html.escape(judge)}</pre></details>"
 
 
 def _mean(values: float | Sequence[float]) -> float:
     return float(np.mean(values))
-
-
-def _distinct(texts: Iterable[str]) -> list[str]:
-    return [text for text in dict.fromkeys(texts) if text]
-
-
-def _span(numbers: Sequence[int]) -> str:
-    """ "0–39" of consecutive numbers, else the numbers."""
-    ordered = sorted(numbers)
-    if ordered == list(range(ordered[0], ordered[0] + len(ordered))) and len(ordered) > 1:
-        return f"{ordered[0]}–{ordered[-1]}"
-    return ", ".join(map(str, ordered))
-
-
-def _thousands(count: int) -> str:
-    """1,750,000 as "1.75 M"."""
-    if count >= 1_000_000:
-        return f"{count / 1e6:.3g} M"
-    return f"{count / 1e3:.3g} k" if count >= 1_000 else str(count)

@@ -1,0 +1,235 @@
+"""The page of one object: what was given, its views, and its textured mesh, which turns and can be turned.
+
+It needs no network. Its script and the viewer beside it only add to what is there: without them, the turntable is a strip of
+frames and the viewer its first frame.
+"""
+
+import base64
+import dataclasses
+import hashlib
+import html
+import pathlib
+import shlex
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry import cameras
+from realiz3d_jax.reporting import facts, textured
+from realiz3d_jax.reporting.images import asset_uri, image_uri
+from realiz3d_jax.reporting.inputs import REFERENCES, Figures, Samples, TrainingRun, read_image, read_views
+from realiz3d_jax.reporting.page import scores
+from realiz3d_jax.reporting.textured import ELEVATION, FIELD_OF_VIEW, NAME, Rendering, TexturedMesh
+
+VIEWER = "model-viewer-umd.min.js"
+"""The file that has to lie beside pages with a viewer."""
+
+_HERE = pathlib.Path(__file__).parent
+_SMALL = 128
+"""Pixels along a side of images that are shown with their pixels as squares."""
+
+_CONTROLS = {
+    "normal.png": ("Normals", "Given to the model: which way the surface faces."),
+    "position.png": ("Positions", "Given to the model: where in space the surface lies."),
+    "mask.png": ("Mask", "Given to the model: where the object is."),
+}
+_TRUTH = {"real": "True real render", "synthetic": "True flat render"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectPage:
+    """What the page of one object is made from.
+
+    Attributes:
+      folders: each with the object.
+      truth: the benchmark's record of it, with its true renders; None outside the benchmark.
+      report: the link to the report.
+      before, after: links to the pages of the neighbours; "" at the ends.
+      rendering: how pictures are rendered.
+    """
+
+    uid: str
+    figures: Figures
+    folders: Sequence[Samples]
+    runs: Sequence[TrainingRun]
+    truth: Mapping[str, Any] | None
+    report: str
+    before: str
+    after: str
+    rendering: Rendering
+
+
+def render(page: ObjectPage) -> tuple[str, list[str]]:
+    """The whole page, and what is wrong with textured meshes, for the user.
+
+    Raises:
+      UserError: an image is missing or damaged.
+    """
+    caption = page.folders[0].items[page.uid]["caption"]
+    assets, problems = _assets(page)
+    script = (_HERE / "object_page.js").read_text()
+    neighbours = [
+        f'<a href="{html.escape(link)}" rel="{relation}">{text}</a>'
+        for link, relation, text in ((page.before, "prev", "Previous object"), (page.after, "next", "Next object"))
+        if link
+    ]
+    content = string.Template((_HERE / "object_page.html").read_text()).substitute(
+        title=html.escape(f"{caption} – Realiz3D"),
+        style=(_HERE / "style.css").read_text(),
+        object_style=(_HERE / "object_page.css").read_text(),
+        report=html.escape(page.report),
+        neighbours="".join(neighbours),
+        caption=html.escape(caption),
+        uid=html.escape(page.uid),
+        facts=facts.of_object(page.folders, page.uid, page.runs),
+        views_note=_views_note(page),
+        rows=_rows(page),
+        textured=assets,
+        viewer_script=f'<script src="{VIEWER}"></script>\n' if "<model-viewer" in assets else "",
+        script=script,
+        script_sum=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    return content, problems
+
+
+def _views_note(page: ObjectPage) -> str:
+    size = page.figures.size
+    return f"Each column is one side of the object; the model draws all four at once, {size} × {size} pixels each."
+
+
+def _rows(page: ObjectPage) -> str:
+    """A row for each kind of picture, under the names of the four sides."""
+    size = page.figures.size
+    first = page.folders[0]
+    folder = first.path / page.uid
+    heads = "".join(f'<div class="head">{word}</div>' for word in ("", *cameras.VIEW_WORDS))
+    rows = []
+    asset, problem = textured.read_shape(first.items[page.uid], folder / NAME)
+    if asset is not None:
+        clay = textured.clay_views(asset, page.rendering.still_size)
+        rows.append(_row("Input mesh", "Its shape alone; the model is given no colours.", "", clay))
+    elif problem:
+        rows.append(f'<div class="label"><h3>Input mesh</h3><p>{html.escape(problem)}</p></div>')
+    for name, (title, note) in _CONTROLS.items():
+        if (folder / name).exists():
+            rows.append(_row(title, note, "", _split(read_image(folder / name, 2 * size))))
+    for samples in page.folders:
+        note = scores(page.figures.objects(samples.row)[page.uid])
+        rows.append(_row(samples.title, note, samples.domain, read_views(samples, page.uid, size)))
+    for look in REFERENCES if page.truth is not None else ():
+        judged = page.figures.objects(REFERENCES[look]).get(page.uid)
+        rows.append(_row(_TRUTH[look], scores(judged) if judged else "", "reference", page.truth[look]))
+    return heads + "".join(rows)
+
+
+def _row(title: str, note: str, style: str, views: np.ndarray) -> str:
+    """A label and four pictures; ``note`` is HTML."""
+    images = []
+    for view, word in zip(views, cameras.VIEW_WORDS, strict=True):
+        pixels = ' class="pixels"' if len(view) <= _SMALL else ""
+        images.append(f'<img{pixels} src="{image_uri(view)}" alt="{html.escape(title)}, {word}" {_sides(view)}>')
+    title = title[:1].upper() + title[1:]
+    return f'<div class="label"><h3>{_dot(style)}{html.escape(title)}</h3><p>{note}</p></div>{"".join(images)}'
+
+
+def _assets(page: ObjectPage) -> tuple[str, list[str]]:
+    """The textured meshes of all folders, and what is wrong with them."""
+    sections, problems = [], []
+    for samples in page.folders:
+        item, path = samples.items[page.uid], samples.path / page.uid / NAME
+        if not path.exists():
+            if item["mesh"]:
+                sections.append(_missing(samples, page.uid, item["mesh"]["path"]))
+            continue
+        try:
+            mesh = textured.read_textured(path, page.rendering)
+        except UserError as error:
+            problems.append(str(error))
+            sections.append(f'{_title(samples)}<p class="notice">{html.escape(str(error))}</p></section>')
+            continue
+        sections.append(_asset(samples, page.uid, mesh))
+    if not sections:
+        return "", problems
+    return f"<h2>Textured mesh</h2>{''.join(sections)}", problems
+
+
+def _title(samples: Samples, note: str = "") -> str:
+    title = samples.title[:1].upper() + samples.title[1:]
+    note = f" <small>{note}</small>" if note else ""
+    return f'<section class="asset"><h3>{_dot(samples.domain)}{html.escape(title)}{note}</h3>'
+
+
+def _missing(samples: Samples, uid: str, mesh: str) -> str:
+    folder = samples.path / uid
+    words = ["python", "-m", "realiz3d_jax.bake", "--mesh", mesh, "--views", str(folder)]
+    command = shlex.join([*words, "--output", str(folder / NAME)])
+    text = f"These views have not become a texture yet. This makes it; then write the report again:\n  {command}"
+    return f'{_title(samples)}<p class="notice">{html.escape(text)}</p></section>'
+
+
+def _asset(samples: Samples, uid: str, mesh: TexturedMesh) -> str:
+    panels = _viewer(samples, uid, mesh) + _turntable(uid, mesh) + _texture(uid, mesh)
+    return f'{_title(samples, f"{mesh.faces:,} triangles")}<div class="panels">{panels}</div></section>'
+
+
+def _viewer(samples: Samples, uid: str, mesh: TexturedMesh) -> str:
+    x, y, z = (f"{value:.6g}m" for value in mesh.target)
+    name = html.escape(f"{uid}_{samples.row.replace('/', '_')}.glb")
+    return (
+        f'<figure><figcaption>In 3D</figcaption><model-viewer alt="{html.escape(uid)} in 3D" camera-controls '
+        f'touch-action="pan-y" interaction-prompt="none" environment-image="neutral" tone-mapping="neutral" '
+        f'shadow-intensity="0.5" camera-target="{x} {y} {z}" '
+        f'camera-orbit="0deg {90 - ELEVATION:g}deg {mesh.distance:.6g}m" field-of-view="{FIELD_OF_VIEW:g}deg">'
+        f'<img slot="poster" src="{image_uri(mesh.frames[0])}" alt=""><div slot="progress-bar"></div></model-viewer>'
+        f'<p><span class="hint">A picture; where scripts run, it turns.</span> '
+        f'<a download="{name}" href="{asset_uri(mesh.content)}">Save GLB</a> ({_megabytes(mesh.content)})</p></figure>'
+    )
+
+
+def _turntable(uid: str, mesh: TexturedMesh) -> str:
+    count = len(mesh.frames)
+    frames = "".join(
+        f'<img src="{image_uri(frame)}" alt="{html.escape(uid)} from {360 * number / count:.0f} degrees" {_sides(frame)} '
+        f'draggable="false">'
+        for number, frame in enumerate(mesh.frames)
+    )
+    return (
+        f'<figure class="turntable"><figcaption>Turntable</figcaption><div class="strip">{frames}</div>'
+        '<div class="player" hidden><button type="button" aria-label="Play">'
+        '<svg class="play" viewBox="0 0 24 24" aria-hidden="true"><path d="M9.5 7v10l7.5-5z"/></svg>'
+        '<svg class="pause" viewBox="0 0 24 24" aria-hidden="true"><path d="M8 7h3v10H8zM13 7h3v10h-3z"/></svg></button>'
+        f'<input type="range" min="0" max="{count - 1}" value="0" aria-label="Turn"><output>0°</output></div>'
+        "<p>The texture’s own colours, without light.</p></figure>"
+    )
+
+
+def _texture(uid: str, mesh: TexturedMesh) -> str:
+    if mesh.texture is None:
+        return "<figure><figcaption>Texture</figcaption><p>This mesh has none.</p></figure>"
+    width, height = mesh.texels
+    style = "pixels" if max(mesh.texels) <= _SMALL else "smooth"
+    return (
+        f'<figure class="texture"><figcaption>Texture</figcaption><img class="{style}" src="{image_uri(mesh.texture)}" '
+        f'alt="texture of {html.escape(uid)}" {_sides(mesh.texture)}><p>{width} × {height} texels.</p></figure>'
+    )
+
+
+def _split(grid: np.ndarray) -> np.ndarray:
+    """The views of a 2x2 grid, row-major: uint8[2 H, 2 W, C] to uint8[4, H, W, C]."""
+    half = len(grid) // 2
+    return np.stack([grid[row : row + half, column : column + half] for row in (0, half) for column in (0, half)])
+
+
+def _sides(pixels: np.ndarray) -> str:
+    return f'width="{pixels.shape[1]}" height="{pixels.shape[0]}"'
+
+
+def _dot(style: str) -> str:
+    return f'<span class="dot {style}"></span>' if style in (*REFERENCES, "reference") else ""
+
+
+def _megabytes(content: bytes) -> str:
+    return f"{len(content) / 1e6:.1f} MB" if len(content) > 100_000 else f"{len(content) / 1e3:.0f} kB"

@@ -1,0 +1,104 @@
+"""The folder of objects' pages beside a report: which objects have one, what it is called, and writing all of them."""
+
+import hashlib
+import os
+import pathlib
+import urllib.parse
+from collections.abc import Sequence
+
+from realiz3d_jax import errors, files, progress
+from realiz3d_jax.data.records import Records
+from realiz3d_jax.data.requests import as_uid
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.reporting import object_page
+from realiz3d_jax.reporting.inputs import Figures, Samples, TrainingRun, common_objects
+from realiz3d_jax.reporting.object_page import VIEWER, ObjectPage
+from realiz3d_jax.reporting.textured import Rendering
+
+_VENDORED = pathlib.Path(object_page.__file__).with_name("model_viewer")
+_BESIDE = {VIEWER: _VENDORED / VIEWER, "model-viewer-LICENSE.txt": _VENDORED / "LICENSE"}
+"""What lies beside pages with a viewer: its name there, and where it is from."""
+
+_MARK = b'<meta name="generator" content="realiz3d_jax.report">'
+
+
+def folder_of(output: pathlib.Path) -> pathlib.Path:
+    """Where the pages of the report ``output`` lie: ``report_objects`` beside ``report.html``."""
+    return output.with_name(f"{output.stem}_objects")
+
+
+def links(folders: Sequence[Samples], output: pathlib.Path, limit: int) -> dict[str, str]:
+    """The links from the report to the pages of the first ``limit`` objects that all folders have, by uid.
+
+    Raises:
+      UserError: where the pages would lie is something else.
+    """
+    if not folders or not limit:
+        return {}
+    _check_ours(folder_of(output))
+    name = folder_of(output).name
+    return {uid: urllib.parse.quote(f"{name}/{_file(uid)}") for uid in common_objects(folders)[:limit]}
+
+
+def write(
+    uids: Sequence[str],
+    output: pathlib.Path,
+    figures: Figures,
+    folders: Sequence[Samples],
+    runs: Sequence[TrainingRun],
+    held_out: Records | None,
+    rendering: Rendering,
+) -> None:
+    """Writes the pages of ``uids`` in one step, in place of those that are there; tells of meshes that cannot be shown.
+
+    Args:
+      uids: the objects.
+      output: the report.
+      figures, folders, runs: what it shows.
+      held_out: the benchmark's split, for the true renders.
+      rendering: how pictures are rendered.
+
+    Raises:
+      UserError: an image is missing or damaged; the pages are as they were.
+    """
+    truth = {record["uid"]: record for record in held_out} if held_out is not None else {}
+    report = urllib.parse.quote(os.path.join("..", output.name))
+    names = ["", *map(_file, uids), ""]
+    with files.new_directory(folder_of(output)) as new:
+        needed = False
+        for number, uid in enumerate(progress.track(uids, "object pages"), 1):
+            before, after = names[number - 1], names[number + 1]
+            page = ObjectPage(uid, figures, folders, runs, truth.get(uid), report, before, after, rendering)
+            content, problems = object_page.render(page)
+            for problem in problems:
+                errors.warn(f"{problem} Its page says so; the others are not touched.")
+            (new / names[number]).write_bytes(content.encode())
+            needed = needed or VIEWER in content
+        for name, source in _BESIDE.items() if needed else ():
+            (new / name).write_bytes(source.read_bytes())
+
+
+def _file(uid: str) -> str:
+    """The file name of an object's page, plain enough for every file system and every URL."""
+    plain = as_uid(uid)
+    return f"{plain}.html" if plain == uid else f"{plain[:80]}-{hashlib.sha256(uid.encode()).hexdigest()[:8]}.html"
+
+
+def _check_ours(folder: pathlib.Path) -> None:
+    """Raises ``UserError`` if ``folder`` is or holds what this module has not written, which replacing it would remove."""
+    if not folder.exists():
+        return
+    paths = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+    strange = [path for path in paths if path.name not in _BESIDE and not _is_page(path)]
+    if strange:
+        raise UserError(
+            f"{strange[0]}: is no page of a report; expected nothing there, or the pages of an earlier report, which are "
+            "written anew. Move it, or write the report under another name."
+        )
+
+
+def _is_page(path: pathlib.Path) -> bool:
+    if path.suffix != ".html" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return _MARK in file.read(500)

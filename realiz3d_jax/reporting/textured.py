@@ -1,0 +1,134 @@
+"""A textured mesh as a page shows it: its file, its texture, and the frames of a turntable."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry import cameras
+from realiz3d_jax.geometry.assets import Asset, load_asset
+from realiz3d_jax.geometry.mesh import world_to_gltf
+from realiz3d_jax.geometry.pictures import Pictures, turntable_distance
+
+NAME = "textured.glb"
+"""The file in an item's folder."""
+
+FIELD_OF_VIEW, ELEVATION = 30.0, 12.0
+"""Degrees, of the turntable and of the viewer that starts where it does."""
+
+_LARGEST_FILE = 64_000_000
+"""Bytes; a larger file is not put into a page."""
+
+_TEXTURE = 768
+"""Most pixels along a side of the picture of a texture."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendering:
+    """How a page's pictures are rendered: the frames of a turntable, and pixels along a side of each and of other pictures."""
+
+    frames: int = 30
+    frame_size: int = 320
+    still_size: int = 256
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TexturedMesh:
+    """What a page shows of it.
+
+    Attributes:
+      content: the GLB.
+      faces: how many it has.
+      frames: uint8[N, H, W, 4], a turn in equal steps, the front first, counter-clockwise seen from above.
+      texture: uint8[h, w, 3], made smaller where it is large; None if there is none.
+      texels: (width, height) of the texture.
+      target: float64[3], in the file's world: what the viewer looks at.
+      distance: of the viewer from there, in the file's units, so that it starts with the first frame.
+    """
+
+    content: bytes
+    faces: int
+    frames: np.ndarray
+    texture: np.ndarray | None
+    texels: tuple[int, int]
+    target: np.ndarray
+    distance: float
+
+
+def read_textured(path: pathlib.Path, rendering: Rendering) -> TexturedMesh:
+    """Reads a textured mesh and renders its turntable.
+
+    Args:
+      path: the GLB.
+      rendering: how its pictures are rendered.
+
+    Raises:
+      UserError: it is missing, damaged, or too large for a page.
+    """
+    asset = load_asset(path)
+    content = path.read_bytes()
+    if len(content) > _LARGEST_FILE:
+        raise UserError(
+            f"{path}: found {len(content) / 1e6:.0f} MB; a page holds at most {_LARGEST_FILE / 1e6:.0f} MB. Bake a smaller "
+            "texture by realiz3d_jax.bake --texture-size, or open the file in a viewer of its own."
+        )
+    mesh, pictures = asset.mesh, Pictures(asset)
+    distance = turntable_distance(mesh, ELEVATION, FIELD_OF_VIEW)
+    views = [
+        cameras.orbit(360 * number / rendering.frames, ELEVATION, distance=distance, fov=FIELD_OF_VIEW)
+        for number in range(rendering.frames)
+    ]
+    pixels = next((part.material.texture.pixels for part in asset.parts if part.material.texture is not None), None)
+    return TexturedMesh(
+        content,
+        len(mesh.faces),
+        np.stack([pictures.colors(camera, rendering.frame_size) for camera in views]),
+        None if pixels is None else _reduced(pixels[..., :3]),
+        (0, 0) if pixels is None else pixels.shape[1::-1],
+        world_to_gltf(mesh.offset),
+        distance / mesh.scale,
+    )
+
+
+def read_shape(item: Mapping[str, Any], otherwise: pathlib.Path) -> tuple[Asset | None, str]:
+    """The mesh that an item was made for, and what is to be said of it.
+
+    Args:
+      item: its description.
+      otherwise: a GLB of the same shape, which is taken if the item's own file is gone or another one by now.
+    """
+    if not item["mesh"]:
+        return None, ""
+    path, problem = pathlib.Path(item["mesh"]["path"]), ""
+    try:
+        if hashlib.sha256(path.read_bytes()).hexdigest() == item["mesh"]["sha256"]:
+            return load_asset(path), ""
+        problem = f"{path} is not the file any more that these views were made for."
+    except OSError as error:
+        problem = f"{path} cannot be read any more ({error.strerror})."
+    except UserError as error:
+        problem = str(error)
+    try:
+        return load_asset(otherwise), ""
+    except UserError:
+        return None, problem
+
+
+def clay_views(asset: Asset, size: int) -> np.ndarray:
+    """The shape in the four standard views: uint8[4, size, size, 4]."""
+    pictures = Pictures(asset)
+    return np.stack([pictures.clay(camera, size) for camera in cameras.STANDARD])
+
+
+def _reduced(pixels: np.ndarray) -> np.ndarray:
+    """uint8[H, W, 3] as a picture of at most ``_TEXTURE`` pixels along a side."""
+    height, width = pixels.shape[:2]
+    factor = min(1.0, _TEXTURE / max(height, width))
+    if factor == 1.0:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((round(width * factor), round(height * factor)), Image.LANCZOS))
