@@ -14,6 +14,10 @@ Item = TypeVar("Item")
 _LINE_EVERY_SECONDS = 15.0
 
 
+_shown: list[rich.progress.Progress] = []
+"""What the terminal shows now, at most one; bars within bars are its lines until they are full."""
+
+
 @contextlib.contextmanager
 def bar(description: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
     """Shows the progress of ``total`` things, ``done`` of which are there already.
@@ -21,27 +25,43 @@ def bar(description: str, total: int, done: int = 0) -> Iterator[Callable[..., N
     Yields ``advance(count=1, note="")``: ``note`` is a short text shown at the end of the line.
     """
     if sys.stderr.isatty():
-        columns = (
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TimeElapsedColumn(),
-            rich.progress.TextColumn("left"),
-            rich.progress.TimeRemainingColumn(),
-            rich.progress.TextColumn("{task.fields[note]}"),
-        )
-        console = rich.console.Console(stderr=True)
-        with rich.progress.Progress(*columns, console=console) as progress:
+        inner = bool(_shown)
+        with _display() as progress:
             task = progress.add_task(description, total=total, completed=done, note="")
 
             def advance(count: int = 1, note: str = "") -> None:
                 progress.update(task, advance=count, **({"note": note} if note else {}))
 
             yield advance
+            if inner:
+                progress.remove_task(task)
         return
     lines = _Lines(description, total, done)
     yield lines.advance
     lines.close()
+
+
+@contextlib.contextmanager
+def _display() -> Iterator[rich.progress.Progress]:
+    """What the terminal shows, or a new display; rich refuses a second one."""
+    if _shown:
+        yield _shown[0]
+        return
+    columns = (
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TextColumn("left"),
+        rich.progress.TimeRemainingColumn(),
+        rich.progress.TextColumn("{task.fields[note]}"),
+    )
+    with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True)) as progress:
+        _shown.append(progress)
+        try:
+            yield progress
+        finally:
+            _shown.remove(progress)
 
 
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
