@@ -1,11 +1,10 @@
 """Bakes views of a mesh into its texture: ``python -m realiz3d_jax.bake --mesh chair.glb --views out/chair --output new.glb``.
 
 The views are ``view_AZIMUTH.png`` (degrees, as ``realiz3d_jax.sample`` writes them) or ``view_AZIMUTH_ELEVATION.png``, square
-and orthographic as ``geometry.cameras`` says, of this or another generator. The asset keeps its coordinates, its topology and,
-where they can be used, its texture coordinates.
+and orthographic as ``geometry.cameras`` says, of this or another generator; what is transparent in them is not used. The asset
+keeps its coordinates, its topology and, where they can be used, its texture coordinates.
 """
 
-import dataclasses
 import pathlib
 import re
 
@@ -16,17 +15,17 @@ from PIL import Image
 from realiz3d_jax import errors, files
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets import load_asset
-from realiz3d_jax.geometry.baking import BakeOptions, bake
 from realiz3d_jax.geometry.cameras import Camera, orbit
-from realiz3d_jax.geometry.gltf_writer import write_textured_glb
+from realiz3d_jax.geometry.texturing import SIZES, texture_asset, texture_size
 from realiz3d_jax.geometry.unwrap import unwrap
 from realiz3d_jax.training import platform
 
 _MESH = flags.DEFINE_string("mesh", None, "The asset: GLB, glTF, OBJ, PLY, STL or OFF.", required=True)
 _VIEWS = flags.DEFINE_string("views", None, "The folder with its views.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The .glb to write.", required=True)
+_UP = flags.DEFINE_enum("up", None, ["y", "z"], "What is up in the file; by default Y, but Z in PLY and STL.")
 _SIZE = flags.DEFINE_enum(
-    "texture-size", "2048", ["512", "1024", "2048", "4096"], "Texels along a side of the texture."
+    "texture-size", None, list(map(str, SIZES)), "Texels along a side of the texture; by default as the views need."
 )
 _HARMONISE = flags.DEFINE_bool("harmonise", False, "Let gains make the views agree where they overlap.")
 
@@ -43,18 +42,18 @@ def main(argv: list[str]) -> None:
     if output.suffix != ".glb":
         raise UserError(f"--output={output}: expected the name of a .glb.")
     files.writable_directory(output.parent)
-    asset = unwrap(load_asset(_MESH.value))
-    options = dataclasses.replace(BakeOptions(), size=int(_SIZE.value), harmonise=_HARMONISE.value)
-    baked = bake(asset.mesh, asset.uv, views, cameras, options)
-    files.write_bytes(output, write_textured_glb(asset, baked.texture))
+    asset = unwrap(load_asset(_MESH.value, _UP.value))
+    size = int(_SIZE.value or texture_size(views.shape[1]))
+    glb, baked = texture_asset(asset, views, cameras, size=size, harmonise=_HARMONISE.value)
+    files.write_bytes(output, glb)
     print(
-        f"{output}: {len(views)} views see {baked.coverage:.0%} of the surface, several of them {baked.overlap:.0%}; "
-        "the rest was filled."
+        f"{output}: a texture of {size} x {size}; {len(views)} views see {baked.coverage:.0%} of the surface, several of them "
+        f"{baked.overlap:.0%}; the rest was filled."
     )
 
 
 def _read_views(folder: pathlib.Path) -> tuple[np.ndarray, list[Camera]]:
-    """Views uint8[V, H, W, 3] in the order of their names, and their cameras."""
+    """Views uint8[V, H, W, 4] in the order of their names, and their cameras."""
     names = {path: match for path in sorted(folder.glob("*.png")) if (match := _NAME.fullmatch(path.name))}
     if not names:
         raise UserError(
@@ -65,6 +64,9 @@ def _read_views(folder: pathlib.Path) -> tuple[np.ndarray, list[Camera]]:
     if len(shapes) > 1 or any(height != width for height, width, _ in shapes):
         found = ", ".join(f"{path.name} {image.shape[1]} x {image.shape[0]}" for path, image in images.items())
         raise UserError(f"{folder}: found {found}; expected square views of one size.")
+    for path, match in names.items():
+        if abs(float(match[2] or 0)) > 90:
+            raise UserError(f"{path}: found an elevation of {match[2]} degrees in its name; expected -90 to 90.")
     cameras = [orbit(float(match[1]), float(match[2] or 0)) for match in names.values()]
     return np.stack(list(images.values())), cameras
 
@@ -72,8 +74,8 @@ def _read_views(folder: pathlib.Path) -> tuple[np.ndarray, list[Camera]]:
 def _read_image(path: pathlib.Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError) as error:
+            return np.asarray(image.convert("RGBA"))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be read as an image ({error}); make it again.") from error
 
 

@@ -8,7 +8,9 @@ from PIL import Image
 from worlds import run_command
 
 from realiz3d_jax.data import records
+from realiz3d_jax.geometry import texturing
 from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.mesh import world_to_gltf
 from realiz3d_jax.geometry.render import RayScene
 
 
@@ -42,6 +44,48 @@ def test_the_flat_colours_of_the_views_are_those_of_the_textured_asset(case, cap
     assert np.mean(np.abs(found - expected).max(axis=1) < 0.1) > 0.9
 
 
+def test_the_texture_is_as_large_as_the_views_need(case, capsys):
+    mesh, folder = case
+    assert texturing.texture_size(32) == texturing.texture_size(128) == 512
+    assert texturing.texture_size(129) == texturing.texture_size(256) == 1024
+    assert texturing.texture_size(512) == texturing.texture_size(4096) == 2048
+    assert bake(mesh, folder) == 0
+    assert "a texture of 512 x 512" in capsys.readouterr().out
+
+
+def test_transparent_pixels_are_not_used(case):
+    mesh, folder = case
+    for path in folder.glob("view_*.png"):
+        with Image.open(path) as image:
+            pixels = np.dstack([np.asarray(image), np.full((128, 128), 255, np.uint8)])
+        pixels[:, :64] = (0, 255, 0, 100)
+        Image.fromarray(pixels).save(path)
+    assert bake(mesh, folder) == 0
+    after = load_asset(folder / "out.glb")
+    colors = after.base_color(np.arange(len(after.mesh.faces)), np.full((len(after.mesh.faces), 3), 1 / 3))[:, :3]
+    before = load_asset(mesh).mesh.face_color
+    assert np.abs(colors - [0, 1, 0]).max(axis=1).min() > 0.2
+    assert np.median(np.abs(colors - before).max(axis=1)) < 0.02
+
+
+def test_what_is_up_in_the_file_is_as_the_flag_says(case):
+    """The solid turned upright in a Y-up file, and lying in a file that is told to have Z up, is the same picture."""
+    mesh, folder = case
+    solid = load_asset(mesh).mesh
+    corners = solid.vertices / solid.scale + solid.offset
+    for up, vertices in (("y", world_to_gltf(corners)), ("z", corners)):
+        lines = [f"v {x} {y} {z}" for x, y, z in vertices.tolist()]
+        lines += ["f {} {} {}".format(*face) for face in (solid.faces + 1).tolist()]
+        (folder / f"{up}.obj").write_text("\n".join(lines))
+        assert bake(folder / f"{up}.obj", folder, f"--up={up}") == 0
+        (folder / "out.glb").rename(folder / f"{up}.glb")
+    first, second = (load_asset(folder / f"{up}.glb") for up in "yz")
+    np.testing.assert_allclose(
+        first.mesh.vertices[first.mesh.faces], second.mesh.vertices[second.mesh.faces], atol=1e-6
+    )
+    np.testing.assert_allclose(first.mesh.face_color, second.mesh.face_color, atol=0.02)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -53,6 +97,10 @@ def test_the_flat_colours_of_the_views_are_those_of_the_textured_asset(case, cap
         (
             lambda folder: Image.new("RGB", (64, 64)).save(folder / "view_090.png"),
             "view_090.png 64 x 64.*expected square views of one size",
+        ),
+        (
+            lambda folder: (folder / "view_090.png").rename(folder / "view_090_120.png"),
+            "view_090_120.png: found an elevation of 120 degrees",
         ),
     ],
 )

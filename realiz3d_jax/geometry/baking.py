@@ -113,7 +113,7 @@ def bake(
     Args:
       mesh: in the canonical frame.
       uv: float[F, 3, 2], the corners of the faces in glTF's convention, u to the right, v down, in [0, 1].
-      views: uint8[V, H, W, 3], sRGB, H = W.
+      views: uint8[V, H, W, 3 or 4], sRGB, H = W; what alpha, straight, says is less than half opaque is not used.
       cameras: one for each view, orthographic, looking at the origin.
       options: how.
 
@@ -148,8 +148,10 @@ def bake(
 def _check(mesh: Mesh, uv: np.ndarray, views: np.ndarray, cameras: Sequence[Camera]) -> None:
     if len(uv) != len(mesh.faces):
         raise UserError(f"uv: found coordinates of {len(uv)} faces; the mesh has {len(mesh.faces)}.")
-    if views.dtype != np.uint8 or views.ndim != 4 or views.shape[3] != 3 or views.shape[1] != views.shape[2]:
-        raise UserError(f"views: found {views.dtype}{list(views.shape)}; expected square images, uint8[V, H, W, 3].")
+    if views.dtype != np.uint8 or views.ndim != 4 or views.shape[3] not in (3, 4) or views.shape[1] != views.shape[2]:
+        raise UserError(
+            f"views: found {views.dtype}{list(views.shape)}; expected square images, uint8[V, H, W, 3 or 4]."
+        )
     if len(views) != len(cameras):
         raise UserError(f"views: found {len(views)} views and {len(cameras)} cameras; expected as many of each.")
     if any(camera.perspective for camera in cameras):
@@ -194,7 +196,7 @@ def _look(
     camera: Camera,
     options: BakeOptions,
 ) -> _Look:
-    """What a view, uint8[H, W, 3], says about the texels that it sees."""
+    """What a view, uint8[H, W, 3 or 4], says about the texels that it sees."""
     reach = options.edge_erosion + options.edge_feather + 1
     steepest = np.sqrt(1 - options.minimum_cosine**2) / options.minimum_cosine
     image, back = view_sampling.view_with_margins(mesh, scene, view, camera, options.edge_erosion, reach, steepest)

@@ -53,7 +53,7 @@ def view_with_margins(
 
     Args:
       mesh, scene: what the view shows.
-      view: uint8[H, W, 3], sRGB, H = W.
+      view: uint8[H, W, 3 or 4], sRGB, H = W; where a fourth channel, alpha, is below 128, is background.
       camera: of the view, orthographic.
       erosion: pixels beside edges that are not to be trusted.
       reach: pixels, more than ``erosion``, up to which the distance to edges is told.
@@ -68,6 +68,8 @@ def view_with_margins(
     size = view.shape[0]
     origins, direction = camera.rays(size)
     face = scene.first_faces(origins.reshape(-1, 3), direction).reshape(size, size)
+    if view.shape[2] == 4:
+        face = np.where(view[..., 3] < 128, -1, face)
     planes, facing = _planes(mesh, scene, size, camera, steepest)
     margin = _margin(jnp.asarray(face), jnp.asarray(table(planes)), erosion, reach)
     back = np.zeros(len(mesh.faces), bool)
@@ -75,7 +77,7 @@ def view_with_margins(
     back[hit] = facing[hit] < 0
     if len(hit) and back[hit].mean() > _OPEN:
         back[:] = True
-    return np.concatenate([_LINEAR[view], np.asarray(margin)[..., None]], axis=-1), back
+    return np.concatenate([_LINEAR[view[..., :3]], np.asarray(margin)[..., None]], axis=-1), back
 
 
 def _planes(mesh: Mesh, scene: RayScene, size: int, camera: Camera, steepest: float) -> tuple[np.ndarray, np.ndarray]:
