@@ -5,7 +5,6 @@ items of the benchmark's split, the true renders of the same objects in both loo
 either look would score. ``--train-classifier`` makes the classifier that judges realism, once.
 """
 
-import hashlib
 import json
 import pathlib
 import shlex
@@ -22,6 +21,7 @@ from PIL import Image
 from realiz3d_jax import errors, files, progress
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.assets import checksum
 from realiz3d_jax.geometry.cameras import AZIMUTHS
 from realiz3d_jax.metrics import domain_score
 from realiz3d_jax.metrics.evaluation import Item, evaluate_views
@@ -153,7 +153,8 @@ def _read_item(place: pathlib.Path) -> Item:
         description = json.loads((place / "item.json").read_text())
         name, caption, mesh = (description[key] for key in ("uid", "caption", "mesh"))
         path = pathlib.Path(mesh["path"]) if mesh and description["task"] == "texture" else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        up = mesh.get("up") if path else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{place / 'item.json'}: cannot be read ({type(error).__name__}: {error}); expected what "
             "realiz3d_jax.sample writes. Remove the folder and sample it again."
@@ -161,13 +162,13 @@ def _read_item(place: pathlib.Path) -> Item:
     if path is not None:
         if not path.is_file():
             raise UserError(f"{place / 'item.json'}: its mesh {path} is not there; put it back or sample again.")
-        if hashlib.sha256(path.read_bytes()).hexdigest() != mesh["sha256"]:
+        if checksum(path) != mesh["sha256"]:
             raise UserError(f"{path}: is not the mesh that {place} was made with; put that back or sample again.")
     views = [_read_image(place / f"view_{azimuth:03d}.png") for azimuth in AZIMUTHS]
     if len({view.shape for view in views}) > 1 or views[0].shape[0] != views[0].shape[1]:
         shapes = ", ".join(f"{view.shape[1]} x {view.shape[0]}" for view in views)
         raise UserError(f"{place}: found views of {shapes} pixels, expected squares of one size. Sample it again.")
-    return Item(name, caption, np.stack(views), path)
+    return Item(name, caption, np.stack(views), path, up)
 
 
 def _read_image(path: pathlib.Path) -> np.ndarray:

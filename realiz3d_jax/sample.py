@@ -2,32 +2,36 @@
 
 Where the items come from: ``--mesh`` and ``--prompt`` (one item), ``--manifest`` (one JSON object a line), or, without either,
 a ``--split`` of the shapes benchmark. Each item gets a folder below ``--output``: the four views, their grid, the control maps
-to look at and exactly (``control.npz``), and ``item.json``, which holds all that is needed to make it again.
+to look at and exactly (``control.npz``), ``textured.glb``, which is the mesh in its own coordinates under a texture that was
+baked from the views (of a split only with ``--texture-size``), and ``item.json``, which holds all that is needed to make it
+again.
 
 Bad items do not stop the others: they are reported at the end, and the exit status is 1. A folder that is there already is
 left as it is: it counts as done if it came from the same request, and as bad if it did not.
 """
 
+import contextlib
 import dataclasses
-import hashlib
-import io
-import json
+import functools
+import itertools
 import pathlib
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import einops
 import jax
 import numpy as np
 from absl import flags
-from PIL import Image
 
 from realiz3d_jax import __version__, errors, files, progress
-from realiz3d_jax.data import requests
-from realiz3d_jax.data.geometry_maps import Geometry
+from realiz3d_jax.data import items, requests
+from realiz3d_jax.data.geometry_maps import Geometry, geometry_of
 from realiz3d_jax.data.pipeline import VIEWS, control_maps
 from realiz3d_jax.data.requests import Request
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.assets import Asset, checksum, load_asset
+from realiz3d_jax.geometry.texturing import SIZES, texture_asset, texture_size
+from realiz3d_jax.geometry.unwrap import unwrap
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import SAMPLERS, SPACINGS, Generator, SamplingConfig
 from realiz3d_jax.training import encoders, platform
@@ -39,9 +43,12 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "A run's workdir or a released model; by default the shipped shapes model."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The folder that gets one folder an item.", required=True)
-_MESH = flags.DEFINE_string("mesh", None, "A GLB to texture.")
+_MESH = flags.DEFINE_string("mesh", None, "What to texture: GLB, glTF, OBJ, PLY, STL or OFF.")
+_UP = flags.DEFINE_enum("up", None, ["y", "z"], "What is up in mesh files; by default Y, but Z in PLY and STL.")
 _PROMPT = flags.DEFINE_string("prompt", None, "What to show.")
-_MANIFEST = flags.DEFINE_string("manifest", None, "A file with one JSON object a line: prompt, and mesh, uid, seed.")
+_MANIFEST = flags.DEFINE_string(
+    "manifest", None, "A file with one JSON object a line: prompt, and mesh, up, uid, seed."
+)
 _SPLIT = flags.DEFINE_enum(
     "split", "test", ["validation", "test"], "The benchmark's split, without prompt and manifest."
 )
@@ -66,6 +73,13 @@ _SAMPLING = {
     "spacing": flags.DEFINE_enum("spacing", None, list(SPACINGS), "Where the sampling steps lie."),
     "eta": flags.DEFINE_float("eta", None, "DDIM's share of fresh noise, 0 to 1."),
 }
+_TEXTURE_SIZE = flags.DEFINE_enum(
+    "texture-size",
+    None,
+    ["0", *map(str, SIZES)],
+    "Texels along a side of the texture; 0 writes no textured.glb. By default as the views need, 0 for a split.",
+)
+_HARMONISE = flags.DEFINE_bool("harmonise", False, "Let gains make the views agree where they overlap in the texture.")
 _BATCH = flags.DEFINE_integer("batch", 8, "Items drawn at a time.", lower_bound=1)
 
 
@@ -79,9 +93,11 @@ def main(argv: list[str]) -> None:
     _check_task(pretrained, task)
     given = {name: flag.value for name, flag in _SAMPLING.items() if flag.value is not None}
     sampling = dataclasses.replace(pretrained.config.sampling, **given)
-    wanted, problems = _requests(pretrained.config.data.size)
+    size = pretrained.config.data.size
+    wanted, problems = _requests(size)
+    texture = _texture(task, size)
     output = files.writable_directory(_OUTPUT.value)
-    done, found = _sample_all(pretrained, sampling, wanted, output)
+    done, found = _sample_all(pretrained, sampling, texture, wanted, output)
     problems += found
     print(f"{output}: {_counted(done, 'item')}, {_counted(len(problems), 'problem')}")
     if problems:
@@ -113,72 +129,152 @@ def _requests(size: int) -> tuple[list[Request], list[str]]:
     if _MANIFEST.value:
         if _PROMPT.value or _MESH.value:
             raise UserError("--manifest and --prompt or --mesh were given; expected one of the two ways.")
-        wanted, problems = requests.from_manifest(_MANIFEST.value, _SEED.value)
+        wanted, problems = requests.from_manifest(_MANIFEST.value, _SEED.value, _UP.value)
     elif _PROMPT.value or _MESH.value:
         if not _PROMPT.value:
             raise UserError("--mesh was given without --prompt; say what the mesh shall look like.")
         mesh = pathlib.Path(_MESH.value) if _MESH.value else None
         uid = requests.as_uid(mesh.stem) if mesh else "item_0000"
-        wanted = [requests.make_request(uid, _PROMPT.value, _SEED.value, mesh)]
+        wanted = [requests.make_request(uid, _PROMPT.value, _SEED.value, mesh, _UP.value)]
     else:
+        if _UP.value:
+            raise UserError("--up was given without --mesh or --manifest; the benchmark's meshes say what is up.")
         wanted = requests.from_split(_DATA.value, _SPLIT.value, size, _SEED.value)
     return wanted[: _LIMIT.value], problems
 
 
+def _texture(task: str, pixels: int) -> dict[str, Any] | None:
+    """How the views, of so many pixels, are baked, as ``item.json`` says it; None if they are not."""
+    split = not (_MESH.value or _PROMPT.value or _MANIFEST.value)
+    size = int(_TEXTURE_SIZE.value or (0 if split or task != "texture" else texture_size(pixels)))
+    if size and task != "texture":
+        raise UserError(f"--texture-size={size}: views that no mesh controls cannot be baked; expected --task=texture.")
+    if _HARMONISE.value and not size:
+        raise UserError("--harmonise was given, but no texture is made; give --texture-size, too.")
+    return {"size": size, "harmonise": _HARMONISE.value} if size else None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Task:
+    """An item that is not there yet: its request, and what ``item.json`` shall say."""
+
+    request: Request
+    description: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Ready(_Task):
+    """One that can be drawn; ``geometry`` is None where no mesh controls the views, ``asset`` where none is textured."""
+
+    geometry: Geometry | None
+    asset: Asset | None
+
+
 def _sample_all(
-    pretrained: Pretrained, sampling: SamplingConfig, wanted: list[Request], output: pathlib.Path
+    pretrained: Pretrained,
+    sampling: SamplingConfig,
+    texture: dict[str, Any] | None,
+    wanted: list[Request],
+    output: pathlib.Path,
 ) -> tuple[int, list[str]]:
     """Samples what is not there yet, ``--batch`` items at a time; returns how many are there in the end, and what is wrong."""
     generator = pretrained.generator(sampling)
-    ready: list[tuple[Request, Geometry | None, dict[str, Any]]] = []
+    tasks: list[_Task] = []
     problems: list[str] = []
     done = 0
     for request in wanted:
         try:
             pretrained.encoder.check(request.prompt)
-            description = _describe(request, pretrained, sampling)
-            if _is_done(output / request.uid, description):
-                done += 1
+            description = _describe(request, pretrained, sampling, texture)
+            found = items.find(output / request.uid, description)
+            if found is None:
+                tasks.append(_Task(request, description))
                 continue
-            textured = pretrained.config.task == "texture"
-            geometry = requests.geometry_of(request, pretrained.config.data.size) if textured else None
-            ready.append((request, geometry, description))
+            done += 1
+            problems += _baking_problems(output / request.uid, found)
         except UserError as error:
             problems.append(str(error))
-    if not ready:
+    if not tasks:
         return done, problems
-    with progress.bar("sampling", len(ready)) as advance:
-        for start in range(0, len(ready), _BATCH.value):
-            batch = ready[start : start + _BATCH.value]
+    ready = _prepared(tasks, pretrained.config.data.size, problems)
+    unwrapped = functools.lru_cache(maxsize=1)(unwrap)
+    texturing = progress.bar("texturing", len(tasks)) if texture else contextlib.nullcontext(lambda: None)
+    with progress.bar("sampling", len(tasks)) as drawn, texturing as textured:
+        while batch := list(itertools.islice(ready, _BATCH.value)):
             images = _draw(generator, pretrained, batch)
-            for (request, geometry, description), views in zip(batch, images, strict=False):
-                _write(output / request.uid, views, geometry, description)
-                advance()
-    return done + len(ready), problems
+            drawn(len(batch))
+            for item, views in zip(batch, images, strict=False):
+                folder = output / item.request.uid
+                glb, description = _bake(item, views, unwrapped)
+                items.write(folder, description, views, item.geometry, glb)
+                problems += _baking_problems(folder, description)
+                done += 1
+                textured()
+    return done, problems
 
 
-def _draw(
-    generator: Generator, pretrained: Pretrained, batch: list[tuple[Request, Geometry | None, Any]]
-) -> np.ndarray:
+def _prepared(tasks: list[_Task], size: int, problems: list[str]) -> Iterator[_Ready]:
+    """The items whose meshes can be used, as they are asked for; ``problems`` gets what is wrong with the others.
+
+    Those of one mesh follow each other, so that each mesh is read and unwrapped once and none is kept for long.
+    """
+    load = functools.lru_cache(maxsize=1)(load_asset)
+    maps = functools.lru_cache(maxsize=1)(lambda asset: geometry_of(asset.mesh, size))
+    place: dict[tuple, int] = {}
+    for task in sorted(tasks, key=lambda task: place.setdefault((task.request.mesh, task.request.up), len(place))):
+        request, description = task.request, task.description
+        try:
+            if description["task"] != "texture":
+                yield _Ready(request, description, None, None)
+                continue
+            if request.mesh is None:
+                raise UserError(
+                    f'{request.uid}: the task "texture" needs a mesh; give --mesh, or "mesh" in the manifest.'
+                )
+            textured = description["texture"] is not None
+            asset = load(request.mesh, request.up) if textured or request.geometry is None else None
+            yield _Ready(request, description, request.geometry or maps(asset), asset if textured else None)
+        except UserError as error:
+            problems.append(str(error))
+
+
+def _draw(generator: Generator, pretrained: Pretrained, batch: list[_Ready]) -> np.ndarray:
     """The views of a batch, which is always filled up to ``--batch`` items: one compilation, and the same bits in any batch."""
     full = batch + [batch[0]] * (_BATCH.value - len(batch))
     control = np.zeros((len(full), 0), np.float32)
     if pretrained.config.task == "texture":
-        control = np.stack([control_maps(maps.normal, maps.position, maps.mask) for _, maps, _ in full])
-    captions = [[request.prompt] for request, _, _ in full]
-    seeds = [request.seed for request, _, _ in full]
+        maps = [item.geometry for item in full]
+        control = np.stack([control_maps(one.normal, one.position, one.mask) for one in maps])
+    captions = [[item.request.prompt] for item in full]
+    seeds = [item.request.seed for item in full]
     return generator(pretrained.params, captions, seeds, Domain[_DOMAIN.value.upper()], control, VIEWS)
 
 
-def _describe(request: Request, pretrained: Pretrained, sampling: SamplingConfig) -> dict[str, Any]:
+def _bake(item: _Ready, views: np.ndarray, unwrapped: Callable[[Asset], Asset]) -> tuple[bytes | None, dict[str, Any]]:
+    """The item's mesh with its views as texture, None where that fails or is not asked for, and what ``item.json`` says."""
+    if item.asset is None:
+        return None, item.description
+    try:
+        glb, baked = texture_asset(unwrapped(item.asset), views, **item.description["texture"])
+        found = {"coverage": round(baked.coverage, 4), "overlap": round(baked.overlap, 4)}
+    except Exception as error:  # whatever is the matter with this mesh: its views and the other items are worth keeping
+        glb, found = None, {"problem": str(error) if isinstance(error, UserError) else repr(error)}
+    return glb, item.description | {items.BAKED: found}
+
+
+def _baking_problems(folder: pathlib.Path, description: dict[str, Any]) -> list[str]:
+    """What ``item.json`` says of a texture that could not be baked."""
+    problem = description.get(items.BAKED, {}).get("problem")
+    return [f"{folder}: the views are there, but they could not be baked ({problem})."] if problem else []
+
+
+def _describe(
+    request: Request, pretrained: Pretrained, sampling: SamplingConfig, texture: dict[str, Any] | None
+) -> dict[str, Any]:
     """What ``item.json`` says: the request, the model and the sampler; equal descriptions give equal images."""
     mesh = None
     if request.mesh is not None:
-        try:
-            content = request.mesh.read_bytes()
-        except OSError as error:
-            raise UserError(f"{request.mesh}: cannot be read ({error.strerror}); expected a GLB file.") from error
-        mesh = {"path": str(request.mesh.resolve()), "sha256": hashlib.sha256(content).hexdigest()}
+        mesh = {"path": str(request.mesh.resolve()), "sha256": checksum(request.mesh), "up": request.up}
     description = {
         "uid": request.uid,
         "caption": request.prompt,
@@ -187,6 +283,7 @@ def _describe(request: Request, pretrained: Pretrained, sampling: SamplingConfig
         "seed": request.seed,
         "mesh": mesh,
         "size": pretrained.config.data.size,
+        "texture": texture,
         "sampling": dataclasses.asdict(sampling),
         "batch": _BATCH.value,
         "model": {"source": str(pretrained.source), "sha256": pretrained.checksum},
@@ -196,44 +293,6 @@ def _describe(request: Request, pretrained: Pretrained, sampling: SamplingConfig
     if is_latent(pretrained.config):
         description["encoders"] = {"sha256": encoders.fingerprint(pretrained.config)}
     return description
-
-
-def _is_done(folder: pathlib.Path, description: dict[str, Any]) -> bool:
-    if not folder.exists():
-        return False
-    try:
-        found = json.loads((folder / "item.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"{folder}: is there already and is not an item of this command; choose another --output."
-        ) from error
-    if found != description:
-        names = [name for name in description if found.get(name) != description[name]]
-        raise UserError(
-            f"{folder}: is there already, made with another {', '.join(names)}; it was left as it is. Choose another --output."
-        )
-    return True
-
-
-def _write(folder: pathlib.Path, views: np.ndarray, geometry: Geometry | None, description: dict[str, Any]) -> None:
-    """An item's folder, in one step."""
-    with files.new_directory(folder) as new:
-        for azimuth, view in zip(range(0, 360, 90), views, strict=True):
-            Image.fromarray(view).save(new / f"view_{azimuth:03d}.png")
-        Image.fromarray(_grid(views)).save(new / "grid.png")
-        if geometry is not None:
-            exact = io.BytesIO()
-            np.savez_compressed(exact, **dataclasses.asdict(geometry))
-            (new / "control.npz").write_bytes(exact.getvalue())
-            Image.fromarray(_grid((geometry.normal >> 8).astype(np.uint8))).save(new / "normal.png")
-            Image.fromarray(_grid((geometry.position >> 8).astype(np.uint8))).save(new / "position.png")
-            Image.fromarray(_grid(geometry.mask[..., None] * np.uint8(255))[..., 0]).save(new / "mask.png")
-        (new / "item.json").write_text(json.dumps(description, indent=2) + "\n")
-
-
-def _grid(views: np.ndarray) -> np.ndarray:
-    """The 2x2 grid [H, W, C] of four views [V, H, W, C], row-major."""
-    return einops.rearrange(views, "(a b) h w c -> (a h) (b w) c", a=2)
 
 
 if __name__ == "__main__":

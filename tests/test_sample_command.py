@@ -32,10 +32,11 @@ def models(tmp_path_factory) -> dict[str, pathlib.Path]:
 
 @pytest.fixture
 def sample(world: World, models):
-    """Runs the command with few steps; returns its exit status."""
+    """Runs the command with few steps, without textures unless they are asked for; returns its exit status."""
 
-    def run(output: pathlib.Path, *arguments: str, task: str = "texture") -> int:
+    def run(output: pathlib.Path, *arguments: str, task: str = "texture", textured: bool = False) -> int:
         fixed = (f"--output={output}", f"--data={world.data}", f"--steps={STEPS}", f"--batch={BATCH}")
+        fixed += () if textured else ("--texture-size=0",)
         flags = (f"--task={task.replace('_', '-')}", f"--workdir={models[task]}")
         return run_command("sample", *fixed, *flags, *arguments)
 

@@ -6,10 +6,9 @@ import os
 import pathlib
 import re
 
-from realiz3d_jax.data import geometry_maps, records
+from realiz3d_jax.data import records
 from realiz3d_jax.data.geometry_maps import Geometry
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.assets import load_asset
 
 _LONGEST_UID = 100
 
@@ -22,7 +21,8 @@ class Request:
       uid: the name of its output folder.
       prompt: its caption.
       seed: of its noise, 0 to 2^32 - 1.
-      mesh: the GLB that controls it, None without one.
+      mesh: the file of the mesh that controls it, None without one.
+      up: "y" or "z", what is up in that file; None leaves it to the format, as ``geometry.assets.load_asset`` does.
       geometry: its maps where a dataset holds them already; else they are rendered from ``mesh``.
     """
 
@@ -30,20 +30,8 @@ class Request:
     prompt: str
     seed: int
     mesh: pathlib.Path | None = None
+    up: str | None = None
     geometry: Geometry | None = None
-
-
-def geometry_of(request: Request, size: int) -> Geometry:
-    """The maps of the request's mesh, made by the code that makes the training maps.
-
-    Raises:
-      UserError: it has no mesh, or the mesh can't be used.
-    """
-    if request.geometry is not None:
-        return request.geometry
-    if request.mesh is None:
-        raise UserError(f'{request.uid}: the task "texture" needs a mesh; give --mesh, or "mesh" in the manifest.')
-    return geometry_maps.geometry_of(load_asset(request.mesh).mesh, size)
 
 
 def from_split(directory: str, split: str, size: int, seed: int) -> list[Request]:
@@ -66,11 +54,11 @@ def from_split(directory: str, split: str, size: int, seed: int) -> list[Request
     ]
 
 
-def from_manifest(path: str | os.PathLike[str], seed: int) -> tuple[list[Request], list[str]]:
-    """Reads a manifest: one JSON object a line, ``{"prompt": ..., "mesh": ..., "uid": ..., "seed": ...}``.
+def from_manifest(path: str | os.PathLike[str], seed: int, up: str | None = None) -> tuple[list[Request], list[str]]:
+    """Reads a manifest: one JSON object a line, ``{"prompt": ..., "mesh": ..., "up": ..., "uid": ..., "seed": ...}``.
 
-    ``prompt`` is needed; a relative ``mesh`` is relative to the manifest; ``uid`` is ``item_0000`` and so on, and ``seed``
-    is ``seed`` plus the line's number, unless they are given. Empty lines are skipped.
+    ``prompt`` is needed; a relative ``mesh`` is relative to the manifest; ``uid`` is ``item_0000`` and so on, ``seed`` is
+    ``seed`` plus the line's number, and ``up`` is ``up``, unless they are given. Empty lines are skipped.
 
     Returns:
       the requests of all good lines, and one message for each bad line.
@@ -91,7 +79,7 @@ def from_manifest(path: str | os.PathLike[str], seed: int) -> tuple[list[Request
     for number, line in enumerate(lines):
         if line.strip():
             try:
-                request = _parse_line(line, number, path.parent, seed)
+                request = _parse_line(line, number, path.parent, seed, up)
                 if request.uid in requests:
                     raise UserError(f"the uid {request.uid!r} occurs for the second time; the first one is kept.")
                 requests[request.uid] = request
@@ -100,14 +88,14 @@ def from_manifest(path: str | os.PathLike[str], seed: int) -> tuple[list[Request
     return list(requests.values()), problems
 
 
-def _parse_line(line: str, number: int, folder: pathlib.Path, seed: int) -> Request:
+def _parse_line(line: str, number: int, folder: pathlib.Path, seed: int, up: str | None) -> Request:
     try:
         values = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"not JSON ({error.msg} at column {error.colno}); expected an object with a prompt.") from error
     if not isinstance(values, dict):
         raise UserError(f'found {line.strip()[:40]!r}, expected an object such as {{"prompt": "a red cone"}}.')
-    kinds = {"prompt": str, "mesh": str, "uid": str, "seed": int}
+    kinds = {"prompt": str, "mesh": str, "up": str, "uid": str, "seed": int}
     for key, value in values.items():
         if key not in kinds:
             raise UserError(f"unknown key {key!r}; expected {', '.join(kinds)}.")
@@ -120,22 +108,25 @@ def _parse_line(line: str, number: int, folder: pathlib.Path, seed: int) -> Requ
         prompt=values["prompt"],
         seed=values.get("seed", seed + number),
         mesh=folder / values["mesh"] if "mesh" in values else None,
+        up=values.get("up", up),
     )
 
 
-def make_request(uid: str, prompt: str, seed: int, mesh: pathlib.Path | None = None) -> Request:
-    """A request whose name and seed have been checked.
+def make_request(uid: str, prompt: str, seed: int, mesh: pathlib.Path | None = None, up: str | None = None) -> Request:
+    """A request whose values have been checked.
 
     Raises:
-      UserError: the name is no folder's name, or the seed is out of range.
+      UserError: the name is no folder's name, the seed is out of range, or ``up`` is no axis.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", uid) or len(uid) > _LONGEST_UID:
         raise UserError(
             f"uid: found {uid[: _LONGEST_UID + 1]!r}, expected at most {_LONGEST_UID} letters, digits, '_', '-' and '.' "
             "(it names the output folder)."
         )
+    if up not in (None, "y", "z"):
+        raise UserError(f'up: found {up!r}, expected "y" or "z".')
     _check_seed(seed)
-    return Request(uid, prompt, seed, mesh)
+    return Request(uid, prompt, seed, mesh, up)
 
 
 def _check_seed(seed: int) -> None:

@@ -9,6 +9,7 @@ in double precision. ``gltf_to_world`` is the only change of frame: a format wit
 """
 
 import dataclasses
+import hashlib
 import itertools
 import os
 import pathlib
@@ -122,13 +123,26 @@ def load_asset(path: str | os.PathLike[str], up: str | None = None) -> Asset:
         raise UserError(f"{path}: found a file {kind or 'without an ending'}; expected {', '.join(FORMATS)}.")
     if up not in (None, "y", "z"):
         raise UserError(f'{path}: up is {up!r}; expected "y" or "z".')
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: is no file; expected one of {', '.join(FORMATS)}.")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot read this asset ({error.strerror}).") from error
+    content = _read(path)
     return _parse(content, str(path), kind, path.absolute().parent, up)
+
+
+def checksum(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of an asset's file, and of the buffers that a .gltf keeps beside it: what its geometry follows from.
+
+    Raises:
+      UserError: the file can't be read, or a buffer is not there.
+    """
+    path = pathlib.Path(path)
+    content = _read(path)
+    digest = hashlib.sha256(content)
+    if path.suffix.lower() == ".gltf":
+        try:
+            for uri in gltf_reader.buffers_beside(content):
+                digest.update(asset_parts.read_beside(path.absolute().parent, uri))
+        except BrokenAsset as error:
+            raise UserError(f"{path}: {error}. Mend the file or export it again.") from error
+    return digest.hexdigest()
 
 
 def parse_glb(content: bytes, name: str) -> Asset:
@@ -144,6 +158,15 @@ def part_normals(part: AssetPart) -> np.ndarray | None:
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
     usable = np.isfinite(length) & (length > 1e-12)
     return np.where(usable, normals / np.where(usable, length, 1.0), np.nan)
+
+
+def _read(path: pathlib.Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no file; expected one of {', '.join(FORMATS)}.")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot read this asset ({error.strerror}).") from error
 
 
 def _parse(content: bytes, name: str, kind: str, folder: pathlib.Path | None, up: str | None) -> Asset:

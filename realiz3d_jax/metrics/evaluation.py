@@ -24,13 +24,15 @@ class Item:
       name: what rows call it.
       caption: what it should show.
       views: uint8[V, H, W, 3] in order of azimuth, on white.
-      mesh: the GLB that controlled the views, or None if there was none.
+      mesh: the file of the mesh that controlled the views, or None if there was none.
+      up: what is up in that file, "y" or "z"; None leaves it to the format.
     """
 
     name: str
     caption: str
     views: np.ndarray
     mesh: pathlib.Path | None = None
+    up: str | None = None
 
 
 def evaluate_views(
@@ -88,7 +90,7 @@ def _row(item: Item) -> dict[str, Any]:
     """What can be said of an object without the others."""
     row: dict[str, Any] = {"name": item.name, "caption": item.caption, "silhouette_iou": None, "consistency": None}
     if item.mesh is not None:
-        where = correspondence(load_asset(item.mesh).mesh, item.views.shape[1])
+        where = correspondence(load_asset(item.mesh, item.up).mesh, item.views.shape[1])
         row["silhouette_iou"] = silhouette_iou(item.views, where.mask).tolist()
         row["consistency"] = dataclasses.asdict(consistency(where, item.views))
     return row
