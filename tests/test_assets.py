@@ -10,7 +10,7 @@ from asset_files import TETRAHEDRON, TETRAHEDRON_FACES
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import asset_parts, charts, mesh, unwrap
-from realiz3d_jax.geometry.assets import _assemble, load_asset
+from realiz3d_jax.geometry.assets import _assemble, checksum, load_asset
 from realiz3d_jax.geometry.gltf_writer import write_textured_glb
 
 GREY = np.full((8, 8, 3), 128, np.uint8)
@@ -150,6 +150,20 @@ def test_texture_transforms_move_the_colour_and_not_the_coordinates(tmp_path):
     colors = asset.base_color(np.zeros(2, int), np.eye(3)[:2])
     np.testing.assert_allclose(colors[0, :3] * 255, [255, 0, 0], atol=0.01)
     np.testing.assert_allclose(colors[1, 3] * 255, 128, atol=0.01)
+
+
+def test_the_checksum_of_a_gltf_covers_the_buffers_beside_it(tmp_path):
+    header, binary = files.two_parts()
+    path = save(tmp_path, "a.gltf", files.gltf(header, binary, tmp_path, external=True))
+    before = checksum(path)
+    assert checksum(path) == before
+    (tmp_path / "a buffer.bin").write_bytes(binary[:-1] + b"x")
+    assert checksum(path) != before
+    (tmp_path / "a buffer.bin").unlink()
+    with pytest.raises(UserError, match=r"a\.gltf: refers to 'a%20buffer.bin', which is not there"):
+        checksum(path)
+    path.write_text("{no JSON")  # which load_asset tells
+    assert len(checksum(path)) == 64
 
 
 @pytest.mark.parametrize("external", [True, False])

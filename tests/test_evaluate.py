@@ -16,6 +16,8 @@ from realiz3d_jax import evaluate
 from realiz3d_jax.data import records
 from realiz3d_jax.data.shapes import datasets
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.mesh import gltf_to_world
 from realiz3d_jax.metrics import domain_score
 
 
@@ -103,6 +105,26 @@ def test_views_that_no_mesh_controlled_are_judged_by_looks_alone(judge, samples,
     result = judge(tmp_path / "free")
     assert list(result["rows"]) == ["free"]  # no object of the split, so no true renders
     assert result["rows"]["free"]["consistency"] is None
+
+
+def test_an_item_of_any_format_is_judged_as_that_of_its_glb(judge, samples, tmp_path):
+    """The mesh again as an OBJ that has Z up, which only ``item.json`` says."""
+    item = sorted(samples.iterdir())[0]
+    shutil.copytree(item, tmp_path / "again" / item.name)
+    description = json.loads((item / "item.json").read_text())
+    parts = load_asset(description["mesh"]["path"]).parts
+    lines, first = [], 1
+    for part in parts:
+        for key, array in (("v", part.vertices), ("vn", part.normals)):
+            lines += [f"{key} {x!r} {y!r} {z!r}" for x, y, z in gltf_to_world(array).tolist()]
+        lines += ["f {0}//{0} {1}//{1} {2}//{2}".format(*face) for face in (part.faces + first).tolist()]
+        first += len(part.vertices)
+    path = tmp_path / "solid.obj"
+    path.write_text("\n".join(lines))
+    description["mesh"] = {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "up": "z"}
+    (tmp_path / "again" / item.name / "item.json").write_text(json.dumps(description))
+    rows = judge(samples, tmp_path / "again")["rows"]
+    assert rows["again"]["items"][0] == rows["out"]["items"][0]
 
 
 def break_view(item: pathlib.Path) -> None:

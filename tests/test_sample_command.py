@@ -2,13 +2,19 @@
 
 import json
 import pathlib
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 from worlds import World, load_config, random_params, run_command
 
+import realiz3d_jax.geometry.assets
+import realiz3d_jax.geometry.texturing
+import realiz3d_jax.geometry.unwrap
 from realiz3d_jax.data import records
+from realiz3d_jax.geometry.assets import Asset, load_asset
+from realiz3d_jax.geometry.mesh import gltf_to_world
 from realiz3d_jax.training import release
 
 STEPS, BATCH = 3, 2
@@ -74,6 +80,130 @@ def test_an_item_is_four_views_their_grid_the_control_maps_and_what_made_it(samp
     assert item["sampling"]["block_max"] == 0.3
     assert item["sampling"]["timestep_max"] == 950
     assert item["model"]["source"] == str(models["texture"])
+
+
+def test_the_views_are_baked_onto_the_mesh_in_its_own_coordinates(sample, assets, tmp_path, capsys):
+    mesh = assets.path / assets[0]["mesh"]
+    assert sample(tmp_path / "out", f"--mesh={mesh}", "--prompt=a red cone", textured=True) == 0
+    (folder,) = (tmp_path / "out").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [*VIEWS, *MAPS, "grid.png", "item.json", "textured.glb"]
+    )
+    before, after = load_asset(mesh), load_asset(folder / "textured.glb")
+    np.testing.assert_array_equal(after.mesh.vertices[after.mesh.faces], before.mesh.vertices[before.mesh.faces])
+    assert (after.mesh.scale, after.mesh.offset.tolist()) == (before.mesh.scale, before.mesh.offset.tolist())
+    assert after.parts[0].material.texture.pixels.shape == (512, 512, 4)
+    again = tmp_path / "again.glb"
+    assert run_command("bake", f"--mesh={mesh}", f"--views={folder}", f"--output={again}") == 0
+    assert again.read_bytes() == (folder / "textured.glb").read_bytes()
+    item = json.loads((folder / "item.json").read_text())
+    assert item["texture"] == {"size": 512, "harmonise": False}
+    assert 0 < item["baked"]["overlap"] < item["baked"]["coverage"] < 1
+    assert "texturing: 1/1" in capsys.readouterr().err
+
+
+def test_the_control_of_a_mesh_in_any_format_is_the_training_map_bit_for_bit(sample, assets, tmp_path):
+    record = assets[0]
+    mesh = assets.path / record["mesh"]
+    lines = [{"mesh": str(mesh)}, {"mesh": "solid.obj"}, {"mesh": "solid.ply", "up": "y"}, {"mesh": "z.ply"}]
+    for line in lines:
+        if line["mesh"] != str(mesh):
+            write_exactly(tmp_path / line["mesh"], load_asset(mesh), z_up=line["mesh"] == "z.ply")
+    manifest = tmp_path / "prompts.jsonl"
+    manifest.write_text("\n".join(json.dumps({"prompt": record["caption"], **line}) for line in lines))
+    assert sample(tmp_path / "out", f"--manifest={manifest}") == 0
+    for folder in sorted((tmp_path / "out").iterdir()):
+        with np.load(folder / "control.npz") as exact:
+            assert sorted(exact.files) == ["mask", "normal", "position"]
+            for name in exact.files:
+                assert exact[name].dtype == record[name].dtype
+                np.testing.assert_array_equal(exact[name], record[name], err_msg=f"{folder.name} {name}")
+    assert json.loads((tmp_path / "out" / "item_0002" / "item.json").read_text())["mesh"]["up"] == "y"
+
+
+def write_exactly(path: pathlib.Path, asset: Asset, z_up: bool) -> None:
+    """The asset's parts, to the last bit, as OBJ or PLY."""
+    corners = [part.faces + first for part, first in zip(asset.parts, firsts(asset), strict=True)]
+    arrays = [np.concatenate([getattr(part, name) for part in asset.parts]) for name in ("vertices", "normals")]
+    vertices, normals = ((gltf_to_world(array) if z_up else array).tolist() for array in arrays)
+    faces = np.concatenate(corners).tolist()
+    if path.suffix == ".obj":
+        lines = [f"{key} {x!r} {y!r} {z!r}" for key, rows in (("v", vertices), ("vn", normals)) for x, y, z in rows]
+        lines += ["f " + " ".join(f"{corner + 1}//{corner + 1}" for corner in face) for face in faces]
+    else:
+        properties = "".join(f"property float {name}\n" for name in ("x", "y", "z", "nx", "ny", "nz"))
+        lines = [f"ply\nformat ascii 1.0\nelement vertex {len(vertices)}\n{properties}element face {len(faces)}"]
+        lines += ["property list uchar int vertex_indices\nend_header"]
+        lines += [" ".join(map(repr, position + normal)) for position, normal in zip(vertices, normals, strict=True)]
+        lines += [" ".join(map(str, [3, *face])) for face in faces]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def firsts(asset: Asset) -> list[int]:
+    return np.cumsum([0, *(len(part.vertices) for part in asset.parts[:-1])]).tolist()
+
+
+def skip_baking(monkeypatch) -> None:
+    """Items get an empty file in the place of the textured mesh."""
+    baked = types.SimpleNamespace(coverage=0.5, overlap=0.2)
+    monkeypatch.setattr(realiz3d_jax.geometry.texturing, "texture_asset", lambda *_, size, harmonise: (b"", baked))
+
+
+def test_each_mesh_of_a_manifest_is_read_and_unwrapped_once(sample, assets, tmp_path, monkeypatch):
+    calls = []
+
+    def counted(function):
+        def call(*arguments):
+            calls.append(function.__name__)
+            return function(*arguments)
+
+        return call
+
+    for module, name in ((realiz3d_jax.geometry.assets, "load_asset"), (realiz3d_jax.geometry.unwrap, "unwrap")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    skip_baking(monkeypatch)
+    meshes = [str(assets.path / assets[number]["mesh"]) for number in (0, 1, 0)]
+    manifest = tmp_path / "prompts.jsonl"
+    manifest.write_text("\n".join(json.dumps({"prompt": "a red cone", "mesh": mesh}) for mesh in meshes))
+    assert sample(tmp_path / "out", f"--manifest={manifest}", textured=True) == 0
+    assert sorted(calls) == ["load_asset"] * 2 + ["unwrap"] * 2
+    seeds = [json.loads(path.read_text())["seed"] for path in sorted((tmp_path / "out").glob("*/item.json"))]
+    assert seeds == [0, 1, 2]
+    assert len(list((tmp_path / "out").glob("*/textured.glb"))) == 3
+
+
+def test_where_baking_fails_the_views_are_kept_and_the_problem_is_told_each_time(
+    sample, assets, tmp_path, monkeypatch, capsys
+):
+    def failing(asset):
+        if asset.name.endswith("bad.glb"):
+            raise MemoryError("too many charts")
+        return unwrap(asset)
+
+    unwrap = realiz3d_jax.geometry.unwrap.unwrap
+    monkeypatch.setattr(realiz3d_jax.geometry.unwrap, "unwrap", failing)
+    for name in ("bad", "good"):
+        (tmp_path / f"{name}.glb").write_bytes((assets.path / assets[0]["mesh"]).read_bytes())
+    manifest = tmp_path / "prompts.jsonl"
+    lines = [{"prompt": "a red cone", "mesh": f"{name}.glb", "uid": name} for name in ("bad", "good")]
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    for _ in range(2):
+        assert sample(tmp_path / "out", f"--manifest={manifest}", textured=True) == 1
+        printed = capsys.readouterr()
+        assert "2 items, 1 problem" in printed.out
+        assert "bad: the views are there, but they could not be baked (MemoryError('too many charts'))" in printed.err
+    assert (tmp_path / "out" / "good" / "textured.glb").exists()
+    assert sorted(path.name for path in (tmp_path / "out" / "bad").iterdir()) == sorted(
+        [*VIEWS, *MAPS, "grid.png", "item.json"]
+    )
+
+
+def test_a_split_is_textured_only_where_that_is_asked_for(sample, tmp_path, monkeypatch):
+    skip_baking(monkeypatch)
+    assert sample(tmp_path / "plain", "--limit=1", textured=True) == 0
+    assert not list((tmp_path / "plain").glob("*/textured.glb"))
+    assert sample(tmp_path / "textured", "--limit=1", "--texture-size=512", "--harmonise") == 0
+    assert len(list((tmp_path / "textured").glob("*/textured.glb"))) == 1
 
 
 def test_an_item_is_made_again_bit_for_bit_from_its_json_in_another_company(sample, tmp_path):
@@ -155,13 +285,14 @@ def test_a_manifest_finishes_its_good_lines_and_reports_the_bad_ones_by_number(s
         json.dumps({**good, "prompt": "red " * 40, "uid": "long"}),
         json.dumps({"prompt": "a red cone", "uid": "bare"}),
         json.dumps({**good, "uid": "u" * 300}),
+        json.dumps({**good, "up": "x"}),
     ]
     manifest = tmp_path / "prompts.jsonl"
     manifest.write_text("\n".join(lines))
     assert sample(tmp_path / "out", f"--manifest={manifest}", "--seed=100") == 1
     printed = capsys.readouterr()
-    assert "2 items, 13 problems" in printed.out
-    for number in (2, 4, 5, 6, 7, 8, 9, 11, 16):
+    assert "2 items, 14 problems" in printed.out
+    for number in (2, 4, 5, 6, 7, 8, 9, 11, 16, 17):
         assert printed.err.count(f"{manifest}:{number}: ") == 1, number
     for number in (1, 3, 10):
         assert f"{manifest}:{number}: " not in printed.err
@@ -186,6 +317,10 @@ def test_what_is_there_is_left_as_it_is(sample, assets, tmp_path, capsys):
     assert "1 item, 0 problems" in capsys.readouterr().out
     assert sample(tmp_path / "out", mesh, "--prompt=a red cone", "--seed=1") == 1
     assert "made with another seed; it was left as it is" in capsys.readouterr().err
+    assert sample(tmp_path / "out", mesh, "--prompt=a red cone", "--texture-size=1024") == 1
+    assert "made with another texture; it was left as it is" in capsys.readouterr().err
+    assert sample(tmp_path / "out", mesh, "--prompt=a red cone", "--up=z") == 1
+    assert "made with another mesh; it was left as it is" in capsys.readouterr().err
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()} == before
     foreign = tmp_path / "foreign" / folder.name
     foreign.mkdir(parents=True)
@@ -205,6 +340,12 @@ def test_a_model_of_another_task_or_without_control_is_refused_before_anything_i
     assert sample(tmp_path / "out", "--prompt=a", f"--workdir={world.base}") == 2
     assert "takes no control; expected one after Stage 2" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_views_that_no_mesh_controls_are_not_baked(sample, tmp_path, capsys):
+    flags = ("--prompt=a red cone", "--texture-size=512")
+    assert sample(tmp_path / "out", *flags, task="text_to_multiview") == 2
+    assert "views that no mesh controls cannot be baked" in capsys.readouterr().err
 
 
 def test_a_file_name_that_is_no_folder_name_still_gives_an_item(sample, assets, tmp_path):
@@ -230,6 +371,9 @@ def test_a_file_name_that_is_no_folder_name_still_gives_an_item(sample, assets, 
         (["--data=/nowhere"], 2, "python -m realiz3d_jax.prepare --dataset shapes_assets --directory /nowhere"),
         (["--seed=4294967296", "--prompt=a"], 2, "seed: found 4294967296, expected 0 to 4294967295"),
         (["--seed=4294967295"], 2, "seed: found 4294967297, expected 0 to 4294967295"),
+        (["--up=z"], 2, "--up was given without --mesh or --manifest"),
+        (["--harmonise"], 2, "--harmonise was given, but no texture is made"),
+        (["--mesh=a.fbx", "--prompt=a"], 1, "a.fbx: cannot read this asset"),
         (["surplus"], 2, "unexpected argument 'surplus'"),
     ],
 )
