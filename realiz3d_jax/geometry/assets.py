@@ -11,6 +11,7 @@ in double precision. ``gltf_to_world`` is the only change of frame: a format wit
 import dataclasses
 import hashlib
 import itertools
+import json
 import os
 import pathlib
 from collections.abc import Iterator
@@ -138,7 +139,7 @@ def checksum(path: str | os.PathLike[str]) -> str:
     digest = hashlib.sha256(content)
     if path.suffix.lower() == ".gltf":
         try:
-            for uri in gltf_reader.buffers_beside(content):
+            for uri in _buffers_beside(content):
                 digest.update(asset_parts.read_beside(path.absolute().parent, uri))
         except BrokenAsset as error:
             raise UserError(f"{path}: {error}. Mend the file or export it again.") from error
@@ -167,6 +168,15 @@ def _read(path: pathlib.Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot read this asset ({error.strerror}).") from error
+
+
+def _buffers_beside(content: bytes) -> list[str]:
+    """The URIs of the buffers that a .gltf keeps in other files; none of a file that is broken."""
+    try:
+        uris = [buffer["uri"] for buffer in json.loads(content)["buffers"] if "uri" in buffer]
+        return [uri for uri in uris if not uri.startswith("data:")]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return []
 
 
 def _parse(content: bytes, name: str, kind: str, folder: pathlib.Path | None, up: str | None) -> Asset:

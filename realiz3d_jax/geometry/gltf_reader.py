@@ -52,15 +52,6 @@ def read_gltf(content: bytes, folder: pathlib.Path | None) -> Contents:
     return _File(header, binary, folder).contents()
 
 
-def buffers_beside(content: bytes) -> list[str]:
-    """The URIs of the buffers that a .gltf keeps in other files; none of a file that is broken."""
-    try:
-        uris = [buffer["uri"] for buffer in json.loads(content)["buffers"] if "uri" in buffer]
-        return [uri for uri in uris if not uri.startswith("data:")]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return []
-
-
 def _chunks(content: bytes) -> tuple[bytes, bytes | None]:
     """The JSON and the binary chunk of a GLB."""
     if len(content) < 20:
