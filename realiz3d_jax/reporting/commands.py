@@ -22,8 +22,7 @@ def train_command(run: TrainingRun) -> str | None:
     wanted = _flatten(dataclasses.asdict(run.config))
     candidates = []
     for path in sorted(_CONFIGS.glob("*.py")):
-        config = _load(path)
-        settings = _flatten(dataclasses.asdict(config)) if config is not None else {}
+        settings = _flatten(dataclasses.asdict(_load(path)))
         same = all(settings.get(key) == wanted.get(key) for key in ("stage", "method.name"))
         if same and set(settings) == set(wanted):
             changed = {key: value for key, value in wanted.items() if value != settings[key] and key not in _INERT}
@@ -71,13 +70,12 @@ def _data_flag(data: str) -> list[str]:
     return [] if data == "datasets" else ["--data", data]
 
 
-def _load(path: pathlib.Path) -> TrainConfig | None:
-    """What a config file gives without arguments; None if it is no training's."""
+def _load(path: pathlib.Path) -> TrainConfig:
+    """What a config file gives without arguments."""
     specification = importlib.util.spec_from_file_location(f"realiz3d_jax_config_{path.stem}", path)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    values = module.get_config()
-    return from_config_dict(values) if "stage" in values else None
+    return from_config_dict(module.get_config())
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
