@@ -5,17 +5,18 @@ and orthographic as ``geometry.cameras`` says, of this or another generator; wha
 keeps its coordinates, its topology and, where they can be used, its texture coordinates.
 """
 
+import json
 import pathlib
-import re
 
 import numpy as np
 from absl import flags
 from PIL import Image
 
 from realiz3d_jax import errors, files
+from realiz3d_jax.data import items
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets import load_asset
-from realiz3d_jax.geometry.cameras import Camera, orbit
+from realiz3d_jax.geometry.cameras import ORTHO_WIDTH, Camera, orbit, parse_view_name
 from realiz3d_jax.geometry.texturing import SIZES, texture_asset, texture_size
 from realiz3d_jax.geometry.unwrap import unwrap
 from realiz3d_jax.training import platform
@@ -28,8 +29,13 @@ _SIZE = flags.DEFINE_enum(
     "texture-size", None, list(map(str, SIZES)), "Texels along a side of the texture; by default as the views need."
 )
 _HARMONISE = flags.DEFINE_bool("harmonise", False, "Let gains make the views agree where they overlap.")
-
-_NAME = re.compile(r"view_(\d+)(?:_(-?\d+))?\.png")
+_WIDTH = flags.DEFINE_float(
+    "view-width",
+    None,
+    "What a view shows from side to side, in units of the asset's largest extent; by default as item.json beside the views "
+    f"says, else {ORTHO_WIDTH}.",
+    lower_bound=0.1,
+)
 
 
 def main(argv: list[str]) -> None:
@@ -54,7 +60,7 @@ def main(argv: list[str]) -> None:
 
 def _read_views(folder: pathlib.Path) -> tuple[np.ndarray, list[Camera]]:
     """Views uint8[V, H, W, 4] in the order of their names, and their cameras."""
-    names = {path: match for path in sorted(folder.glob("*.png")) if (match := _NAME.fullmatch(path.name))}
+    names = {path: angles for path in sorted(folder.glob("*.png")) if (angles := parse_view_name(path.name))}
     if not names:
         raise UserError(
             f"{folder}: found no views; expected view_000.png, view_090.png and so on, as realiz3d_jax.sample makes."
@@ -64,11 +70,26 @@ def _read_views(folder: pathlib.Path) -> tuple[np.ndarray, list[Camera]]:
     if len(shapes) > 1 or any(height != width for height, width, _ in shapes):
         found = ", ".join(f"{path.name} {image.shape[1]} x {image.shape[0]}" for path, image in images.items())
         raise UserError(f"{folder}: found {found}; expected square views of one size.")
-    for path, match in names.items():
-        if abs(float(match[2] or 0)) > 90:
-            raise UserError(f"{path}: found an elevation of {match[2]} degrees in its name; expected -90 to 90.")
-    cameras = [orbit(float(match[1]), float(match[2] or 0)) for match in names.values()]
-    return np.stack(list(images.values())), cameras
+    for path, (_, elevation) in names.items():
+        if abs(elevation) > 90:
+            raise UserError(f"{path}: found an elevation of {elevation:g} degrees in its name; expected -90 to 90.")
+    width = _WIDTH.value or _width_of_item(folder)
+    return np.stack(list(images.values())), [orbit(*angles, width=width) for angles in names.values()]
+
+
+def _width_of_item(folder: pathlib.Path) -> float:
+    """The width of views that ``realiz3d_jax.sample`` wrote; the standard one of any others."""
+    path = folder / items.DESCRIPTION
+    if not path.is_file():
+        return ORTHO_WIDTH
+    try:
+        rig = json.loads(path.read_text()).get("rig", {})
+        width, perspective = float(rig.get("width", ORTHO_WIDTH)), rig.get("projection") == "perspective"
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: cannot be read as an item's description ({error}); give --view-width.") from error
+    if perspective:
+        raise UserError(f"{path}: these views are perspective; only orthographic ones are baked.")
+    return width
 
 
 def _read_image(path: pathlib.Path) -> np.ndarray:

@@ -58,7 +58,9 @@ _BEAM = flags.DEFINE_string(
     None,
     "Render --assets by Apache Beam (pip install apache-beam) with these pipeline options, such as --runner=DirectRunner.",
 )
-_CONFIG = config_flag.define("How assets are rendered, configs/render.py[:RIG]; by default the four standard views.")
+_CONFIG = config_flag.define(
+    "How assets are rendered, configs/data/render.py[:RIG]; by default the four standard views."
+)
 _COLLECTION = flags.DEFINE_string(
     "collection",
     records.SHAPES,
@@ -140,7 +142,7 @@ def _render_set() -> str:
     if metadata["rig"] is None:
         errors.warn(
             f"the objects of {_RENDER_SET.value} are not seen from the views of the rig, so their {metadata['views']} views "
-            "are kept as they are: they serve Stage 1, but make no grids. Another rig: --config configs/render.py:RIG."
+            "are kept as they are: they serve Stage 1, but make no grids. Another rig: --config configs/data/render.py:RIG."
         )
     return _told_with_skipped(path, made, [], start)
 
@@ -268,5 +270,7 @@ def main(argv: list[str]) -> None:
     print(DATASETS[dataset]())
 
 
+parse = config_flag.parse(_CONFIG)
+
 if __name__ == "__main__":
-    errors.run(main, config_flag.parse(_CONFIG))
+    errors.run(main, parse)

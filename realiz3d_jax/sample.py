@@ -30,13 +30,15 @@ from realiz3d_jax.data.pipeline import VIEWS, control_maps
 from realiz3d_jax.data.requests import Request
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets import Asset, checksum, load_asset
+from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.geometry.texturing import SIZES, texture_asset, texture_size
 from realiz3d_jax.geometry.unwrap import unwrap
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import SAMPLERS, SPACINGS, Generator, SamplingConfig
 from realiz3d_jax.training import encoders, platform
-from realiz3d_jax.training.config import is_latent
+from realiz3d_jax.training.config import TrainConfig, is_latent, view_cameras, view_names
 from realiz3d_jax.training.pretrained import SHIPPED, Pretrained, open_model
+from realiz3d_jax.training.setup import stream_config
 
 _TASK = flags.DEFINE_enum("task", "texture", ["texture", "text-to-multiview"], "What controls the views.")
 _WORKDIR = flags.DEFINE_string(
@@ -93,9 +95,8 @@ def main(argv: list[str]) -> None:
     _check_task(pretrained, task)
     given = {name: flag.value for name, flag in _SAMPLING.items() if flag.value is not None}
     sampling = dataclasses.replace(pretrained.config.sampling, **given)
-    size = pretrained.config.data.size
-    wanted, problems = _requests(size)
-    texture = _texture(task, size)
+    wanted, problems = _requests(pretrained)
+    texture = _texture(pretrained.config)
     output = files.writable_directory(_OUTPUT.value)
     done, found = _sample_all(pretrained, sampling, texture, wanted, output)
     problems += found
@@ -122,7 +123,7 @@ def _check_task(pretrained: Pretrained, task: str) -> None:
         )
 
 
-def _requests(size: int) -> tuple[list[Request], list[str]]:
+def _requests(pretrained: Pretrained) -> tuple[list[Request], list[str]]:
     problems: list[str] = []
     if _PROMPT.value is not None and not _PROMPT.value.strip():
         raise UserError("--prompt: is empty; say what to show.")
@@ -139,15 +140,20 @@ def _requests(size: int) -> tuple[list[Request], list[str]]:
     else:
         if _UP.value:
             raise UserError("--up was given without --mesh or --manifest; the benchmark's meshes say what is up.")
-        wanted = requests.from_split(_DATA.value, _SPLIT.value, size, _SEED.value)
+        source = dataclasses.replace(stream_config(pretrained.config, pretrained.encoder), directory=_DATA.value)
+        wanted = requests.from_split(source, _SPLIT.value, _SEED.value)
     return wanted[: _LIMIT.value], problems
 
 
-def _texture(task: str, pixels: int) -> dict[str, Any] | None:
-    """How the views, of so many pixels, are baked, as ``item.json`` says it; None if they are not."""
-    split = not (_MESH.value or _PROMPT.value or _MANIFEST.value)
-    size = int(_TEXTURE_SIZE.value or (0 if split or task != "texture" else texture_size(pixels)))
-    if size and task != "texture":
+def _texture(config: TrainConfig) -> dict[str, Any] | None:
+    """How the views are baked, as ``item.json`` says it; None if they are not."""
+    given = bool(_MESH.value or _PROMPT.value or _MANIFEST.value)
+    perspective = config.data.rig.projection == "perspective"
+    usual = texture_size(config.data.size) if given and config.task == "texture" and not perspective else 0
+    size = int(_TEXTURE_SIZE.value or usual)
+    if size and perspective:
+        raise UserError(f"--texture-size={size}: the model's views are perspective; only orthographic ones are baked.")
+    if size and config.task != "texture":
         raise UserError(f"--texture-size={size}: views that no mesh controls cannot be baked; expected --task=texture.")
     if _HARMONISE.value and not size:
         raise UserError("--harmonise was given, but no texture is made; give --texture-size, too.")
@@ -196,7 +202,9 @@ def _sample_all(
             problems.append(str(error))
     if not tasks:
         return done, problems
-    ready = _prepared(tasks, pretrained.config.data.size, problems)
+    cameras = view_cameras(pretrained.config)
+    ready = _prepared(tasks, pretrained.config.data.size, cameras, problems)
+    names = view_names(pretrained.config)
     unwrapped = functools.lru_cache(maxsize=1)(unwrap)
     texturing = progress.bar("texturing", len(tasks)) if texture else contextlib.nullcontext(lambda: None)
     with progress.bar("sampling", len(tasks)) as drawn, texturing as textured:
@@ -205,21 +213,21 @@ def _sample_all(
             drawn(len(batch))
             for item, views in zip(batch, images, strict=False):
                 folder = output / item.request.uid
-                glb, description = _bake(item, views, unwrapped)
-                items.write(folder, description, views, item.geometry, glb)
+                glb, description = _bake(item, views, cameras, unwrapped)
+                items.write(folder, description, views, names, item.geometry, glb)
                 problems += _baking_problems(folder, description)
                 done += 1
                 textured()
     return done, problems
 
 
-def _prepared(tasks: list[_Task], size: int, problems: list[str]) -> Iterator[_Ready]:
+def _prepared(tasks: list[_Task], size: int, cameras: tuple[Camera, ...], problems: list[str]) -> Iterator[_Ready]:
     """The items whose meshes can be used, as they are asked for; ``problems`` gets what is wrong with the others.
 
     Those of one mesh follow each other, so that each mesh is read and unwrapped once and none is kept for long.
     """
     load = functools.lru_cache(maxsize=1)(load_asset)
-    maps = functools.lru_cache(maxsize=1)(lambda asset: geometry_of(asset.mesh, size))
+    maps = functools.lru_cache(maxsize=1)(lambda asset: geometry_of(asset.mesh, size, cameras, asset.visible))
     place: dict[tuple, int] = {}
     for task in sorted(tasks, key=lambda task: place.setdefault((task.request.mesh, task.request.up), len(place))):
         request, description = task.request, task.description
@@ -250,12 +258,14 @@ def _draw(generator: Generator, pretrained: Pretrained, batch: list[_Ready]) -> 
     return generator(pretrained.params, captions, seeds, Domain[_DOMAIN.value.upper()], control, VIEWS)
 
 
-def _bake(item: _Ready, views: np.ndarray, unwrapped: Callable[[Asset], Asset]) -> tuple[bytes | None, dict[str, Any]]:
+def _bake(
+    item: _Ready, views: np.ndarray, cameras: tuple[Camera, ...], unwrapped: Callable[[Asset], Asset]
+) -> tuple[bytes | None, dict[str, Any]]:
     """The item's mesh with its views as texture, None where that fails or is not asked for, and what ``item.json`` says."""
     if item.asset is None:
         return None, item.description
     try:
-        glb, baked = texture_asset(unwrapped(item.asset), views, **item.description["texture"])
+        glb, baked = texture_asset(unwrapped(item.asset), views, cameras, **item.description["texture"])
         found = {"coverage": round(baked.coverage, 4), "overlap": round(baked.overlap, 4)}
     except Exception as error:  # whatever is the matter with this mesh: its views and the other items are worth keeping
         glb, found = None, {"problem": str(error) if isinstance(error, UserError) else repr(error)}
@@ -283,6 +293,8 @@ def _describe(
         "seed": request.seed,
         "mesh": mesh,
         "size": pretrained.config.data.size,
+        "rig": dataclasses.asdict(pretrained.config.data.rig),
+        "views": pretrained.config.data.views,
         "texture": texture,
         "sampling": dataclasses.asdict(sampling),
         "batch": _BATCH.value,

@@ -33,6 +33,8 @@ def main(argv: list[str]) -> None:
         sys.exit(3)
 
 
+parse = config_flag.parse(_CONFIG)
+
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    errors.run(main, config_flag.parse(_CONFIG))
+    errors.run(main, parse)

@@ -338,19 +338,19 @@ def test_an_asset_of_which_nothing_is_seen_is_refused(tmp_path):
 def test_the_command_renders_says_what_is_left_out_and_trains(folder, tmp_path, capsys):
     data = tmp_path / "data"
     arguments = [f"--assets={folder}", "--collection=things", f"--directory={data}", "--workers=2"]
-    assert run_command("prepare", *arguments, "--config=configs/render.py:perspective", "--config.samples=1") == 0
+    assert run_command("prepare", *arguments, "--config=configs/data/render.py:perspective", "--config.samples=1") == 0
     told = capsys.readouterr()
     assert "made things_assets (train 2, test 1)" in told.out
     assert "objects a minute" in told.out
     assert "2 left out" in told.err
     assert "5 of 5 assets have no caption" in told.err
-    assert run_command("prepare", *arguments, "--config=configs/render.py:six") == 2
+    assert run_command("prepare", *arguments, "--config=configs/data/render.py:six") == 2
     assert "asked for was" in capsys.readouterr().err
     assert run_command("prepare", f"--assets={folder}", f"--directory={data}") == 2
     assert "--collection=NAME: is needed" in capsys.readouterr().err
-    assert run_command("prepare", *arguments, "--config=configs/render.py:round") == 2
+    assert run_command("prepare", *arguments, "--config=configs/data/render.py:round") == 2
     assert "there is no such rig" in capsys.readouterr().err
-    assert run_command("prepare", *arguments, "--config=configs/render.py", "--config.lens=3") == 2
+    assert run_command("prepare", *arguments, "--config=configs/data/render.py", "--config.lens=3") == 2
     assert "config.lens: there is no such key" in capsys.readouterr().err
 
 
@@ -361,7 +361,7 @@ def test_beam_makes_the_same_records_and_leaves_out_the_same(folder, tmp_path, c
     pytest.importorskip("apache_beam", reason="Apache Beam is optional: pip install apache-beam")
     data = tmp_path / "cluster"
     arguments = [f"--assets={folder}", "--collection=things", f"--directory={data}", "--beam=--runner=DirectRunner"]
-    settings = ["--config=configs/render.py", "--config.samples=2", "--config.validation=0.0", "--config.test=0.0"]
+    settings = ["--config=configs/data/render.py", "--config.samples=2", "--config.validation=0.0", "--config.test=0.0"]
     assert run_command("prepare", *arguments, *settings) == 0
     assert "2 left out" in capsys.readouterr().err
     prepare(folder, tmp_path / "data")

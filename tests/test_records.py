@@ -36,7 +36,7 @@ def test_a_record_is_what_was_rendered(made):
     for index in range(3):
         expected, attached = examples.asset_example("test", index, 32, seed=0)
         record = split[index]
-        assert set(record) == set(expected) == set(records.SCHEMAS["assets"]) - {"depth", "cameras"}
+        assert set(record) == set(expected) == set(records.SCHEMAS["assets"]) - {"up", "depth", "cameras"}
         for name, value in expected.items():
             np.testing.assert_array_equal(record[name], value)
             assert type(record[name]) is type(value)

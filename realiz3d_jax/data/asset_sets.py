@@ -78,6 +78,7 @@ def render_example(entry: Entry, size: int, config: RenderConfig) -> Example:
         "uid": entry.uid,
         "caption": entry.caption_or_name(),
         "mesh": str(entry.path),
+        "up": entry.up or "",
         "synthetic": color,
         "depth": np.where(maps.mask, depth, 0).astype(np.float32),
         **dataclasses.asdict(geometry_maps.stored(maps)),

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import einops
@@ -13,7 +14,6 @@ from PIL import Image
 from realiz3d_jax import files
 from realiz3d_jax.data.geometry_maps import Geometry
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.cameras import AZIMUTHS
 
 DESCRIPTION = "item.json"
 TEXTURED = "textured.glb"
@@ -32,6 +32,7 @@ def find(folder: pathlib.Path, description: dict[str, Any]) -> dict[str, Any] | 
         return None
     try:
         found = json.loads((folder / DESCRIPTION).read_text())
+        description = json.loads(json.dumps(description))
         names = [name for name in description | found if name != BAKED and found.get(name) != description.get(name)]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
@@ -48,6 +49,7 @@ def write(
     folder: pathlib.Path,
     description: dict[str, Any],
     views: np.ndarray,
+    names: Sequence[str],
     geometry: Geometry | None = None,
     textured: bytes | None = None,
 ) -> None:
@@ -56,13 +58,14 @@ def write(
     Args:
       folder: must not hold anything.
       description: JSON values, for ``item.json``.
-      views: uint8[4, H, W, 3], the standard views.
+      views: uint8[4, H, W, 3].
+      names: of their files, ``view_name``.
       geometry: the maps that controlled them.
       textured: the GLB that they were baked into.
     """
     with files.new_directory(folder) as new:
-        for azimuth, view in zip(AZIMUTHS, views, strict=True):
-            Image.fromarray(view).save(new / f"view_{azimuth:03d}.png")
+        for name, view in zip(names, views, strict=True):
+            Image.fromarray(view).save(new / name)
         Image.fromarray(_grid(views)).save(new / "grid.png")
         if geometry is not None:
             exact = io.BytesIO()

@@ -75,7 +75,7 @@ def prepare(
     first = _first_readable(form, entries)
     in_rig = matching_views(first.cameras, config.rig.cameras()) is not None
     views = len(config.rig.azimuths) if in_rig else len(first.cameras)
-    without = ["real", "mesh", "depth", *(["cameras"] if in_rig else [])]
+    without = ["real", "mesh", "up", "depth", *(["cameras"] if in_rig else [])]
     without += [] if _has_maps(first) else ["normal", "position"]
     example = functools.partial(
         record_of,

@@ -8,6 +8,7 @@ import re
 
 from realiz3d_jax.data import records
 from realiz3d_jax.data.geometry_maps import Geometry
+from realiz3d_jax.data.pipeline import StreamConfig
 from realiz3d_jax.errors import UserError
 
 _LONGEST_UID = 100
@@ -34,24 +35,28 @@ class Request:
     geometry: Geometry | None = None
 
 
-def from_split(directory: str, split: str, size: int, seed: int) -> list[Request]:
-    """The objects of a split of ``shapes_assets``; item n has the seed ``seed + n``.
+def from_split(source: StreamConfig, split: str, seed: int) -> list[Request]:
+    """The objects of a split of the assets that a model was trained on; item n has the seed ``seed + n``.
 
     Raises:
-      UserError: the dataset is not there, or a seed is out of range.
+      UserError: the dataset is not there or of other views, or a seed is out of range.
     """
-    held = records.open_split(directory, "shapes_assets", split, size)
+    held = records.open_split(source.directory, records.dataset_name(source.collection, "assets"), split, source.size)
+    records.check_views(held, source.rig, ("normal", "position") if source.geometry else ())
     _check_seed(seed + len(held) - 1)
-    return [
-        Request(
-            uid=record["uid"],
-            prompt=record["caption"],
-            seed=seed + number,
-            mesh=held.path / record["mesh"],
-            geometry=Geometry(record["normal"], record["position"], record["mask"]),
-        )
-        for number, record in enumerate(held)
-    ]
+    return [_of_record(record, held.path, list(source.views), seed + number) for number, record in enumerate(held)]
+
+
+def _of_record(record: records.Example, folder: pathlib.Path, views: list[int], seed: int) -> Request:
+    maps = [record[name][views] for name in ("normal", "position", "mask") if "normal" in record]
+    return Request(
+        uid=as_uid(record["uid"]),
+        prompt=record["caption"],
+        seed=seed,
+        mesh=folder / record["mesh"] if "mesh" in record else None,
+        up=record.get("up") or None,
+        geometry=Geometry(*maps) if maps else None,
+    )
 
 
 def from_manifest(path: str | os.PathLike[str], seed: int, up: str | None = None) -> tuple[list[Request], list[str]]:

@@ -15,6 +15,7 @@ with w the width of what is seen: constant in an orthographic view, 2 tan(fov / 
 """
 
 import dataclasses
+import re
 
 import numpy as np
 
@@ -233,6 +234,17 @@ class Rig:
             orbit(azimuth, elevation, width=self.width, distance=self.distance, fov=self.fov if perspective else None)
             for azimuth, elevation in self.angles()
         )
+
+
+def view_name(azimuth: float, elevation: float) -> str:
+    """The file of a view, such as view_090.png or view_045_-20.png; ``parse_view_name`` is the inverse."""
+    return f"view_{azimuth % 360:03g}{f'_{elevation:g}' if elevation else ''}.png"
+
+
+def parse_view_name(name: str) -> tuple[float, float] | None:
+    """Azimuth and elevation that a file's name states, in degrees; None if it is no view's."""
+    match = re.fullmatch(r"view_(\d+(?:\.\d+)?)(?:_(-?\d+(?:\.\d+)?))?\.png", name)
+    return match and (float(match[1]), float(match[2] or 0))
 
 
 STANDARD_RIG = Rig()

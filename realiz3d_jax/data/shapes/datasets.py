@@ -58,7 +58,7 @@ def prepare(
     def fill(missing: list[Chunk], advance: Callable[..., None]) -> None:
         _render(dataset, size, seed, missing, workers or os.cpu_count() or 1, advance)
 
-    return making.make(directory, dataset, size, request, sizes, fill, without=("depth", "cameras"))
+    return making.make(directory, dataset, size, request, sizes, fill, without=("up", "depth", "cameras"))
 
 
 def _render(

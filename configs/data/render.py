@@ -19,5 +19,5 @@ RIGS = {
 
 def get_config(name: str = "standard"):
     if name not in RIGS:
-        raise UserError(f"configs/render.py:{name}: there is no such rig; expected one of {', '.join(RIGS)}.")
+        raise UserError(f"configs/data/render.py:{name}: there is no such rig; expected one of {', '.join(RIGS)}.")
     return config_dict(RenderConfig(rig=RIGS[name]))
