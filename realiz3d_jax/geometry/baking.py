@@ -1,9 +1,10 @@
 """Views of a mesh, baked into its texture.
 
-Each texel stands for a place x on the surface (``texels.py``). View v sees x if the angle between the normal and the
-direction to the camera has a cosine c_v(x) >= ``minimum_cosine``, nothing lies between (an exact shadow ray), and x appears
-more than ``edge_erosion`` pixels away from every edge of the view, or in the middle of a narrow strip
-(``view_sampling.py``). With d_v(x) the distance to the edge in pixels, the colour of a seen texel is, in linear light,
+Each texel stands for a place x on the surface (``texels.py``), those round a chart for what lies beyond its seams
+(``seams.py``). View v sees x if the angle between the normal and the direction to the camera has a cosine
+c_v(x) >= ``minimum_cosine``, nothing lies between (an exact shadow ray), and x appears more than ``edge_erosion`` pixels away
+from every edge of the view, or in the middle of a narrow strip (``view_sampling.py``). With d_v(x) the distance to the edge in
+pixels, the colour of a seen texel is, in linear light,
 
     sum_v w_v g_v I_v(x) / sum_v w_v,    w_v = c_v^cosine_power min((d_v - edge_erosion) / (edge_feather + 1), 1),    (1)
 
@@ -27,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry import surface_fill, view_sampling
+from realiz3d_jax.geometry import seams, surface_fill, view_sampling
 from realiz3d_jax.geometry.cameras import STANDARD, Camera
 from realiz3d_jax.geometry.chunks import chunks, padded, table
 from realiz3d_jax.geometry.mesh import Mesh
@@ -47,7 +48,7 @@ class BakeOptions:
 
     Attributes:
       size: T, texels along a side of the texture.
-      gutter: texels round each chart that continue its colours.
+      gutter: texels round each chart that show what lies beyond its border.
       minimum_cosine: of the angle at which a view sees the surface, in (0, 1).
       cosine_power: how much views that see the surface face on are preferred.
       edge_erosion: pixels of a view beside silhouettes and jumps of depth that are not used. Three keep the outermost pixel
@@ -123,7 +124,7 @@ def bake(
     options = BakeOptions() if options is None else options
     views = np.asarray(views)
     _check(mesh, uv, views, cameras)
-    texels = rasterise(uv, options.size, options.gutter)
+    texels = seams.continued(mesh, uv, rasterise(uv, options.size, options.gutter))
     scene = RayScene(mesh)
     places = _Places(mesh, scene, texels)
     looks = [
