@@ -3,40 +3,14 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sheets import cut_sheet, places
 
 from realiz3d_jax.geometry import surface_fill, texels
-from realiz3d_jax.geometry.mesh import Mesh
-
-
-def sheet(columns: int, rows: int, gap: float = 0.0) -> tuple[Mesh, np.ndarray]:
-    """The square [-0.5, 0.5]² at y = 0 in x and z; its right half is a chart of its own, ``gap`` apart in space."""
-    x, z = np.meshgrid(np.arange(columns + 1) / columns - 0.5, np.arange(rows + 1) / rows - 0.5)
-    points = np.stack([x, 0 * x, z], axis=-1).reshape(-1, 3)
-    corner = (np.arange(rows)[:, None] * (columns + 1) + np.arange(columns)).reshape(-1)
-    faces = np.concatenate(
-        [
-            np.stack([corner, corner + 1, corner + columns + 2], axis=1),
-            np.stack([corner, corner + columns + 2, corner + columns + 1], axis=1),
-        ]
-    )
-    triangles = points[faces]
-    right = triangles[..., 0].mean(axis=1) > 0
-    uv = np.stack([triangles[..., 0] + 0.5, triangles[..., 2] + 0.5], axis=-1) * 0.4
-    uv[right] += [0.3, 0.5]  # above and aside: in the UV plane the halves are no neighbours
-    triangles[right] += [gap, 0, 0]
-    vertices, index = np.unique(triangles.reshape(-1, 3), axis=0, return_inverse=True)
-    normals = np.broadcast_to([0, -1.0, 0], triangles.shape).astype(np.float32)
-    faces = index.reshape(-1, 3).astype(np.int32)
-    return Mesh(vertices.astype(np.float32), faces, normals, np.ones((len(faces), 3), np.float32)), uv
-
-
-def places(mesh: Mesh, found: texels.Texels) -> np.ndarray:
-    return np.einsum("nc,ncd->nd", found.barycentric, mesh.vertices[mesh.faces[found.face]])
 
 
 @pytest.mark.parametrize("cells", [(2, 1), (24, 24), (90, 5)])
 def test_colours_on_both_sides_of_a_gap_are_joined_by_a_straight_ramp_across_a_seam(cells: tuple[int, int]):
-    mesh, uv = sheet(*cells)
+    mesh, uv = cut_sheet(*cells)
     found = texels.rasterise(uv, 192)
     x = places(mesh, found)[:, 0]
     seen = np.abs(x) > 0.3
@@ -47,7 +21,7 @@ def test_colours_on_both_sides_of_a_gap_are_joined_by_a_straight_ramp_across_a_s
 
 
 def test_fills_keep_to_the_range_of_the_colours_seen_even_on_faces_with_obtuse_angles():
-    mesh, uv = sheet(90, 5)
+    mesh, uv = cut_sheet(90, 5)
     found = texels.rasterise(uv, 192)
     where = places(mesh, found)
     seen = np.hypot(where[:, 0] - 0.1, where[:, 2]) > 0.3
@@ -57,8 +31,29 @@ def test_fills_keep_to_the_range_of_the_colours_seen_even_on_faces_with_obtuse_a
     assert filled.max() < 0.7 + 1e-5
 
 
+def test_fills_begin_with_the_colours_seen_beside_them_though_the_lattice_is_coarser(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(surface_fill, "_POINTS", 900)
+    mesh, uv = cut_sheet(2, 1)
+    found = texels.rasterise(uv, 256)
+    where = places(mesh, found)
+    seen = np.abs(where[:, 0]) > 0.2
+    pattern = np.broadcast_to(0.5 + 0.4 * np.sin(2 * np.pi * where[:, 2:] / 0.1), (len(where), 3))
+    color = np.where(seen[:, None], pattern, np.nan).astype(np.float32)
+    color[~seen] = surface_fill.diffuse(mesh, found, color, seen)
+    image, known = np.full((256 * 256, 3), np.nan), np.zeros(256 * 256)
+    image[found.index[found.inside]] = color[found.inside]
+    known[found.index[found.inside]] = np.where(seen[found.inside], 1, 2)
+    image, known = image.reshape(256, 256, 3), known.reshape(256, 256)
+    joints = known[:, 1:] * known[:, :-1] == 2
+    assert joints.sum() > 150
+    # Less than between neighbours along the waves, a tenth of a wave apart: 0.25.
+    assert np.abs(image[:, 1:] - image[:, :-1])[joints].max() < 0.2
+    # Far from what is seen there is the mean that the lattice knows.
+    np.testing.assert_allclose(color[np.abs(where[:, 0]) < 0.03], 0.5, atol=0.1)
+
+
 def test_a_part_of_which_nothing_is_seen_takes_the_nearest_colours():
-    mesh, uv = sheet(8, 8, gap=0.05)
+    mesh, uv = cut_sheet(8, 8, gap=0.05)
     found = texels.rasterise(uv, 192)
     where = places(mesh, found)
     seen = where[:, 0] < 0.01
@@ -69,7 +64,7 @@ def test_a_part_of_which_nothing_is_seen_takes_the_nearest_colours():
 
 
 def test_without_anything_seen_everything_is_grey():
-    mesh, uv = sheet(2, 2)
+    mesh, uv = cut_sheet(2, 2)
     found = texels.rasterise(uv, 32)
     nothing = np.zeros(len(found.index), bool)
     filled = surface_fill.diffuse(mesh, found, np.zeros((len(nothing), 3), np.float32), nothing)

@@ -8,6 +8,15 @@ the harmonic continuation, which solves
 
 with the cotangents of the angles opposite an edge (Pinkall and Polthier 1993), those below ``_LEAST_COTANGENT`` raised to
 it, so that no colour leaves the range of those it comes from. Unseen texels interpolate between the points of their face.
+
+The lattice is coarser than the texels, so what it holds is smoother than what was seen and would begin at a visible line.
+Within a reach R of the seen texels, two of the lattice's spacings, the colour is therefore
+
+    f(d / R) sum_k c_k / d_k² / sum_k 1 / d_k² + (1 - f(d / R)) u,     f(t) = (1 - t)² (1 + 2 t),                       (2)
+
+with d_k the distances to the nearest texels along the border of what is seen, d the least of them, c_k their colours (Shepard
+1968), and u the lattice's. Texels of surfaces that face elsewhere count as farther away: a thin wall's other side is no
+neighbour.
 """
 
 import dataclasses
@@ -15,6 +24,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.ndimage
 import scipy.sparse
 import scipy.sparse.csgraph
 import scipy.sparse.linalg
@@ -33,6 +43,16 @@ _LEAST_COTANGENT = 0.05
 
 _ON_POINT = 1e-4
 """Parts of a cell; a place that is nearer to a point of the lattice is on it: barycentric weights are in single precision."""
+
+_NEAREST = 8
+"""How many texels along the border of what is seen (2) takes its colours from."""
+
+_REACH = 2.0
+"""R of (2), in spacings of the lattice."""
+
+_ASIDE = 0.6
+"""Times R: how much farther away a surface counts for each unit that its normal differs by. A wall's other side, by two units,
+is out of reach; what lies round a right angle is not."""
 
 _UNKNOWN_COLOR = 0.2
 """Linear light, a middle grey: of a mesh that no view sees at all."""
@@ -82,7 +102,65 @@ def diffuse(mesh: Mesh, texels: Texels, color: np.ndarray, seen: np.ndarray) -> 
         )
         value[free] = solver.solve(right)
     points, weights = lattice.locate(texels.face[unseen], texels.barycentric[unseen])
-    return np.einsum("nk,nkc->nc", weights, value[points]).astype(np.float32)
+    filled = np.einsum("nk,nkc->nc", weights, value[points]).astype(np.float32)
+    # Most texels are far from anything seen, and their lattice points tell so at little cost.
+    tree = scipy.spatial.cKDTree(lattice.position[count > 0])
+    beyond = (_REACH + 3) * lattice.spacing
+    close = np.isfinite(tree.query(lattice.position, distance_upper_bound=beyond)[0])
+    near = np.flatnonzero(close[points].any(axis=1))
+    filled[near] = _feathered(mesh, texels, color, seen, unseen[near], filled[near], _REACH * lattice.spacing)
+    return filled
+
+
+def _feathered(
+    mesh: Mesh,
+    texels: Texels,
+    color: np.ndarray,
+    seen: np.ndarray,
+    target: np.ndarray,
+    filled: np.ndarray,
+    reach: float,
+) -> np.ndarray:
+    """Fills that join on to what is seen, by (2).
+
+    Args:
+      mesh, texels, color, seen: as in ``diffuse``.
+      target: int[m], unseen texels.
+      filled: float32[m, 3], their colours by the lattice.
+      reach: R, world units.
+
+    Returns:
+      float32[m, 3].
+    """
+    size, filled = texels.size, filled.copy()
+    unseen = np.zeros(size * size, bool)
+    unseen[texels.index] = ~seen
+    beside = scipy.ndimage.binary_dilation(unseen.reshape(size, size), np.ones((3, 3), bool)).reshape(-1)
+    source = np.flatnonzero(seen & beside[texels.index])
+    if not len(source):
+        return filled
+    corners = mesh.vertices[mesh.faces].astype(np.float64)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals *= _ASIDE * reach / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-30)
+
+    def places(of: np.ndarray) -> np.ndarray:
+        face = texels.face[of]
+        position = np.einsum("nc,ncd->nd", texels.barycentric[of], corners[face])
+        return np.concatenate([position, normals[face]], axis=1)
+
+    tree = scipy.spatial.cKDTree(places(source))
+    for part in chunks(len(target)):
+        place = places(target[part])
+        close = np.flatnonzero(np.isfinite(tree.query(place, distance_upper_bound=reach, workers=-1)[0]))
+        distance, found = tree.query(place[close], np.arange(1, _NEAREST + 1), distance_upper_bound=reach, workers=-1)
+        weight = 1 / np.maximum(distance, 1e-9) ** 2  # 0 of those that are not found
+        taken = color[source[np.minimum(found, len(source) - 1)]]
+        joined = np.einsum("nk,nkc->nc", weight, taken) / weight.sum(axis=1, keepdims=True)
+        t = distance[:, :1] / reach
+        share = (1 - t) ** 2 * (1 + 2 * t)
+        old = filled[part]
+        old[close] = share * joined + (1 - share) * old[close]
+    return filled
 
 
 @jax.jit
@@ -115,7 +193,8 @@ class _Lattice:
 
     ``position``: float64[M, 3]. ``weights``: sparse symmetric float64[M, M], w_ij of (1). ``divisions``: int32[F], n of each
     face. ``first``: int32[F], where a face's points begin in ``point``, by rows of growing first index: (i, j) is the place
-    with the weights (i, j, n - i - j) / n. ``point``: int32, which of the M points that is.
+    with the weights (i, j, n - i - j) / n. ``point``: int32, which of the M points that is. ``spacing``: between
+    points, about, in world units.
     """
 
     position: np.ndarray
@@ -123,6 +202,7 @@ class _Lattice:
     divisions: np.ndarray
     first: np.ndarray
     point: np.ndarray
+    spacing: float
 
     def locate(self, face: np.ndarray, barycentric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The three points round places on faces, int32[n, 3], and their weights, float32[n, 3], with sum 1."""
@@ -190,7 +270,7 @@ def _lattice(mesh: Mesh) -> _Lattice:
     shape = (len(kept), len(kept))
     half = scipy.sparse.coo_matrix((np.concatenate(edge_weights), (ends[:, 0], ends[:, 1])), shape).tocsr()
     indices = (array.astype(np.int32) for array in (divisions, first, point))
-    return _Lattice(position[kept], (half + half.T).tocsr(), *indices)
+    return _Lattice(position[kept], (half + half.T).tocsr(), *indices, spacing)
 
 
 def _cell_edges(i: np.ndarray, j: np.ndarray, n: int) -> list[tuple[np.ndarray, int]]:
