@@ -1,4 +1,4 @@
-"""Ten meshes with a texture each, known everywhere: made of patches with closed forms, and rendered from any side by rays.
+"""Ten meshes with a texture each, known everywhere: made of patches with closed forms.
 
 Each patch is one chart, a rectangle of the UV plane, and maps (s, t) to space. The texture is a pattern in space, waves of
 many directions and lengths and spots with soft rims, so it is continuous across the charts' borders, and the gutter around
@@ -10,15 +10,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from realiz3d_jax.geometry.cameras import Camera
-from realiz3d_jax.geometry.mesh import Mesh, linear_to_srgb, smooth_normals, srgb_to_linear
-from realiz3d_jax.geometry.render import RayScene
+from realiz3d_jax.geometry.mesh import Mesh, smooth_normals
 
 Patch = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(s, t), float64[...] both, to float64[..., 3]; s, then t, then the outward normal are right-handed."""
-
-BACKGROUND = (255, 0, 255)
-"""Of rendered views; no texture comes near it, so that what bleeds into one is seen."""
 
 _MARGIN = 0.025
 """Of the UV plane, round each chart."""
@@ -65,74 +60,6 @@ def pattern(points: np.ndarray, waves_per_unit: float) -> np.ndarray:
     rim = 1 / (1 + np.exp(-np.clip(12 * (np.abs(spots) - 0.35), -50, 50)))
     base = 0.45 + 0.1 * np.tanh(color / 2) * 3
     return np.clip(base * (1 - 0.6 * rim[..., None]) + 0.6 * rim[..., None] * [0.9, 0.75, 0.3], 0.02, 0.98)
-
-
-def render(
-    textured: Textured, texture: np.ndarray, size: int, camera: Camera
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One ray a pixel, the texture bilinear in linear light.
-
-    Returns:
-      uint8[H, W, 3]; bool[H, W], the foreground; int64[H, W, 2], row and column of the nearest texel.
-    """
-    scene = RayScene(textured.mesh)
-    image = np.empty((size * size, 3), np.uint8)
-    image[:] = BACKGROUND
-    mask, texel = np.zeros(size * size, bool), np.zeros((size * size, 2), np.int64)
-    origins, direction = camera.rays(size)
-    origins = origins.reshape(-1, 3)
-    linear = srgb_to_linear(np.arange(256) / 255).astype(np.float32)[texture]
-    for start in range(0, len(origins), 1 << 18):
-        hits = scene.intersect(origins[start : start + (1 << 18)], direction)
-        rays = np.flatnonzero(hits.face >= 0)
-        uv = np.einsum("nc,ncd->nd", hits.barycentric[rays], textured.uv[hits.face[rays]])
-        rays += start
-        place = uv * len(texture) - 0.5
-        corner = np.clip(np.floor(place).astype(np.int64), 0, len(texture) - 2)
-        fraction = (place - corner).astype(np.float32)
-        value = np.zeros((len(rays), 3), np.float32)
-        for down in (0, 1):
-            for right in (0, 1):
-                weight = np.abs(1 - right - fraction[:, 0]) * np.abs(1 - down - fraction[:, 1])
-                value += weight[:, None] * linear[corner[:, 1] + down, corner[:, 0] + right]
-        image[rays] = np.round(255 * linear_to_srgb(value))
-        mask[rays], texel[rays] = True, np.clip(np.round(place[:, ::-1]), 0, len(texture) - 1)
-    return image.reshape(size, size, 3), mask.reshape(size, size), texel.reshape(size, size, 2)
-
-
-def seam_difference(textured: Textured, texture: np.ndarray, seen: np.ndarray) -> float:
-    """Mean difference, in levels of 255, between the colours that two charts give to the vertices they share.
-
-    Args:
-      textured: the mesh.
-      texture: uint8[T, T, 3].
-      seen: bool[T, T], only vertices count whose nearest texel in both charts is among these or beside one.
-    """
-    corners = np.concatenate([textured.mesh.faces.reshape(-1, 1), np.round(textured.uv.reshape(-1, 2) * 1e6)], axis=1)
-    corners = np.unique(corners, axis=0)
-    same = np.flatnonzero(corners[1:, 0] == corners[:-1, 0])
-    near = seen.copy()
-    for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
-        near |= np.roll(seen, shift, axis)
-    place = corners[:, 1:] / 1e6 * len(texture) - 0.5
-    corner = np.clip(np.floor(place).astype(np.int64), 0, len(texture) - 2)
-    fraction, value = place - corner, np.zeros((len(place), 3))
-    for down in (0, 1):
-        for right in (0, 1):
-            weight = np.abs(1 - right - fraction[:, 0]) * np.abs(1 - down - fraction[:, 1])
-            value += weight[:, None] * texture[corner[:, 1] + down, corner[:, 0] + right]
-    nearest = np.clip(np.round(place).astype(np.int64), 0, len(texture) - 1)
-    counts = near[nearest[:, 1], nearest[:, 0]]
-    pairs = same[counts[same] & counts[same + 1]]
-    return float(np.abs(value[pairs] - value[pairs + 1]).mean()) if len(pairs) else 0.0
-
-
-def step_difference(texture: np.ndarray, seen: np.ndarray) -> float:
-    """Mean difference, in levels of 255, between neighbouring texels within charts: of uint8[T, T, 3] and bool[T, T]."""
-    values = texture.astype(np.float64)
-    across = np.abs(values[:, 1:] - values[:, :-1])[seen[:, 1:] & seen[:, :-1]]
-    down = np.abs(values[1:] - values[:-1])[seen[1:] & seen[:-1]]
-    return float(np.concatenate([across, down]).mean())
 
 
 def make(name: str, faces: int) -> Textured:
