@@ -1,7 +1,7 @@
 """What others publish on the time that texturing takes, as a table for benchmarks to print beside their own.
 
-Only figures that papers and repositories state, as of the commits named. None of them states the time of baking alone: theirs
-are of everything from prompt and mesh to textured mesh, on the GPU that is named.
+Only figures that papers and repositories state, as of the commits named; none of them was measured here. No time of baking
+alone was found: theirs are of everything from prompt and mesh to textured mesh, on the GPU that is named.
 """
 
 import rich.table
@@ -25,13 +25,13 @@ PUBLISHED = (
     ),
     (
         "Hunyuan3D-2.1 Paint",
-        "none; 21 GB of GPU memory",
+        "no figure found; 21 GB of GPU memory",
         "CUDA to build its rasteriser; bpy 4.0, pymeshlab, cupy, Real-ESRGAN",
         "Tencent-Hunyuan/Hunyuan3D-2.1 5e3ec6d, README and hy3dpaint/DifferentiableRenderer",
     ),
     (
         "TRELLIS",
-        "none; 100 renders and 2,500 steps of Adam; 16 GB",
+        "no figure found; 100 renders and 2,500 steps of Adam; 16 GB",
         "CUDA; its renderer of Gaussian splats",
         "microsoft/TRELLIS 6b0d647, README and postprocessing_utils.py",
     ),
