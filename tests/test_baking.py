@@ -55,7 +55,8 @@ def test_a_texture_that_is_rendered_and_baked_back_is_what_it_was(name: str):
     figures = ground_truth.compare(truth, baked, novel, before, samples=1)
     assert figures.seen > 45
     assert figures.novel_seen > 43
-    assert figures.seams < 0.5
+    # As alike as the two sides of a seam are in the truth; gutters that repeated the border had 0.2 to 0.4.
+    assert figures.seams < max(0.12, 2.2 * figures.seams_truth)
 
 
 def test_seen_and_filled_texels_are_together_those_inside_faces():
