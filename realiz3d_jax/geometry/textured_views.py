@@ -9,11 +9,14 @@ import numpy as np
 
 from realiz3d_jax.geometry.cameras import STANDARD, Camera
 from realiz3d_jax.geometry.mesh import Mesh, linear_to_srgb, srgb_to_linear
-from realiz3d_jax.geometry.render import MOST_LAYERS, RayScene, past
+from realiz3d_jax.geometry.render import MOST_LAYERS, Hits, RayScene, past
 
 Colors = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Displayed colours of places on a mesh: (face int32[n], barycentric float64[n, 3]) to float[n, 3 or 4], sRGB and perhaps
 alpha, in [0, 1]. ``Asset.base_color`` is one, ``texture_colors`` makes one."""
+
+Shade = Callable[[Hits, np.ndarray], np.ndarray]
+"""(hits that all hit something, directions of their rays float64[n, 3]) to float[n, 4]: linear light, and opacity."""
 
 _RAYS = 1 << 18
 """Traced in one go: bounds memory."""
@@ -76,19 +79,49 @@ def render_colors(
     images = np.empty((len(cameras), size, size, 3), np.uint8)
     cover = np.empty((len(cameras), size, size), np.float32)
     for view, camera in enumerate(cameras):
-        light, hits = np.zeros((size * size, 3), np.float32), np.zeros(size * size, np.float32)
-        near = _pixels_near(mesh, camera, size)
-        for origins, directions in _shifted_rays(camera, size, samples):
-            directions = np.broadcast_to(directions, origins.shape)
-            for start in range(0, len(near), _RAYS):
-                part = near[start : start + _RAYS]
-                color, covered = _trace(scene, colors, origins[part], directions[part])
-                light[part] += color
-                hits[part] += covered
-        cover[view] = (hits / samples**2).reshape(size, size)
-        light = light / samples**2 + (1 - hits / samples**2)[:, None] * empty
-        images[view] = np.round(255 * linear_to_srgb(light)).reshape(size, size, 3)
+        light, cover[view] = draw(mesh, scene, shade_of(colors), camera, size, samples)
+        images[view] = np.round(255 * linear_to_srgb(light + (1 - cover[view, ..., None]) * empty))
     return images, cover
+
+
+def shade_of(colors: Colors) -> Shade:
+    """Surfaces that show their colours, without light."""
+
+    def shade(hits: Hits, directions: np.ndarray) -> np.ndarray:
+        del directions
+        color = colors(hits.face, hits.barycentric)
+        alpha = color[:, 3:] if color.shape[1] == 4 else np.ones((len(color), 1))
+        return np.concatenate([srgb_to_linear(color[:, :3]), alpha], axis=-1)
+
+    return shade
+
+
+def draw(
+    mesh: Mesh, scene: RayScene, shade: Shade, camera: Camera, size: int, samples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """One view, in linear light, over nothing.
+
+    Args:
+      mesh, scene: what is seen.
+      shade: what its surface sends.
+      camera: of the view.
+      size: pixels along a side.
+      samples: rays along a side of a pixel.
+
+    Returns:
+      float32[H, W, 3], light, as much as comes of each pixel's area.
+      float32[H, W], how much of each pixel the mesh covers.
+    """
+    light, cover = np.zeros((size * size, 3), np.float32), np.zeros(size * size, np.float32)
+    near = _pixels_near(mesh, camera, size)
+    for origins, directions in _shifted_rays(camera, size, samples):
+        directions = np.broadcast_to(directions, origins.shape)
+        for start in range(0, len(near), _RAYS):
+            part = near[start : start + _RAYS]
+            sent, covered = _trace(scene, shade, origins[part], directions[part])
+            light[part] += sent
+            cover[part] += covered
+    return (light / samples**2).reshape(size, size, 3), (cover / samples**2).reshape(size, size)
 
 
 def _pixels_near(mesh: Mesh, camera: Camera, size: int) -> np.ndarray:
@@ -101,9 +134,7 @@ def _pixels_near(mesh: Mesh, camera: Camera, size: int) -> np.ndarray:
     return (np.arange(low[1], high[1])[:, None] * size + np.arange(low[0], high[0])).reshape(-1)
 
 
-def _trace(
-    scene: RayScene, colors: Colors, origins: np.ndarray, directions: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _trace(scene: RayScene, shade: Shade, origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Light float32[n, 3] that surfaces send along rays, and how much of what lies behind they cover, float32[n].
 
     Surfaces that are not opaque are blended from front to back, each with its alpha.
@@ -113,11 +144,10 @@ def _trace(
     for _ in range(MOST_LAYERS):
         found = scene.intersect(origins, directions[rays])
         hit = np.flatnonzero(found.face >= 0)
-        color = colors(found.face[hit], found.barycentric[hit])
-        alpha = color[:, 3] if color.shape[1] == 4 else np.ones(len(hit), np.float32)
         seen = rays[hit]
-        light[seen] += (clear[seen] * alpha)[:, None] * srgb_to_linear(color[:, :3]).astype(np.float32)
-        clear[seen] *= 1 - alpha
+        sent = shade(found.at(hit), directions[seen]).astype(np.float32)
+        light[seen] += (clear[seen] * sent[:, 3])[:, None] * sent[:, :3]
+        clear[seen] *= 1 - sent[:, 3]
         further = clear[seen] > _CLEAR
         rays = seen[further]
         if not len(rays):
