@@ -171,7 +171,9 @@ def _missing(samples: Samples, uid: str, mesh: str) -> str:
 
 
 def _asset(samples: Samples, uid: str, mesh: TexturedMesh) -> str:
-    panels = _viewer(samples, uid, mesh) + _turntable(uid, mesh) + _texture(uid, mesh)
+    coverage = samples.items[uid].get("baked", {}).get("coverage")
+    seen = "" if coverage is None else f" The views see {coverage:.0%} of the surface; the rest is filled."
+    panels = _viewer(samples, uid, mesh) + _turntable(uid, mesh) + _texture(uid, mesh, seen)
     return f'{_title(samples, f"{mesh.faces:,} triangles")}<div class="panels">{panels}</div></section>'
 
 
@@ -206,14 +208,14 @@ def _turntable(uid: str, mesh: TexturedMesh) -> str:
     )
 
 
-def _texture(uid: str, mesh: TexturedMesh) -> str:
+def _texture(uid: str, mesh: TexturedMesh, seen: str) -> str:
     if mesh.texture is None:
         return "<figure><figcaption>Texture</figcaption><p>This mesh has none.</p></figure>"
     width, height = mesh.texels
     style = "pixels" if max(mesh.texels) <= _SMALL else "smooth"
     return (
         f'<figure class="texture"><figcaption>Texture</figcaption><img class="{style}" src="{image_uri(mesh.texture)}" '
-        f'alt="texture of {html.escape(uid)}" {_sides(mesh.texture)}><p>{width} × {height} texels.</p></figure>'
+        f'alt="texture of {html.escape(uid)}" {_sides(mesh.texture)}><p>{width} × {height} texels.{seen}</p></figure>'
     )
 
 
