@@ -56,7 +56,7 @@ _UP = flags.DEFINE_enum(
 _BEAM = flags.DEFINE_string(
     "beam",
     None,
-    "Render --assets by Apache Beam (pip install apache-beam) with these pipeline options, such as --runner=DirectRunner.",
+    "Render --assets by Apache Beam (requirements-beam.txt) with these pipeline options, such as --runner=DirectRunner.",
 )
 _CONFIG = config_flag.define(
     "How assets are rendered, configs/data/render.py[:RIG]; by default the four standard views."

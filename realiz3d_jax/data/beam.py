@@ -41,7 +41,7 @@ def prepare(
         import apache_beam
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
-        raise UserError("--beam: Apache Beam is not installed; pip install apache-beam") from error
+        raise UserError("--beam: Apache Beam is not installed; pip install -r requirements-beam.txt") from error
     config.check()
     dataset = records.dataset_name(collection, "assets")
     path = records.dataset_path(directory, dataset, size)
