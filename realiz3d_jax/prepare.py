@@ -78,12 +78,12 @@ _SEED = flags.DEFINE_integer("seed", objects.SEED, "Seed of the objects.")
 _SELF_GENERATE = flags.DEFINE_bool(
     "self-generate",
     False,
-    "Make shapes_generated: the real training images, drawn from the base model with the captions of shapes_assets.",
+    "Make the real training images: drawn from the base model, with the captions of the collection's assets.",
 )
 _ENCODE = flags.DEFINE_bool(
     "encode",
     False,
-    "Encode shapes_assets and shapes_generated for the training of --base, a converted text-to-image model: "
+    "Encode the collection's assets and self-generated images for the training of --base, a converted text-to-image model: "
     "images and maps by its autoencoder, captions by its text encoder.",
 )
 _BASE = flags.DEFINE_string(
@@ -96,10 +96,10 @@ _ENCODERS = flags.DEFINE_string(
     "",
     "The folder with the text encoder and the autoencoder of --base, if it is not where its config says.",
 )
+_WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one per core.")
+
 _MOST_ROWS = 40
 """Of the table of what is left out."""
-
-_WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one per core.")
 
 
 def _shapes(dataset: str) -> str:
@@ -151,6 +151,10 @@ def _assets() -> str:
     """Renders a team's own assets; returns what to tell the user."""
     start, config = time.monotonic(), _render_config()
     entries, skipped = asset_list.list_assets(_ASSETS.value, _CAPTIONS.value, _UP.value)
+    lost = [(one.asset, one.reason) for one in skipped]
+    if not entries:
+        _print_skipped(lost, "")
+        raise UserError(f"{_ASSETS.value}: none of its assets can be used.")
     entries = entries[: _COUNT.value]
     unnamed = [entry for entry in entries if not entry.caption]
     if unnamed:
@@ -164,7 +168,7 @@ def _assets() -> str:
         path, made = asset_sets.prepare(*where, _WORKERS.value)
     else:
         path, made = beam.prepare(*where, shlex.split(_BEAM.value))
-    return _told_with_skipped(path, made, [(one.asset, one.reason) for one in skipped], start)
+    return _told_with_skipped(path, made, lost, start)
 
 
 def _metadata(path: pathlib.Path) -> dict[str, Any]:
@@ -176,22 +180,20 @@ def _told_with_skipped(path: pathlib.Path, made: bool, lost: list[tuple[str, str
     metadata = _metadata(path)
     lost += [(one["item"], one["reason"]) for one in metadata.get("skipped", [])]
     if lost:
-        _print_skipped(lost, path)
-    seconds, told = (
-        time.monotonic() - start,
-        _told(path, records.dataset_name(_COLLECTION.value, "assets"), made, start),
-    )
+        _print_skipped(lost, f": skipped in {path / 'metadata.json'}")
+    seconds = time.monotonic() - start
+    told = _told(path, records.dataset_name(_COLLECTION.value, "assets"), made, start)
     return f"{told} {60 * metadata['count'] / seconds:.1f} objects a minute." if made else told
 
 
-def _print_skipped(lost: list[tuple[str, str]], path: pathlib.Path) -> None:
+def _print_skipped(lost: list[tuple[str, str]], where: str) -> None:
     table = rich.table.Table("asset", "why it is left out", title=f"{len(lost)} left out", title_justify="left")
     for row in lost[:_MOST_ROWS]:
         table.add_row(*map(rich.markup.escape, row))
     console = rich.console.Console(stderr=True)
     console.print(table)
     if len(lost) > _MOST_ROWS:
-        console.print(f"and {len(lost) - _MOST_ROWS} more: skipped in {path / 'metadata.json'}", markup=False)
+        console.print(f"and {len(lost) - _MOST_ROWS} more{where}", markup=False)
 
 
 def _generated() -> str:
@@ -247,6 +249,8 @@ DATASETS: dict[str, Callable[[], str]] = {
 }
 """What makes each dataset: it reads the flags and returns a line to print."""
 
+_SHAPES = [name for name in DATASETS if name.startswith(records.SHAPES)]
+
 
 def main(argv: list[str]) -> None:
     """The command."""
@@ -263,9 +267,13 @@ def main(argv: list[str]) -> None:
             "--assets and --render-set make a dataset of yours; expected one of them, without --dataset, --self-generate and "
             "--encode."
         )
+    if _DATASET.value is not None and _DATASET.value not in _SHAPES:
+        raise UserError(f"--dataset={_DATASET.value}: unknown; expected one of {', '.join(_SHAPES)}.")
+    if not own and dataset is None:
+        raise UserError(
+            "nothing was asked for; expected --dataset, --assets, --render-set, --self-generate or --encode."
+        )
     dataset = own[0] if own else dataset
-    if dataset not in DATASETS:
-        raise UserError(f"--dataset={dataset}: unknown; expected one of {', '.join(DATASETS)}.")
     platform.start(split_cpu=True)
     print(DATASETS[dataset]())
 

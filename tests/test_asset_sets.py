@@ -348,6 +348,15 @@ def test_the_command_renders_says_what_is_left_out_and_trains(folder, tmp_path, 
     assert "asked for was" in capsys.readouterr().err
     assert run_command("prepare", f"--assets={folder}", f"--directory={data}") == 2
     assert "--collection=NAME: is needed" in capsys.readouterr().err
+    (folder / "list.csv").write_text("mesh\nnone.glb\n")
+    assert run_command("prepare", f"--assets={folder / 'list.csv'}", *arguments[1:]) == 2
+    told = capsys.readouterr().err
+    assert "1 left out" in told
+    assert "none of its assets can be used" in told
+    assert run_command("prepare", "--dataset=assets") == 2
+    assert "expected one of shapes_photos" in capsys.readouterr().err
+    assert run_command("prepare") == 2
+    assert "nothing was asked for" in capsys.readouterr().err
     assert run_command("prepare", *arguments, "--config=configs/data/render.py:round") == 2
     assert "there is no such rig" in capsys.readouterr().err
     assert run_command("prepare", *arguments, "--config=configs/data/render.py", "--config.lens=3") == 2
