@@ -262,6 +262,7 @@ def test_streams_take_the_views_that_are_meant_and_refuse_other_cameras(folder, 
     ):
         grids(folder, tmp_path, STANDARD_RIG)
     config = pipeline.StreamConfig(str(tmp_path / "data"), 32, 0.0, WordEncoder(64, 20), 20, "things")
+    assert config.splits("assets") == ["train"]
     singles = next(pipeline.open_stream("synthetic_images", config, 0, 2))
     assert singles["image"].shape == (2, 4, 32, 32, 3)
 

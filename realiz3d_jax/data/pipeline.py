@@ -74,8 +74,14 @@ class StreamConfig:
 
     def open(self, kind: str, split: str = "train") -> records.Records:
         """A split of the dataset of a kind, encoded or not."""
-        name = records.dataset_name(self.collection, kind if self.encoder else encoded.name_of(kind))
-        return records.open_split(self.directory, name, split, self.size)
+        return records.open_split(self.directory, self._name(kind), split, self.size)
+
+    def splits(self, kind: str) -> list[str]:
+        """The splits of the dataset of a kind."""
+        return list(records.open_all(self.directory, self._name(kind), self.size))
+
+    def _name(self, kind: str) -> str:
+        return records.dataset_name(self.collection, kind if self.encoder else encoded.name_of(kind))
 
     def open_grids(self, split: str = "train") -> records.Records:
         """A split of the assets, after a check that their views are those that are meant."""

@@ -44,9 +44,10 @@ class Previews:
         return any(kind.control for kind in self._run.stage.iterations)
 
     def _items(self) -> list[dict[str, Any]]:
-        """Held-out objects: caption and, where the stage is controlled, ``control``."""
+        """Held-out objects, or training ones of a set that holds none out: caption and, where it is controlled, ``control``."""
         settings = stream_config(self._run.config, self._run.encoder)
-        held = (settings.open_grids if self._controlled else functools.partial(settings.open, "assets"))("validation")
+        open_split = settings.open_grids if self._controlled else functools.partial(settings.open, "assets")
+        held = open_split("validation" if "validation" in settings.splits("assets") else "train")
         items = [held[index] for index in range(min(ITEMS, len(held)))]
         return [{**item, **settings.grid(item)} for item in items] if self._controlled else items
 
