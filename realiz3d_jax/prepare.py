@@ -182,8 +182,10 @@ def _told_with_skipped(path: pathlib.Path, made: bool, lost: list[tuple[str, str
     if lost:
         _print_skipped(lost, f": skipped in {path / 'metadata.json'}")
     seconds = time.monotonic() - start
-    told = _told(path, records.dataset_name(_COLLECTION.value, "assets"), made, start)
-    return f"{told} {60 * metadata['count'] / seconds:.1f} objects a minute." if made else told
+    dataset = records.dataset_name(_COLLECTION.value, "assets")
+    count = sum(map(len, records.open_all(_DIRECTORY.value, dataset, _SIZE.value).values()))
+    told = _told(path, dataset, made, start)
+    return f"{told} {60 * count / seconds:.1f} objects a minute." if made else told
 
 
 def _print_skipped(lost: list[tuple[str, str]], where: str) -> None:

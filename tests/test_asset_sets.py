@@ -258,7 +258,7 @@ def test_streams_take_the_views_that_are_meant_and_refuse_other_cameras(folder, 
     expected = pipeline.control_maps(*(record[name][[4, 1, 5, 3]] for name in ("normal", "position", "mask")))
     np.testing.assert_array_equal(batch["control"][0], expected)
     with pytest.raises(
-        UserError, match=r"the rig's azimuths is .* To train on these views: --config.data.rig.azimuths="
+        UserError, match=r"its rig has azimuths .*, elevations .* To train on these views: --config.data.rig.azimuths="
     ):
         grids(folder, tmp_path, STANDARD_RIG)
     config = pipeline.StreamConfig(str(tmp_path / "data"), 32, 0.0, WordEncoder(64, 20), 20, "things")

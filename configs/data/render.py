@@ -12,8 +12,8 @@ from realiz3d_jax.training.config import config_dict
 
 RIGS = {
     "standard": Rig(),
-    "six": Rig(azimuths=(0, 90, 180, 270, 0, 0), elevations=(0, 0, 0, 0, 90, -90)),
-    "perspective": Rig(elevations=(15,), projection="perspective", fov=40.0, distance=2.0),
+    "six": Rig(azimuths=(0, 90, 180, 270, 0, 0), elevations=(0.0, 0.0, 0.0, 0.0, 90.0, -90.0)),
+    "perspective": Rig(elevations=(15.0,), projection="perspective", fov=40.0, distance=2.0),
 }
 
 

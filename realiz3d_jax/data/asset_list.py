@@ -110,7 +110,7 @@ def read_captions(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     path = pathlib.Path(path)
     captions: dict[str, str] = {}
-    for where, row in _rows(path):
+    for where, row in _rows(path, pairs=True):
         name = next((row[key] for key in ("asset", "uid", "mesh", "path", "file") if row.get(key)), None)
         if not isinstance(name, str) or not isinstance(row.get("caption"), str):
             raise UserError(f"{where}: found {str(row)[:80]}; expected an asset and its caption, both texts.")
@@ -139,8 +139,11 @@ def _of_manifest(path: pathlib.Path, up: str | None) -> tuple[list[Entry], list[
     return entries, skipped
 
 
-def _rows(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
-    """The rows of a CSV file, a JSON file, or one of JSON lines, each with its place for messages."""
+def _rows(path: pathlib.Path, pairs: bool = False) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of a CSV file, a JSON file, or one of JSON lines, each with its place for messages.
+
+    ``pairs`` says that a JSON object in a file by itself holds assets and their captions; else it is a row.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -152,7 +155,7 @@ def _rows(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
         values = json.loads(text)
     except json.JSONDecodeError:
         values = [_json_line(path, number, line) for number, line in enumerate(text.splitlines()) if line.strip()]
-    if isinstance(values, dict) and not set(values) & set(_COLUMNS):
+    if isinstance(values, dict) and pairs and set(values) != {"asset", "caption"}:
         values = [{"asset": name, "caption": caption} for name, caption in values.items()]
     values = [values] if isinstance(values, dict) else values
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):

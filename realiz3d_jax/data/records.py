@@ -312,13 +312,16 @@ def check_views(held: Records, rig: cameras.Rig, names: Iterable[str]) -> None:
             f"{held.path}: every object has cameras of its own, so its views make no grids; expected a set of one rig. Such a "
             "set serves Stage 1."
         )
-    for name, value in expected.items():
-        if found.get(name) != value:
-            setting = str(tuple(found[name]) if isinstance(value, list) else found[name]).replace(" ", "")
-            raise UserError(
-                f"{held.path / 'metadata.json'}: the rig's {name} is {found[name]}; expected {value}, by config.data.rig. "
-                f"To train on these views: --config.data.rig.{name}={setting!r}"
-            )
+    others = [name for name, value in expected.items() if found.get(name) != value]
+    if others:
+        settings = {name: tuple(found[name]) if isinstance(found[name], list) else found[name] for name in others}
+        flags = " ".join(
+            f"--config.data.rig.{name}={str(value).replace(' ', '')!r}" for name, value in settings.items()
+        )
+        raise UserError(
+            f"{held.path / 'metadata.json'}: its rig has {', '.join(f'{name} {found[name]}' for name in others)}; expected "
+            f"{', '.join(str(expected[name]) for name in others)}, by config.data.rig. To train on these views: {flags}"
+        )
     if missing := sorted(set(names) - held.names):
         raise UserError(
             f"{held.path}: its records hold no {', '.join(missing)}, which the task needs; expected a set with geometry, or "
