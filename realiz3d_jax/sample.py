@@ -100,7 +100,9 @@ def main(argv: list[str]) -> None:
     output = files.writable_directory(_OUTPUT.value)
     done, found = _sample_all(pretrained, sampling, texture, wanted, output)
     problems += found
-    print(f"{output}: {_counted(done, 'item')}, {_counted(len(problems), 'problem')}")
+    coverage = [item[items.BAKED]["coverage"] for item in done if "coverage" in item.get(items.BAKED, {})]
+    seen = f"; their views see {np.mean(coverage):.0%} of the surfaces, the rest is filled" if coverage else ""
+    print(f"{output}: {_counted(len(done), 'item')}, {_counted(len(problems), 'problem')}{seen}")
     if problems:
         print("\n".join(f"error: {problem}" for problem in problems), file=sys.stderr)
         sys.exit(1)
@@ -182,12 +184,15 @@ def _sample_all(
     texture: dict[str, Any] | None,
     wanted: list[Request],
     output: pathlib.Path,
-) -> tuple[int, list[str]]:
-    """Samples what is not there yet, ``--batch`` items at a time; returns how many are there in the end, and what is wrong."""
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Samples what is not there yet, ``--batch`` items at a time.
+
+    Returns: what ``item.json`` says of each item that is there in the end, and what is wrong.
+    """
     generator = pretrained.generator(sampling)
     tasks: list[_Task] = []
     problems: list[str] = []
-    done = 0
+    done: list[dict[str, Any]] = []
     for request in wanted:
         try:
             pretrained.encoder.check(request.prompt)
@@ -196,7 +201,7 @@ def _sample_all(
             if found is None:
                 tasks.append(_Task(request, description))
                 continue
-            done += 1
+            done.append(found)
             problems += _baking_problems(output / request.uid, found)
         except UserError as error:
             problems.append(str(error))
@@ -216,7 +221,7 @@ def _sample_all(
                 glb, description = _bake(item, views, cameras, unwrapped)
                 items.write(folder, description, views, names, item.geometry, glb)
                 problems += _baking_problems(folder, description)
-                done += 1
+                done.append(description)
                 textured()
     return done, problems
 
