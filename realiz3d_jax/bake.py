@@ -47,10 +47,17 @@ def main(argv: list[str]) -> None:
     output = pathlib.Path(_OUTPUT.value)
     if output.suffix != ".glb":
         raise UserError(f"--output={output}: expected the name of a .glb.")
+    if output.resolve() == pathlib.Path(_MESH.value).resolve():
+        raise UserError(f"--output={output}: is the asset itself; expected another name.")
     files.writable_directory(output.parent)
     asset = unwrap(load_asset(_MESH.value, _UP.value))
     size = int(_SIZE.value or texture_size(views.shape[1]))
     glb, baked = texture_asset(asset, views, cameras, size=size, harmonise=_HARMONISE.value)
+    if not baked.seen.any():
+        raise UserError(
+            f"{_VIEWS.value}: these views see nothing of the surface: all is transparent, or they are too small; expected "
+            "views of 32 pixels or more."
+        )
     files.write_bytes(output, glb)
     print(
         f"{output}: a texture of {size} x {size}; {len(views)} views see {baked.coverage:.0%} of the surface, several of them "
@@ -60,7 +67,10 @@ def main(argv: list[str]) -> None:
 
 def _read_views(folder: pathlib.Path) -> tuple[np.ndarray, list[Camera]]:
     """Views uint8[V, H, W, 4] in the order of their names, and their cameras."""
-    names = {path: angles for path in sorted(folder.glob("*.png")) if (angles := parse_view_name(path.name))}
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; expected one with view_000.png and so on.")
+    pictures = sorted(folder.glob("*.png"))
+    names = {path: angles for path in pictures if (angles := parse_view_name(path.name))}
     if not names:
         raise UserError(
             f"{folder}: found no views; expected view_000.png, view_090.png and so on, as realiz3d_jax.sample makes."
@@ -73,6 +83,11 @@ def _read_views(folder: pathlib.Path) -> tuple[np.ndarray, list[Camera]]:
     for path, (_, elevation) in names.items():
         if abs(elevation) > 90:
             raise UserError(f"{path}: found an elevation of {elevation:g} degrees in its name; expected -90 to 90.")
+    same = {}
+    for path, (azimuth, elevation) in names.items():
+        other = same.setdefault((azimuth % 360, elevation), path)
+        if other != path:
+            raise UserError(f"{path}: is a view of the same camera as {other.name}; expected one of them.")
     width = _WIDTH.value or _width_of_item(folder)
     return np.stack(list(images.values())), [orbit(*angles, width=width) for angles in names.values()]
 
@@ -95,6 +110,8 @@ def _width_of_item(folder: pathlib.Path) -> float:
 def _read_image(path: pathlib.Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I"):
+                raise ValueError(f"16 bits a pixel, mode {image.mode}; expected 8, in colour")
             return np.asarray(image.convert("RGBA"))
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be read as an image ({error}); make it again.") from error

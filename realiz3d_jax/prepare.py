@@ -114,8 +114,8 @@ def _shapes(dataset: str) -> str:
 def _render_config() -> asset_sets.RenderConfig:
     if _COLLECTION.value == records.SHAPES:
         raise UserError(
-            "--collection=NAME: is needed beside --assets and --render-set, what your datasets are to be called; training "
-            "reads them with --config.data.collection=NAME."
+            "--collection=NAME: is needed beside --assets and --render-set, what your datasets are to be called (shapes is the "
+            "benchmark's); training reads them with --config.data.collection=NAME."
         )
     if _CONFIG.value is None:
         return asset_sets.RenderConfig()
@@ -144,16 +144,15 @@ def _render_set() -> str:
             f"the objects of {_RENDER_SET.value} are not seen from the views of the rig, so their {metadata['views']} views "
             "are kept as they are: they serve Stage 1, but make no grids. Another rig: --config configs/data/render.py:RIG."
         )
-    return _told_with_skipped(path, made, [], start)
+    return _told_with_skipped(path, made, start)
 
 
 def _assets() -> str:
     """Renders a team's own assets; returns what to tell the user."""
     start, config = time.monotonic(), _render_config()
     entries, skipped = asset_list.list_assets(_ASSETS.value, _CAPTIONS.value, _UP.value)
-    lost = [(one.asset, one.reason) for one in skipped]
     if not entries:
-        _print_skipped(lost, "")
+        _print_skipped([(one.asset, one.reason) for one in skipped], "")
         raise UserError(f"{_ASSETS.value}: none of its assets can be used.")
     entries = entries[: _COUNT.value]
     unnamed = [entry for entry in entries if not entry.caption]
@@ -165,20 +164,19 @@ def _assets() -> str:
         )
     where = _DIRECTORY.value, _COLLECTION.value, entries, _SIZE.value, config
     if _BEAM.value is None:
-        path, made = asset_sets.prepare(*where, _WORKERS.value)
+        path, made = asset_sets.prepare(*where, _WORKERS.value, skipped)
     else:
-        path, made = beam.prepare(*where, shlex.split(_BEAM.value))
-    return _told_with_skipped(path, made, lost, start)
+        path, made = beam.prepare(*where, shlex.split(_BEAM.value), skipped)
+    return _told_with_skipped(path, made, start)
 
 
 def _metadata(path: pathlib.Path) -> dict[str, Any]:
     return json.loads((path / "metadata.json").read_text())
 
 
-def _told_with_skipped(path: pathlib.Path, made: bool, lost: list[tuple[str, str]], start: float) -> str:
+def _told_with_skipped(path: pathlib.Path, made: bool, start: float) -> str:
     """What to tell of a collection's assets, after a table of what was left out."""
-    metadata = _metadata(path)
-    lost += [(one["item"], one["reason"]) for one in metadata.get("skipped", [])]
+    lost = [(one["item"], one["reason"]) for one in _metadata(path).get("skipped", [])]
     if lost:
         _print_skipped(lost, f": skipped in {path / 'metadata.json'}")
     seconds = time.monotonic() - start

@@ -181,3 +181,36 @@ def stl(kind, vertices=TETRAHEDRON, faces=TETRAHEDRON_FACES):
         ).encode()
     rows = b"".join(struct.pack("<12fH", 0, 0, 0, *face.reshape(-1).tolist(), 0) for face in corners)
     return b"\0" * 80 + struct.pack("<I", len(faces)) + rows
+
+
+def cut_out(alpha, mode, only=False, **material):
+    """GLB: a square sheet with a texture whose left half has ``alpha``, before a larger red one unless ``only``."""
+    data = Binary()
+    pixels = np.full((2, 2, 4), 255, np.uint8)
+    pixels[:, 0, 3] = alpha
+    corners = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], np.float32)
+    position, behind = data.accessor(corners, min=[-1, -1, 0], max=[1, 1, 0]), corners * 2 - [0, 0, 1]
+    behind = data.accessor(behind.astype(np.float32), min=[-2, -2, -1], max=[2, 2, -1])
+    uv = data.accessor(np.array([[0, 1], [1, 1], [1, 0], [0, 0]], np.float32))
+    indices = data.accessor(np.array([0, 1, 2, 0, 2, 3], np.uint16))
+    image = data.view(png(pixels))
+    sheet = {"attributes": {"POSITION": position, "TEXCOORD_0": uv}, "indices": indices, "material": 0}
+    other = {"attributes": {"POSITION": behind}, "indices": indices, "material": 1}
+    header = {
+        "asset": {"version": "2.0"},
+        "scenes": [{"nodes": [0]}],
+        "scene": 0,
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [sheet] if only else [sheet, other]}],
+        "materials": [
+            {"alphaMode": mode, "pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}, **material},
+            {"pbrMetallicRoughness": {"baseColorFactor": [1, 0, 0, 1]}},
+        ],
+        "textures": [{"source": 0, "sampler": 0}],
+        "samplers": [{"magFilter": 9728, "minFilter": 9728}],
+        "images": [{"bufferView": image, "mimeType": "image/png"}],
+        "accessors": data.accessors,
+        "bufferViews": data.views,
+        "buffers": [{"byteLength": len(data.content)}],
+    }
+    return glb(header, data.content)

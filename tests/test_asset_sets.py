@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from asset_files import TETRAHEDRON, Binary, glb, obj, png, two_parts
+from asset_files import TETRAHEDRON, cut_out, glb, obj, two_parts
 from worlds import assert_same, run_command
 
 from realiz3d_jax.data import asset_sets, beam, geometry_maps, pipeline, records
@@ -93,6 +93,37 @@ def test_names_that_are_too_long_stay_different(tmp_path):
     assert len({entry.uid for entry in entries}) == 2
     assert max(len(entry.uid) for entry in entries) == 100
     assert not skipped
+
+
+def test_names_of_any_alphabet_stay_different_and_give_captions(tmp_path):
+    for name in ("椅子", "桌子", "a b", "a+b", "a_b"):
+        (tmp_path / f"{name}.obj").write_bytes(obj())
+    entries, skipped = list_assets(tmp_path)
+    assert len({entry.uid for entry in entries}) == 5
+    assert not skipped
+    assert {entry.caption_or_name() for entry in entries} == {"椅子", "桌子", "a b"}
+    assert all(entry.uid.isascii() for entry in entries)
+
+
+def test_what_looks_like_an_asset_and_cannot_be_taken_is_told(tmp_path, capsys):
+    (tmp_path / "a.obj").write_bytes(obj())
+    (tmp_path / "a.glb").write_bytes(glb(*two_parts()))
+    (tmp_path / "scene.fbx").write_bytes(b"")
+    (tmp_path / "gone.glb").symlink_to(tmp_path / "nowhere.glb")
+    with open(os.path.join(os.fsencode(tmp_path), b"latin\xe9.obj"), "wb") as file:
+        file.write(obj())
+    (tmp_path / "captions.json").write_text('{"a": "one", "ghost": "two"}')
+    entries, skipped = list_assets(tmp_path)
+    assert [entry.path.name for entry in entries] == ["a.glb"]
+    reasons = " ".join(one.reason for one in skipped)
+    for expected in (
+        ".fbx is not read; export it as GLB",
+        "is a link to nothing",
+        "no UTF-8; rename it",
+        "rename one, or give uids",
+    ):
+        assert expected in reasons
+    assert "captions that name no asset: 1, such as 'ghost'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -270,39 +301,6 @@ def test_streams_take_the_views_that_are_meant_and_refuse_other_cameras(folder, 
 # Surfaces that are not opaque
 
 
-def cut_out(alpha, mode, only=False, **material):
-    """GLB: a square sheet with a texture whose left half has ``alpha``, before a larger red one unless ``only``."""
-    data = Binary()
-    pixels = np.full((2, 2, 4), 255, np.uint8)
-    pixels[:, 0, 3] = alpha
-    corners = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], np.float32)
-    position, behind = data.accessor(corners, min=[-1, -1, 0], max=[1, 1, 0]), corners * 2 - [0, 0, 1]
-    behind = data.accessor(behind.astype(np.float32), min=[-2, -2, -1], max=[2, 2, -1])
-    uv = data.accessor(np.array([[0, 1], [1, 1], [1, 0], [0, 0]], np.float32))
-    indices = data.accessor(np.array([0, 1, 2, 0, 2, 3], np.uint16))
-    image = data.view(png(pixels))
-    sheet = {"attributes": {"POSITION": position, "TEXCOORD_0": uv}, "indices": indices, "material": 0}
-    other = {"attributes": {"POSITION": behind}, "indices": indices, "material": 1}
-    header = {
-        "asset": {"version": "2.0"},
-        "scenes": [{"nodes": [0]}],
-        "scene": 0,
-        "nodes": [{"mesh": 0}],
-        "meshes": [{"primitives": [sheet] if only else [sheet, other]}],
-        "materials": [
-            {"alphaMode": mode, "pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}, **material},
-            {"pbrMetallicRoughness": {"baseColorFactor": [1, 0, 0, 1]}},
-        ],
-        "textures": [{"source": 0, "sampler": 0}],
-        "samplers": [{"magFilter": 9728, "minFilter": 9728}],
-        "images": [{"bufferView": image, "mimeType": "image/png"}],
-        "accessors": data.accessors,
-        "bufferViews": data.views,
-        "buffers": [{"byteLength": len(data.content)}],
-    }
-    return glb(header, data.content)
-
-
 @pytest.mark.parametrize(
     ("alpha", "mode", "left", "moved"),
     [
@@ -344,6 +342,7 @@ def test_the_command_renders_says_what_is_left_out_and_trains(folder, tmp_path, 
     assert "made things_assets (train 2, test 1)" in told.out
     assert "objects a minute" in told.out
     assert "2 left out" in told.err
+    assert len(records.open_split(data, "things_assets", "train").metadata["skipped"]) == 2
     assert "5 of 5 assets have no caption" in told.err
     assert run_command("prepare", *arguments, "--config=configs/data/render.py:six") == 2
     assert "asked for was" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from asset_files import cut_out
 from PIL import Image
 from worlds import run_command
 
@@ -99,6 +100,18 @@ def test_what_is_up_in_the_file_is_as_the_flag_says(case):
             "view_090.png 64 x 64.*expected square views of one size",
         ),
         (
+            lambda folder: (folder / "view_450.png").write_bytes((folder / "view_090.png").read_bytes()),
+            "view_450.png: is a view of the same camera as view_090.png",
+        ),
+        (
+            lambda folder: Image.new("I;16", (32, 32)).save(folder / "view_090.png"),
+            "16 bits a pixel",
+        ),
+        (
+            lambda folder: [Image.new("RGBA", (32, 32)).save(path) for path in folder.glob("view_*.png")],
+            "these views see nothing of the surface",
+        ),
+        (
             lambda folder: (folder / "view_090.png").rename(folder / "view_090_120.png"),
             "view_090_120.png: found an elevation of 120 degrees",
         ),
@@ -110,3 +123,25 @@ def test_views_that_cannot_be_used_are_named_and_nothing_is_written(case, damage
     assert bake(mesh, folder) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (folder / "out.glb").exists()
+
+
+def test_the_asset_itself_is_never_replaced(case, capsys):
+    mesh, folder = case
+    before = mesh.read_bytes()
+    assert run_command("bake", f"--mesh={mesh}", f"--views={folder}", f"--output={mesh}") == 2
+    assert "is the asset itself" in capsys.readouterr().err
+    assert mesh.read_bytes() == before
+
+
+def test_what_an_asset_cuts_out_stays_cut_out(case, tmp_path):
+    _, folder = case
+    (tmp_path / "cut.glb").write_bytes(cut_out(0, "MASK"))
+    before = load_asset(tmp_path / "cut.glb")
+    assert bake(tmp_path / "cut.glb", folder) == 0
+    after = load_asset(folder / "out.glb")
+    assert [part.material.alpha_mode for part in after.parts] == [part.material.alpha_mode for part in before.parts]
+    random = np.random.default_rng(0)
+    face, weights = random.integers(0, len(before.mesh.faces), 500), random.dirichlet(np.full(3, 3.0), 500)
+    difference = np.abs(after.base_color(face, weights)[:, 3] - before.base_color(face, weights)[:, 3])
+    assert (difference < 0.02).mean() > 0.95
+    assert 0.1 < before.base_color(face, weights)[:, 3].mean() < 0.9

@@ -10,12 +10,30 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
+from realiz3d_jax import errors
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets import FORMATS
 
 CAPTION_FILES = ("captions.json", "captions.csv")
 """Where the captions of a folder are looked for if nothing else is said."""
 
+_OTHER_FORMATS = (
+    ".fbx",
+    ".blend",
+    ".dae",
+    ".3ds",
+    ".3mf",
+    ".usd",
+    ".usda",
+    ".usdc",
+    ".usdz",
+    ".abc",
+    ".x3d",
+    ".wrl",
+    ".max",
+    ".ma",
+    ".mb",
+)
 _COLUMNS = ("mesh", "caption", "uid", "up")
 _LONGEST_UID = 100
 
@@ -41,7 +59,7 @@ class Entry:
         if self.caption:
             return self.caption
         words = re.sub(r"([a-z])([A-Z])", r"\1 \2", self.path.stem)
-        return " ".join(re.sub(r"[^A-Za-z0-9]+", " ", words).lower().split()) or self.path.stem
+        return " ".join(re.sub(r"[\W_]+", " ", words).lower().split()) or self.path.stem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +94,12 @@ def list_assets(
     """
     source = pathlib.Path(source)
     if source.is_dir():
-        found = sorted(path for path in source.rglob("*") if path.suffix.lower() in FORMATS and path.is_file())
+        found, skipped = _search(source)
         named = [Entry(_uid(path.relative_to(source)), path.absolute(), None, up) for path in found]
         beside = [source / name for name in CAPTION_FILES if (source / name).is_file()]
         captions = captions or (beside[0] if beside else None)
-        skipped: list[Skipped] = []
+    elif source.suffix.lower() in FORMATS:
+        raise UserError(f"{source}: is one asset; expected a folder of assets, or a manifest of them.")
     elif source.is_file():
         named, skipped = _of_manifest(source, up)
     else:
@@ -92,13 +111,17 @@ def list_assets(
     entries: dict[str, Entry] = {}
     for entry in named:
         if entry.uid in entries:
-            skipped.append(Skipped(str(entry.path), f"has the uid {entry.uid!r} of {entries[entry.uid].path}"))
+            reason = f"has the uid {entry.uid!r} of {entries[entry.uid].path}; rename one, or give uids in a manifest"
+            skipped.append(Skipped(str(entry.path), reason))
         else:
             entries[entry.uid] = entry
     if captions is not None:
         told = read_captions(captions)
-        folder = source if source.is_dir() else source.parent
-        entries = {uid: _with_caption(entry, told, folder.absolute()) for uid, entry in entries.items()}
+        folder = (source if source.is_dir() else source.parent).absolute()
+        unused = set(told) - {name for entry in entries.values() for name in _names(entry, folder)}
+        if unused:
+            errors.warn(f"{captions}: captions that name no asset: {len(unused)}, such as {min(unused)!r}.")
+        entries = {uid: _with_caption(entry, told, folder) for uid, entry in entries.items()}
     return [entries[uid] for uid in sorted(entries)], skipped
 
 
@@ -144,6 +167,8 @@ def _rows(path: pathlib.Path, pairs: bool = False) -> list[tuple[str, dict[str, 
 
     ``pairs`` says that a JSON object in a file by itself holds assets and their captions; else it is a row.
     """
+    if not path.exists():
+        raise UserError(f"{path}: is not there; expected a JSON or CSV file.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -172,11 +197,45 @@ def _json_line(path: pathlib.Path, number: int, line: str) -> Any:
         raise UserError(f"{path}:{number + 1}: not JSON ({error.msg} at column {error.colno}).") from error
 
 
-def _with_caption(entry: Entry, captions: dict[str, str], folder: pathlib.Path) -> Entry:
+def _names(entry: Entry, folder: pathlib.Path) -> tuple[str, ...]:
+    """What a file of captions may call an asset."""
     relative = entry.path.relative_to(folder).as_posix() if entry.path.is_relative_to(folder) else str(entry.path)
-    names = (entry.uid, relative, relative.removesuffix(entry.path.suffix), entry.path.name, entry.path.stem)
-    caption = next((captions[name] for name in names if captions.get(name)), entry.caption)
+    return entry.uid, relative, relative.removesuffix(entry.path.suffix), entry.path.name, entry.path.stem
+
+
+def _with_caption(entry: Entry, captions: dict[str, str], folder: pathlib.Path) -> Entry:
+    caption = next((captions[name] for name in _names(entry, folder) if captions.get(name)), entry.caption)
     return dataclasses.replace(entry, caption=caption)
+
+
+def _search(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[Skipped]]:
+    """The assets in a folder and below, in order, and what looks like one but cannot be taken."""
+    found, skipped = [], []
+
+    def unreadable(error: OSError) -> None:
+        skipped.append(Skipped(str(error.filename), f"cannot be searched ({error.strerror})"))
+
+    for place, _, names in os.walk(folder, onerror=unreadable):
+        for path in (pathlib.Path(place, name) for name in names):
+            kind = path.suffix.lower()
+            if kind in _OTHER_FORMATS:
+                skipped.append(Skipped(str(path), f"{kind} is not read; export it as GLB"))
+            elif kind in FORMATS and not _is_text(str(path)):
+                name = os.fsencode(path).decode(errors="replace")
+                skipped.append(Skipped(name, "its name is no UTF-8; rename it"))
+            elif kind in FORMATS and path.is_symlink() and not path.exists():
+                skipped.append(Skipped(str(path), "is a link to nothing"))
+            elif kind in FORMATS and path.is_file():
+                found.append(path)
+    return sorted(found), sorted(skipped, key=lambda one: one.asset)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _uid(path: pathlib.Path) -> str:
@@ -184,7 +243,9 @@ def _uid(path: pathlib.Path) -> str:
 
 
 def plain_name(name: str) -> str:
-    """A name of plain letters; one that is too long ends in a checksum, so that two of them stay two."""
+    """A name of plain letters; one that is too long or has others ends in a checksum, so that two of them stay two."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)
     plain = plain if re.match(r"[A-Za-z0-9_]", plain) else f"_{plain}"
-    return plain if len(plain) <= _LONGEST_UID else f"{plain[: _LONGEST_UID - 9]}_{zlib.crc32(name.encode()):08x}"
+    if plain == name and len(plain) <= _LONGEST_UID:
+        return plain
+    return f"{plain[: _LONGEST_UID - 9]}_{zlib.crc32(name.encode()):08x}"

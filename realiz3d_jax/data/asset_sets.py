@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from realiz3d_jax.data import geometry_maps, making, records, workers
-from realiz3d_jax.data.asset_list import Entry, plain_name
+from realiz3d_jax.data.asset_list import Entry, Skipped, plain_name
 from realiz3d_jax.data.making import Chunk
 from realiz3d_jax.data.records import Example
 from realiz3d_jax.errors import UserError
@@ -100,6 +100,7 @@ def prepare(
     size: int,
     config: RenderConfig,
     processes: int | None = None,
+    left_out: Sequence[Skipped] = (),
 ) -> tuple[pathlib.Path, bool]:
     """Renders assets into the dataset "assets" of a collection, or takes up where an interrupted call stopped.
 
@@ -110,6 +111,7 @@ def prepare(
       size: pixels along a side of a view, one of ``records.SIZES``.
       config: how they are rendered.
       processes: that render; None for one per core.
+      left_out: what is not among the entries, for the metadata.
 
     Returns:
       (the dataset's folder, whether it was made now and not there before). Its metadata has ``skipped``, a list of "item" and
@@ -121,8 +123,19 @@ def prepare(
     render = functools.partial(render_example, size=size, config=config)
     digests = {entry.uid: digest(entry, config, size) for entry in entries}
     settings = {"samples": config.samples}
+    known = [(one.asset, one.reason) for one in left_out]
     return make_each(
-        directory, collection, entries, digests, render, size, config, settings, processes, without=WITHOUT
+        directory,
+        collection,
+        entries,
+        digests,
+        render,
+        size,
+        config,
+        settings,
+        processes,
+        without=WITHOUT,
+        left_out=known,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from realiz3d_jax import files
 from realiz3d_jax.data import asset_sets, builders, making, records, workers
-from realiz3d_jax.data.asset_list import Entry
+from realiz3d_jax.data.asset_list import Entry, Skipped
 from realiz3d_jax.data.asset_sets import RenderConfig
 from realiz3d_jax.data.records import Example
 from realiz3d_jax.errors import UserError
@@ -30,12 +30,14 @@ def prepare(
     size: int,
     config: RenderConfig,
     options: Sequence[str],
+    left_out: Sequence[Skipped] = (),
 ) -> tuple[pathlib.Path, bool]:
     """Renders assets into the dataset "assets" of a collection, by a pipeline of Beam.
 
     Args:
       options: of the pipeline, as Beam's own command lines have them, such as "--runner=DataflowRunner".
-      directory, collection, entries, size, config: as for ``asset_sets.prepare``, which says what is returned and raised.
+      directory, collection, entries, size, config, left_out: as for ``asset_sets.prepare``, which says what is returned and
+        raised.
     """
     try:
         import apache_beam
@@ -54,6 +56,7 @@ def prepare(
     work = files.writable_directory(pathlib.Path(directory) / ".prepare" / f"{dataset}-{size}-beam")
     busy = f"{work}: another process is making this dataset; wait for it, or choose another --directory."
     with files.only_one(work / "lock", busy):
+        known = [{"item": one.asset, "reason": one.reason} for one in left_out]
         render = functools.partial(_render_batch, size=size, config=config, work=work)
         sources = {
             split: apache_beam.Create(list(enumerate(group)))
@@ -71,7 +74,7 @@ def prepare(
                 request,
                 without=asset_sets.WITHOUT,
                 beam_options=PipelineOptions(list(options)),
-                finish=lambda: {"skipped": found} if (found := _skipped(work)) else {},
+                finish=lambda: {"skipped": found} if (found := known + _skipped(work)) else {},
             )
         except Exception as error:
             if "should be >0" not in str(error):  # what TFDS says of a split without examples, wrapped by the runner

@@ -53,6 +53,7 @@ def make(
     without: Sequence[str] = (),
     chunk: int | None = None,
     names: dict[str, list[str]] | None = None,
+    left_out: Sequence[tuple[str, str]] = (),
     host: int = 0,
     hosts: int = 1,
 ) -> tuple[pathlib.Path, bool]:
@@ -73,6 +74,7 @@ def make(
       fill: makes the chunks it is given, by ``save_chunk``, and calls ``advance(items)`` after each.
       chunk: items of a chunk, ``CHUNK`` by default.
       names: of the items of each split, if each is a chunk of its own; a name tells all that the item follows from.
+      left_out: what is known beforehand to be of no use, and why; the metadata tells, beside what is skipped.
       host, hosts: which of how many hosts this is.
 
     Returns:
@@ -109,7 +111,7 @@ def make(
             _wait_for(path.is_dir)
             return path, True
         _wait_for(lambda: all(part[3].is_file() for part in every))
-        _write(directory, dataset, size, chunks, request, without)
+        _write(directory, dataset, size, chunks, request, without, left_out)
         shutil.rmtree(work)
     with contextlib.suppress(OSError):
         work.parent.rmdir()
@@ -201,6 +203,7 @@ def _write(
     chunks: dict[str, list[Chunk]],
     request: dict,
     without: Sequence[str],
+    left_out: Sequence[tuple[str, str]],
 ) -> None:
     """Writes the dataset from its chunks.
 
@@ -208,6 +211,7 @@ def _write(
       UserError: there is no item to train on.
     """
     chunks_before, (chunks, skipped) = chunks, _without_skipped(chunks)
+    skipped = [{"item": item, "reason": reason} for item, reason in left_out] + skipped
     if skipped:
         request = {**request, "skipped": skipped}
     if not chunks.get("train"):

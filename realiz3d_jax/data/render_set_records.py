@@ -117,6 +117,8 @@ def record_of(
             f"{entry.path}: has no caption; give them by --captions, JSON or CSV, by the uid {entry.uid!r}."
         )
     found = FORMATS[form].read(entry)
+    if found.mask.all():
+        raise UserError(f"{entry.path}: is opaque everywhere in all views; its renders have their background in them.")
     if rig is not None:
         chosen = matching_views(found.cameras, rig)
         if chosen is None:

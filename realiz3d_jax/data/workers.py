@@ -5,6 +5,7 @@ import dataclasses
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -63,7 +64,8 @@ def run(
 
 
 def end_with_parent() -> None:
-    """Ends this process when the one that started it is gone: after kill -9 nobody else would."""
+    """Ends this process with the one that started it: after kill -9 nobody else would, and Ctrl-C is for that one to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def wait() -> None:
         multiprocessing.parent_process().join()

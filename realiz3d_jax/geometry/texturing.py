@@ -14,6 +14,7 @@ from realiz3d_jax.geometry.assets import Asset
 from realiz3d_jax.geometry.baking import Baked, BakeOptions, bake
 from realiz3d_jax.geometry.cameras import STANDARD, Camera
 from realiz3d_jax.geometry.gltf_writer import write_textured_glb
+from realiz3d_jax.geometry.texels import rasterise
 
 SIZES = (512, 1024, 2048, 4096)
 """Texels along a side of a texture that can be asked for."""
@@ -31,7 +32,7 @@ def texture_size(pixels: int) -> int:
 def texture_asset(
     asset: Asset, views: np.ndarray, cameras: Sequence[Camera] = STANDARD, *, size: int, harmonise: bool = False
 ) -> tuple[bytes, Baked]:
-    """Bakes views into a texture of the asset; returns the GLB and what was baked.
+    """Bakes views into a texture of the asset, which keeps its own opacity; returns the GLB and what was baked.
 
     Args:
       asset: with texture coordinates, as ``unwrap`` makes them.
@@ -47,4 +48,15 @@ def texture_asset(
     if views.shape[1] < _SMALL_VIEW:
         options = BakeOptions(size=size, harmonise=harmonise, edge_erosion=2, edge_feather=2)
     baked = bake(asset.mesh, asset.uv, views, cameras, options)
-    return write_textured_glb(asset, baked.texture), baked
+    texture = baked.texture
+    if asset.visible:
+        texture = np.dstack([texture, _alpha(asset, options)])
+    return write_textured_glb(asset, texture), baked
+
+
+def _alpha(asset: Asset, options: BakeOptions) -> np.ndarray:
+    """The asset's own opacity at the texels, uint8[T, T]: what its file cuts away, stays away."""
+    texels = rasterise(asset.uv, options.size, options.gutter)
+    alpha = np.full(options.size**2, 255, np.uint8)
+    alpha[texels.index] = np.round(255 * asset.base_color(texels.face, texels.barycentric)[:, 3])
+    return alpha.reshape(options.size, options.size)

@@ -66,7 +66,7 @@ def self_generate(
         for chunk in missing:
             split, start, stop, _ = chunk
             numbers = range(start // VIEWS, stop // VIEWS)
-            texts = [assets[split][number]["caption"] for number in numbers]
+            texts = [_checked(base, assets[split][number]) for number in numbers]
             # A last, shorter chunk is filled up: one compilation, and the same bits whatever the number of captions.
             filling = [texts[-1]] * (making.CHUNK // VIEWS - len(texts))
             prompts = [[view_prompt.format(caption=text, view=word) for word in VIEW_WORDS] for text in texts + filling]
@@ -94,3 +94,14 @@ def self_generate(
     splits = {split: number * VIEWS for split, number in captions_of.items()}
     dataset = records.dataset_name(collection, "generated")
     return making.make(directory, dataset, size, request, splits, fill, host=host, hosts=hosts)
+
+
+def _checked(base: Pretrained, record: records.Example) -> str:
+    """The caption of an asset; raises UserError, which names it, if the model cannot read it."""
+    try:
+        base.encoder.check(record["caption"])
+    except UserError as error:
+        raise UserError(
+            f"{record['uid']}: {error} Captions come from the dataset's assets: mend it there, and make the dataset anew."
+        ) from error
+    return record["caption"]
