@@ -382,6 +382,29 @@ def test_beam_makes_the_same_records_and_leaves_out_the_same(folder, tmp_path, c
     assert "is there already" in capsys.readouterr().out
 
 
+def test_beam_goes_on_without_a_split_of_which_no_asset_can_be_used(folder, tmp_path, monkeypatch):
+    pytest.importorskip("apache_beam", reason="Apache Beam has an environment of its own, which launch/test.sh makes")
+    entries, _ = list_assets(folder)
+    held_out = {"cut": "validation", "empty": "test"}
+    monkeypatch.setattr(asset_sets, "split_of", lambda uid, config: held_out.get(uid, "train"))
+    stale = tmp_path / ".prepare" / "things_assets-32-beam" / "plain.reason"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("plain.obj\nof a call before")
+    beam.prepare(tmp_path, "things", entries, 32, ALL_TRAIN, ["--runner=DirectRunner"])
+    splits = records.open_all(tmp_path, "things_assets", 32)
+    assert {split: [record["uid"] for record in held] for split, held in splits.items()} == {
+        "train": ["OddChair_2", "more_plain", "plain"]
+    }
+    assert {one["item"] for one in splits["train"].metadata["skipped"]} == {
+        str(folder / "cut.glb"),
+        str(folder / "empty.obj"),
+    }
+    bad = [entry for entry in entries if entry.uid in held_out]
+    monkeypatch.setattr(asset_sets, "split_of", lambda uid, config: "train")
+    with pytest.raises(UserError, match="nothing to train on"):
+        beam.prepare(tmp_path / "other", "things", bad, 32, ALL_TRAIN, ["--runner=DirectRunner"])
+
+
 def test_without_beam_the_mend_is_told(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(UserError, match=r"requirements-beam\.txt"):

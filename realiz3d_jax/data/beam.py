@@ -56,16 +56,24 @@ def prepare(
     work = files.writable_directory(pathlib.Path(directory) / ".prepare" / f"{dataset}-{size}-beam")
     busy = f"{work}: another process is making this dataset; wait for it, or choose another --directory."
     with files.only_one(work / "lock", busy):
+        for reason in work.glob("*.reason"):  # of an interrupted call
+            reason.unlink()
         known = [{"item": one.asset, "reason": one.reason} for one in left_out]
         render = functools.partial(_render_batch, size=size, config=config, work=work)
-        sources = {
-            split: apache_beam.Create(list(enumerate(group)))
-            | f"Spread {split}" >> apache_beam.Reshuffle()
-            | f"Batch {split}" >> apache_beam.BatchElements(min_batch_size=_BATCH, max_batch_size=_BATCH)
-            | f"Render {split}" >> apache_beam.FlatMap(render)
-            for split, group in splits.items()
-        }
-        try:
+
+        def finish() -> dict[str, Any]:
+            skipped = known + _skipped(work)
+            return {"skipped": skipped} if skipped else {}
+
+        def write(splits: dict[str, list[Entry]]) -> None:
+            sources = {
+                split: apache_beam.Create(list(enumerate(group)))
+                | f"Spread {split}" >> apache_beam.Reshuffle()
+                | f"Batch {split}" >> apache_beam.BatchElements(min_batch_size=_BATCH, max_batch_size=_BATCH)
+                | f"Render {split}" >> apache_beam.FlatMap(render)
+                for split, group in splits.items()
+            }
+            pipeline = PipelineOptions(list(options))
             builders.write(
                 directory,
                 dataset,
@@ -73,14 +81,24 @@ def prepare(
                 sources,
                 request,
                 without=asset_sets.WITHOUT,
-                beam_options=PipelineOptions(list(options)),
-                finish=lambda: {"skipped": found} if (found := known + _skipped(work)) else {},
+                beam_options=pipeline,
+                finish=finish,
             )
+
+        try:
+            write(splits)
         except Exception as error:
             if "should be >0" not in str(error):  # what TFDS says of a split without examples, wrapped by the runner
                 raise
-            listed = "".join(f"\n  {one['item']}: {one['reason']}" for one in _skipped(work)[:20])
-            raise UserError(f"{dataset}: a split has no asset that can be used.{listed}") from error
+            usable = {
+                split: group for split, group in splits.items() if not all(map(functools.partial(_lost, work), group))
+            }
+            if "train" not in usable:
+                listed = "".join(f"\n  {one['item']}: {one['reason']}" for one in _skipped(work)[:20])
+                raise UserError(
+                    f"{dataset}: no item could be made, so there is nothing to train on.{listed}"
+                ) from error
+            write(usable)  # all over again, for want of a way to leave a split out once it is known to be empty
         shutil.rmtree(work)
     return path, True
 
@@ -95,9 +113,17 @@ def _render_batch(
     for entry, found in workers.run(attempt, [entry for _, entry in batch], 1, config.seconds):
         reason = found.reason if isinstance(found, workers.Lost) else found
         if isinstance(reason, str):
-            files.write_text(work / f"{entry.uid}.reason", f"{entry.path}\n{reason}")
+            files.write_text(_reason_file(work, entry), f"{entry.path}\n{reason}")
         else:
             yield numbers[entry.uid], found
+
+
+def _reason_file(work: pathlib.Path, entry: Entry) -> pathlib.Path:
+    return work / f"{entry.uid}.reason"
+
+
+def _lost(work: pathlib.Path, entry: Entry) -> bool:
+    return _reason_file(work, entry).exists()
 
 
 def _skipped(work: pathlib.Path) -> list[dict[str, Any]]:
