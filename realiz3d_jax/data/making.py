@@ -95,12 +95,7 @@ def make(
             _wait_for(lambda: path.is_dir() or _asked(work) == request)
         else:
             _start_or_resume(work, request)
-        chunks = {split: _chunks(work, split, number, chunk or CHUNK) for split, number in splits.items()}
-        if names:
-            chunks = {
-                split: [(split, index, index + 1, work / f"{split}-{name}.npz") for index, name in enumerate(group)]
-                for split, group in names.items()
-            }
+        chunks = _named_chunks(work, names) if names else _chunks(work, splits, chunk or CHUNK)
         every = [part for group in chunks.values() for part in group]
         mine = every[host::hosts]
         missing = [part for part in mine if not part[3].is_file()]
@@ -171,9 +166,24 @@ Chunk = tuple[str, int, int, pathlib.Path]
 """split, first number, end, file"""
 
 
-def _chunks(work: pathlib.Path, split: str, number: int, size: int) -> list[Chunk]:
-    bounds = [(start, min(start + size, number)) for start in range(0, number, size)]
-    return [(split, start, stop, work / f"{split}-{start:06d}-{stop:06d}.npz") for start, stop in bounds]
+def _chunks(work: pathlib.Path, splits: dict[str, int], size: int) -> dict[str, list[Chunk]]:
+    """Chunks of ``size`` items, by split, of so many items a split."""
+    bounds = {
+        split: [(start, min(start + size, number)) for start in range(0, number, size)]
+        for split, number in splits.items()
+    }
+    return {
+        split: [(split, start, stop, work / f"{split}-{start:06d}-{stop:06d}.npz") for start, stop in parts]
+        for split, parts in bounds.items()
+    }
+
+
+def _named_chunks(work: pathlib.Path, names: dict[str, list[str]]) -> dict[str, list[Chunk]]:
+    """Chunks of one item each, by split."""
+    return {
+        split: [(split, index, index + 1, work / f"{split}-{name}.npz") for index, name in enumerate(group)]
+        for split, group in names.items()
+    }
 
 
 def save_chunk(

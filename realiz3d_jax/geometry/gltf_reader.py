@@ -1,25 +1,22 @@
 """glTF 2.0 in: GLB, and glTF with buffers and images beside it or in data URIs.
 
-Every number of the file is checked against the bytes that are there before anything of its size is made. Read are the default
-scene, triangles (lists, strips, fans), normals, texture coordinates, vertex colours, and the base colour of materials, with the
-extensions of ``_EXTENSIONS``. Skins, morph targets, animations, cameras and lights are not: a mesh stands as its nodes put it.
+Its numbers are read by ``gltf_data``. Read are the default scene, triangles (lists, strips, fans), normals, texture
+coordinates, vertex colours, and the base colour of materials, with the extensions of ``_EXTENSIONS``. Skins, morph targets,
+animations, cameras and lights are not: a mesh stands as its nodes put it.
 """
 
-import base64
-import binascii
 import json
 import math
 import pathlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from realiz3d_jax.geometry import asset_parts
 from realiz3d_jax.geometry.asset_parts import AssetPart, BrokenAsset, Contents, Material, Node, Texture
+from realiz3d_jax.geometry.gltf_data import GltfData, is_count
 
-_COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _EXTENSIONS = {
     "KHR_texture_transform",
     "KHR_mesh_quantization",
@@ -73,15 +70,8 @@ def _chunks(content: bytes) -> tuple[bytes, bytes | None]:
     return chunks[b"JSON"], chunks.get(b"BIN\0")
 
 
-class _File:
-    """A file while it is read: its header, and the buffers, textures and materials that were read already."""
-
-    def __init__(self, header: dict, binary: bytes | None, folder: pathlib.Path | None):
-        self._header, self._binary, self._folder = header, binary, folder
-        self._read: dict[tuple[str, int], object] = {}
-        self._pixels_left = asset_parts.MOST_PIXELS
-        self._elements_left = asset_parts.MOST_VERTICES
-        self._bytes_left = asset_parts.MOST_BYTES
+class _File(GltfData):
+    """What the tables of a file mean."""
 
     def contents(self) -> Contents:
         """All of the default scene.
@@ -89,11 +79,11 @@ class _File:
         Raises:
           BrokenAsset: what is wrong with the file.
         """
-        asset = self._header.get("asset")
+        asset = self.header.get("asset")
         version = asset.get("version") if isinstance(asset, dict) else None
         if not isinstance(version, str) or not version.startswith("2."):
             raise BrokenAsset(f"asset.version is {version!r}; expected glTF 2.0")
-        for extension in self._header.get("extensionsRequired", []):
+        for extension in self.header.get("extensionsRequired", []):
             if extension not in _EXTENSIONS and not str(extension).startswith(_HARMLESS):
                 raise BrokenAsset(
                     f"it needs the extension {extension}, which is not read; "
@@ -108,38 +98,20 @@ class _File:
                 parts.append(part)
         return Contents(tuple(parts), nodes, roots)
 
-    def _entry(self, table: str, index: object) -> dict:
-        """``header[table][index]``, an object."""
-        entries = self._header.get(table, [])
-        if not isinstance(entries, list):
-            raise BrokenAsset(f"{table} is a {type(entries).__name__}, expected a list")
-        if not _is_count(index) or index >= len(entries):
-            raise BrokenAsset(f"{table}[{str(index)[:20]}] is named, but there are {len(entries)}")
-        if not isinstance(entries[index], dict):
-            raise BrokenAsset(f"{table}[{index}] is a {type(entries[index]).__name__}, expected an object")
-        return entries[index]
-
-    def _once(self, table: str, index: object, read: Callable[[dict, str], object]) -> object:
-        """What ``read(entry, where)`` makes of an entry, made once."""
-        entry = self._entry(table, index)
-        if (table, index) not in self._read:
-            self._read[table, index] = read(entry, f"{table}[{index}]")
-        return self._read[table, index]
-
     # --- the scene ---------------------------------------------------------------------------------------------------
 
     def _nodes(self) -> tuple[tuple[Node, ...], tuple[int, ...], list[tuple[int, int]]]:
         """The nodes of the default scene, the roots among them, and (node, mesh) pairs in the file's order."""
-        named = self._header.get("nodes", [])
-        if self._header.get("scenes"):
-            starts = self._entry("scenes", self._header.get("scene", 0)).get("nodes", [])
+        named = self.header.get("nodes", [])
+        if self.header.get("scenes"):
+            starts = self.entry("scenes", self.header.get("scene", 0)).get("nodes", [])
         else:
             below = {child for node in named for child in node.get("children", [])}
             starts = [index for index in range(len(named)) if index not in below]
         seen, pending = set(), list(reversed(starts))
         while pending:
             index = pending.pop()
-            node = self._entry("nodes", index)
+            node = self.entry("nodes", index)
             if index in seen:
                 raise BrokenAsset(f"nodes[{index}] has two parents or is below itself; expected a tree")
             seen.add(index)
@@ -147,7 +119,7 @@ class _File:
         order = {old: new for new, old in enumerate(sorted(seen))}
         nodes, meshes = [], []
         for old, new in order.items():
-            entry = self._entry("nodes", old)
+            entry = self.entry("nodes", old)
             children = tuple(order[child] for child in entry.get("children", []))
             nodes.append(Node(_name(entry), _placement(entry, f"nodes[{old}]"), children))
             if entry.get("mesh") is not None:
@@ -155,7 +127,7 @@ class _File:
         return tuple(nodes), tuple(order[start] for start in starts), meshes
 
     def _parts(self, mesh_index: int, node: int) -> Iterator[AssetPart]:
-        mesh = self._entry("meshes", mesh_index)
+        mesh = self.entry("meshes", mesh_index)
         for number, primitive in enumerate(mesh.get("primitives", [])):
             where = f"meshes[{mesh_index}].primitives[{number}]"
             mode = primitive.get("mode", 4)
@@ -171,11 +143,11 @@ class _File:
         attributes = primitive.get("attributes", {})
         if "POSITION" not in attributes:
             raise BrokenAsset(f"{where} has no POSITION")
-        vertices = self._vectors(attributes["POSITION"], ("VEC3",), f"{where}.POSITION")
+        vertices = self.vectors(attributes["POSITION"], ("VEC3",), f"{where}.POSITION")
         if primitive.get("indices") is None:
             indices = np.arange(len(vertices), dtype=np.int64)
         else:
-            indices = self._array(primitive["indices"])
+            indices = self.array(primitive["indices"])
             if indices.shape[1] != 1 or indices.dtype.kind != "u":
                 raise BrokenAsset(f"{where}.indices: expected unsigned whole numbers")
             indices = indices[:, 0].astype(np.int64)
@@ -183,7 +155,7 @@ class _File:
             raise BrokenAsset(f"{where}: a face names vertex {indices.max()}, but there are {len(vertices)}")
         material, transform, texture_set = Material(), None, 0
         if primitive.get("material") is not None:
-            material, transform, texture_set = self._once("materials", primitive["material"], self._material)
+            material, transform, texture_set = self.once("materials", primitive["material"], self._material)
         per_vertex = {}
         for key, kinds in (
             ("NORMAL", ("VEC3",)),
@@ -192,7 +164,7 @@ class _File:
             ("COLOR_0", ("VEC3", "VEC4")),
         ):
             if attributes.get(key) is not None and key not in per_vertex:
-                per_vertex[key] = self._vectors(attributes[key], kinds, f"{where}.{key}")
+                per_vertex[key] = self.vectors(attributes[key], kinds, f"{where}.{key}")
                 if len(per_vertex[key]) != len(vertices):
                     raise BrokenAsset(f"{where}.{key}: {len(per_vertex[key])} for {len(vertices)} vertices")
         uv = per_vertex.get(f"TEXCOORD_{texture_set}")
@@ -228,10 +200,10 @@ class _File:
             factor = tuple(min(max(value, 0.0), 1.0) for value in factor)
         texture, transform, texture_set = None, None, 0
         if use is not None:
-            texture = self._once("textures", use.get("index"), self._texture)
+            texture = self.once("textures", use.get("index"), self._texture)
             transform = use.get("extensions", {}).get("KHR_texture_transform")
             texture_set = (transform or {}).get("texCoord", use.get("texCoord", 0))
-            if not _is_count(texture_set):
+            if not is_count(texture_set):
                 raise BrokenAsset(f"{where}: texCoord is {texture_set!r}; expected a whole number")
         mode, cutoff = entry.get("alphaMode", "OPAQUE"), entry.get("alphaCutoff", 0.5)
         if mode not in ("OPAQUE", "MASK", "BLEND"):
@@ -248,120 +220,12 @@ class _File:
                     f"{where} is in KTX2 (Basis Universal), which is not read; expected PNG, JPEG or WebP"
                 )
             return None
-        sampler = self._entry("samplers", entry["sampler"]) if entry.get("sampler") is not None else {}
+        sampler = self.entry("samplers", entry["sampler"]) if entry.get("sampler") is not None else {}
         wrap = sampler.get("wrapS", asset_parts.REPEAT), sampler.get("wrapT", asset_parts.REPEAT)
         for mode in wrap:
             if mode not in (asset_parts.REPEAT, asset_parts.CLAMP, asset_parts.MIRROR):
                 raise BrokenAsset(f"{where}: its sampler wraps by {mode!r}; expected 10497, 33071 or 33648")
-        return Texture(self._once("images", source, self._image), wrap, sampler.get("magFilter") == 9728)
-
-    def _image(self, entry: dict, where: str) -> np.ndarray:
-        content = self._view(entry["bufferView"])[0] if entry.get("uri") is None else self._uri(entry["uri"], where)
-        pixels = asset_parts.decode_image(bytes(content), where, self._pixels_left)
-        self._pixels_left -= pixels.shape[0] * pixels.shape[1]
-        return pixels
-
-    # --- bytes -------------------------------------------------------------------------------------------------------
-
-    def _uri(self, uri: object, where: str) -> bytes:
-        if not isinstance(uri, str):
-            raise BrokenAsset(f"{where}.uri is a {type(uri).__name__}, expected text")
-        if not uri.startswith("data:"):
-            content = asset_parts.read_beside(self._folder, uri)
-            self._bytes_left -= len(content)
-            if self._bytes_left < 0:
-                raise BrokenAsset(f"the files that it refers to have more than {asset_parts.MOST_BYTES:,} bytes")
-            return content
-        head, _, body = uri.partition(",")
-        try:
-            if not head.endswith(";base64"):
-                raise BrokenAsset(f"{where}.uri: data that are not in base64")
-            return base64.b64decode(body, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise BrokenAsset(f"{where}.uri: broken base64 ({error})") from error
-
-    def _buffer(self, entry: dict, where: str) -> bytes:
-        length = entry.get("byteLength")
-        if entry.get("uri") is not None:
-            content = self._uri(entry["uri"], where)
-        elif self._binary is not None and where == "buffers[0]":
-            content = self._binary
-        else:
-            raise BrokenAsset(f"{where} has neither a uri nor a binary chunk")
-        if not _is_count(length) or length > len(content):
-            raise BrokenAsset(f"{where}.byteLength is {str(length)[:20]}, but {len(content)} bytes are there")
-        return content[:length]
-
-    def _view(self, index: object) -> tuple[memoryview, int | None]:
-        """The bytes of a buffer view, and its stride."""
-        where = f"bufferViews[{str(index)[:20]}]"
-        entry = self._entry("bufferViews", index)
-        if "EXT_meshopt_compression" in entry.get("extensions", {}):
-            raise BrokenAsset(f"{where} is compressed with meshopt, which is not read; export it without compression")
-        content = self._once("buffers", entry.get("buffer"), self._buffer)
-        start, length, stride = entry.get("byteOffset", 0), entry.get("byteLength"), entry.get("byteStride")
-        if not (_is_count(start) and _is_count(length)) or start + length > len(content):
-            raise BrokenAsset(f"{where} is bytes {str(start)[:20]} + {str(length)[:20]} of a buffer of {len(content)}")
-        if stride is not None and (not _is_count(stride) or not 1 <= stride <= 252):
-            raise BrokenAsset(f"{where}.byteStride is {stride!r}; expected 4 to 252")
-        return memoryview(content)[start : start + length], stride
-
-    def _array(self, index: object) -> np.ndarray:
-        """An accessor as stored: [count, width]."""
-        return self._once("accessors", index, self._accessor)
-
-    def _accessor(self, entry: dict, where: str) -> np.ndarray:
-        kind, component, count = entry.get("type"), entry.get("componentType"), entry.get("count")
-        if kind not in _WIDTHS or component not in _COMPONENTS or not _is_count(count):
-            raise BrokenAsset(f"{where}: found type {kind!r}, componentType {component!r}, count {str(count)[:20]}")
-        dtype, width = np.dtype(_COMPONENTS[component]), _WIDTHS[kind]
-        sparse, normalized = entry.get("sparse"), entry.get("normalized") is True and dtype.kind in "iu"
-        if sparse is not None or normalized:  # these are made, the others are views of the file
-            self._elements_left -= count
-            if self._elements_left < 0:
-                raise BrokenAsset(f"{where}.count is {count}; expected at most {asset_parts.MOST_VERTICES:,} in all")
-        if entry.get("bufferView") is not None:
-            result = self._strided(entry, dtype, width, count, where)
-        elif sparse is None:
-            raise BrokenAsset(f"{where} has no data")
-        else:  # zeros, some of which are replaced
-            result = np.zeros((count, width), dtype)
-        if sparse is not None:
-            changed = sparse.get("count")
-            if not _is_count(changed) or changed > count:
-                raise BrokenAsset(f"{where}.sparse.count is {str(changed)[:20]}, of {count}")
-            indices_dtype = np.dtype(_COMPONENTS[sparse["indices"]["componentType"]])
-            indices = self._strided(sparse["indices"], indices_dtype, 1, changed, where)[:, 0]
-            if indices_dtype.kind != "u" or (changed and indices.max() >= count):
-                raise BrokenAsset(f"{where}.sparse.indices: outside its {count} elements")
-            result = result.copy()
-            result[indices] = self._strided(sparse["values"], dtype, width, changed, where)
-        if normalized:
-            result = np.maximum(result.astype(np.float32) / np.float32(np.iinfo(dtype).max), np.float32(-1))
-        return result
-
-    def _strided(self, entry: dict, dtype: np.dtype, width: int, count: int, where: str) -> np.ndarray:
-        """``count`` elements of ``width`` components of a buffer view, without a copy."""
-        content, stride = self._view(entry.get("bufferView"))
-        offset, size = entry.get("byteOffset", 0), dtype.itemsize * width
-        stride = size if stride is None else stride
-        if stride < size:
-            raise BrokenAsset(f"{where}: elements of {size} bytes every {stride} bytes")
-        if not _is_count(offset) or (count and offset + stride * (count - 1) + size > len(content)):
-            raise BrokenAsset(f"{where}: {count} elements of {size} bytes at {offset}, in {len(content)} bytes")
-        if not count:
-            return np.empty((0, width), dtype)
-        return np.ndarray((count, width), dtype, content, offset, (stride, dtype.itemsize))
-
-    def _vectors(self, index: object, kinds: tuple[str, ...], where: str) -> np.ndarray:
-        """An accessor of vectors, as float32."""
-        if self._entry("accessors", index).get("type") not in kinds:
-            raise BrokenAsset(f"{where}: expected {' or '.join(kinds)}")
-        return np.ascontiguousarray(self._array(index), np.float32)
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**53
+        return Texture(self.once("images", source, self.image), wrap, sampler.get("magFilter") == 9728)
 
 
 def _name(entry: dict) -> str:
@@ -411,7 +275,11 @@ def _triangles(indices: np.ndarray, mode: int, where: str) -> np.ndarray:
 
 
 def _transformed(uv: np.ndarray, transform: dict | None) -> np.ndarray:
-    """Texture coordinates under KHR_texture_transform: offset + R(-rotation) (scale * uv), v down."""
+    """Texture coordinates under KHR_texture_transform: offset + R(-rotation) (scale * uv), v down.
+
+    That is counter-clockwise as the UV plane is seen, which the extension's text and the implementations mean; its GLSL listing
+    turns the other way (KhronosGroup/glTF, issue 1563).
+    """
     if transform is None:
         return uv
     scale = _numbers(transform.get("scale", [1, 1]), 2, "KHR_texture_transform.scale")

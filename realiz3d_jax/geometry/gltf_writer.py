@@ -31,12 +31,34 @@ def write_textured_glb(asset: Asset, texture: np.ndarray) -> bytes:
     """
     if asset.uv is None or not np.isfinite(asset.uv).all():
         raise ValueError("the asset has faces without texture coordinates: unwrap it first")
-    transforms = asset_parts.world_transforms(asset)
-    data = _Data()
-    image = io.BytesIO()
+    data, image = _Data(), io.BytesIO()
     Image.fromarray(texture).save(image, "PNG")
     image_view = data.view(image.getvalue(), None)
-    alpha = texture.shape[2] == 4
+    meshes, materials = _meshes(asset, data, alpha=texture.shape[2] == 4)
+    return _glb(
+        {
+            "asset": {"version": "2.0", "generator": "realiz3d_jax"},
+            "scene": 0,
+            "scenes": [{"nodes": list(asset.roots)}],
+            "nodes": _nodes(asset, list(meshes)),
+            "meshes": list(meshes.values()),
+            "materials": materials,
+            "textures": [{"source": 0, "sampler": 0}],
+            "images": [{"bufferView": image_view, "mimeType": "image/png"}],
+            "samplers": [
+                {"magFilter": 9729, "minFilter": 9987, "wrapS": asset_parts.CLAMP, "wrapT": asset_parts.CLAMP}
+            ],
+            "accessors": data.accessors,
+            "bufferViews": data.views,
+            "buffers": [{"byteLength": data.binary.tell()}],
+        },
+        data.binary.getvalue(),
+    )
+
+
+def _meshes(asset: Asset, data: "_Data", alpha: bool) -> tuple[dict[int, dict], list[dict]]:
+    """The meshes of the parts, by their nodes, and the materials; their numbers go into ``data``."""
+    transforms = asset_parts.world_transforms(asset)
     meshes: dict[int, dict] = {}
     materials: list[dict] = []
     written: dict[int, int] = {}
@@ -56,11 +78,14 @@ def write_textured_glb(asset: Asset, texture: np.ndarray) -> bytes:
         }
         small = len(vertices) < 2**16 - 1
         indices = data.accessor(faces.reshape(-1).astype("<u2" if small else "<u4"), "SCALAR", 34963)
-        mesh = meshes.setdefault(part.node, {"primitives": [], **_named(part.name)})
-        mesh["primitives"].append(
-            {"attributes": attributes, "indices": indices, "material": written[id(part.material)]}
-        )
-    mesh_of = {node: number for number, node in enumerate(meshes)}
+        primitive = {"attributes": attributes, "indices": indices, "material": written[id(part.material)]}
+        meshes.setdefault(part.node, {"primitives": [], **_named(part.name)})["primitives"].append(primitive)
+    return meshes, materials
+
+
+def _nodes(asset: Asset, with_mesh: list[int]) -> list[dict]:
+    """The file's nodes; the n-th of ``with_mesh`` has the n-th mesh."""
+    mesh_of = {node: number for number, node in enumerate(with_mesh)}
     nodes = []
     for number, node in enumerate(asset.nodes):
         entry = {**_named(node.name), **node.placement}
@@ -69,24 +94,14 @@ def write_textured_glb(asset: Asset, texture: np.ndarray) -> bytes:
         if number in mesh_of:
             entry["mesh"] = mesh_of[number]
         nodes.append(entry)
-    header = {
-        "asset": {"version": "2.0", "generator": "realiz3d_jax"},
-        "scene": 0,
-        "scenes": [{"nodes": list(asset.roots)}],
-        "nodes": nodes,
-        "meshes": list(meshes.values()),
-        "materials": materials,
-        "textures": [{"source": 0, "sampler": 0}],
-        "images": [{"bufferView": image_view, "mimeType": "image/png"}],
-        "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": asset_parts.CLAMP, "wrapT": asset_parts.CLAMP}],
-        "accessors": data.accessors,
-        "bufferViews": data.views,
-        "buffers": [{"byteLength": data.binary.tell()}],
-    }
+    return nodes
+
+
+def _glb(header: dict, binary: bytes) -> bytes:
+    """A GLB of two chunks."""
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
-    body = data.binary.getvalue()
-    chunks = [struct.pack("<I4s", len(chunk), kind) + chunk for kind, chunk in ((b"JSON", text), (b"BIN\0", body))]
+    chunks = [struct.pack("<I4s", len(chunk), kind) + chunk for kind, chunk in ((b"JSON", text), (b"BIN\0", binary))]
     return struct.pack("<4sII", b"glTF", 2, 12 + sum(map(len, chunks))) + b"".join(chunks)
 
 

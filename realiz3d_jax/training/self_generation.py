@@ -14,6 +14,7 @@ from realiz3d_jax.data import making, records
 from realiz3d_jax.data.pipeline import VIEW_WORDS, VIEWS
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.domains import Domain
+from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.training.pretrained import Pretrained
 
 STEPS = 20
@@ -59,41 +60,40 @@ def self_generate(
             "expected at most as many."
         )
     sampling = dataclasses.replace(base.config.sampling, sampler="dpm++", steps=STEPS)
-    view_prompt = base.config.data.view_prompt
 
     def fill(missing: list[making.Chunk], advance: Callable[..., None]) -> None:
         generate = base.generator(sampling) if missing else None
         for chunk in missing:
-            split, start, stop, _ = chunk
-            numbers = range(start // VIEWS, stop // VIEWS)
-            texts = [_checked(base, assets[split][number]) for number in numbers]
-            # A last, shorter chunk is filled up: one compilation, and the same bits whatever the number of captions.
-            filling = [texts[-1]] * (making.CHUNK // VIEWS - len(texts))
-            prompts = [[view_prompt.format(caption=text, view=word) for word in VIEW_WORDS] for text in texts + filling]
-            seeds = [zlib.crc32(f"{seed} {split} {start // VIEWS + row}".encode()) for row in range(len(prompts))]
-            images = generate(base.params, prompts, seeds, Domain.REAL)
-            items = [
-                (
-                    {
-                        "uid": f"generated_{split}_{number:05d}_{view}",
-                        "caption": text,
-                        "view": view,
-                        "image": images[row, view],
-                    },
-                    {},
-                )
-                for row, (number, text) in enumerate(zip(numbers, texts, strict=True))
-                for view in range(VIEWS)
-            ]
-            making.save_chunk(chunk, items)
+            items = _draw_chunk(base, generate, assets[chunk[0]], chunk, seed)
+            making.save_chunk(chunk, [(item, {}) for item in items])
             advance(len(items))
 
     request = {"count": count, "seed": seed, "base": base.checksum, "sampling": dataclasses.asdict(sampling)}
-    request["view_prompt"] = view_prompt
+    request["view_prompt"] = base.config.data.view_prompt
     captions_of = {split: count if split == "train" else len(held) for split, held in assets.items()}
     splits = {split: number * VIEWS for split, number in captions_of.items()}
     dataset = records.dataset_name(collection, "generated")
     return making.make(directory, dataset, size, request, splits, fill, host=host, hosts=hosts)
+
+
+def _draw_chunk(
+    base: Pretrained, generate: Generator, held: records.Records, chunk: making.Chunk, seed: int
+) -> list[records.Example]:
+    """The images of a chunk: four of each of its captions, which ``held`` has."""
+    split, start, stop, _ = chunk
+    numbers = range(start // VIEWS, stop // VIEWS)
+    texts = [_checked(base, held[number]) for number in numbers]
+    # A last, shorter chunk is filled up: one compilation, and the same bits whatever the number of captions.
+    filling = [texts[-1]] * (making.CHUNK // VIEWS - len(texts))
+    named = base.config.data.view_prompt
+    prompts = [[named.format(caption=text, view=word) for word in VIEW_WORDS] for text in texts + filling]
+    seeds = [zlib.crc32(f"{seed} {split} {start // VIEWS + row}".encode()) for row in range(len(prompts))]
+    images = generate(base.params, prompts, seeds, Domain.REAL)
+    return [
+        {"uid": f"generated_{split}_{number:05d}_{view}", "caption": text, "view": view, "image": images[row, view]}
+        for row, (number, text) in enumerate(zip(numbers, texts, strict=True))
+        for view in range(VIEWS)
+    ]
 
 
 def _checked(base: Pretrained, record: records.Example) -> str:
