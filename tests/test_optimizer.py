@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from worlds import adam_state
 
 from realiz3d_jax.method.domains import Domain
-from realiz3d_jax.method.interface import Iteration
+from realiz3d_jax.method.interface import Iteration, Stage
 from realiz3d_jax.models.dit import PARTS
 from realiz3d_jax.training import optimizer
 from realiz3d_jax.training.config import OptimizerConfig
@@ -15,6 +16,18 @@ from realiz3d_jax.training.config import OptimizerConfig
 DEPTH, WIDTH = 5, 7
 REAL = Iteration("real", "real_images", Domain.REAL, freeze_input=True)
 SYNTHETIC = Iteration("synthetic", "synthetic_grids", Domain.SYNTHETIC, joint=True, control=True)
+SHARED = Iteration("real", "real_images", Domain.REAL, freeze_input=True, freeze_shared=True)
+TRAINABLE = ("backbone", "control")
+STAGE = Stage(("backbone", "shifters", "control"), TRAINABLE, (SYNTHETIC, REAL))
+
+
+def make_optimizer(**settings):
+    """Of stage 2, ten steps."""
+    return optimizer.make_optimizer(OptimizerConfig(**settings), steps=10, parts=PARTS, stage=STAGE)
+
+
+def activity(params: dict, iteration: Iteration, frozen: int = 0) -> dict:
+    return optimizer.activity(params, iteration, jnp.int32(frozen), PARTS, DEPTH, TRAINABLE)
 
 
 def fresh_params() -> dict:
@@ -26,9 +39,11 @@ def fresh_params() -> dict:
     return {
         "backbone": {
             "patch_embedding": {"kernel": array(WIDTH, WIDTH)},
+            "modulation": {"kernel": array(WIDTH, WIDTH)},
             "blocks": {"mlp": {"kernel": array(DEPTH, WIDTH, WIDTH), "bias": array(DEPTH, WIDTH)}},
             "final": {"kernel": array(WIDTH)},
         },
+        "shifters": {"left": array(DEPTH, WIDTH)},
         "control": {"kernel": array(WIDTH)},
     }
 
@@ -37,12 +52,13 @@ def rests(path: str, layer: int | None, iteration: Iteration, frozen: int) -> bo
     """What the method says rests, restated independently of ``optimizer.activity``."""
     if "blocks" in path:
         return layer < frozen
-    return iteration is REAL and ("patch_embedding" in path or "control" in path)
+    if "shifters" in path or ("modulation" in path and iteration is SHARED):
+        return True
+    return iteration is not SYNTHETIC and ("patch_embedding" in path or "control" in path)
 
 
 def test_random_freezing_follows_torch_adamw_with_grad_none_on_what_rests():
-    settings = OptimizerConfig(learning_rate=0.03, weight_decay=0.1, clip_norm=0.0)
-    transformation = optimizer.make_optimizer(settings, steps=50, parts=PARTS)
+    transformation = make_optimizer(learning_rate=0.03, weight_decay=0.1, clip_norm=0.0)
     params = fresh_params()
     state = transformation.init(params)
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
@@ -62,12 +78,10 @@ def test_random_freezing_follows_torch_adamw_with_grad_none_on_what_rests():
 
     random = np.random.default_rng(1)
     for _ in range(50):
-        iteration = REAL if random.random() < 0.5 else SYNTHETIC
-        frozen = int(random.integers(0, DEPTH + 1)) if iteration is REAL else 0
+        iteration = (REAL, SHARED, SYNTHETIC, SYNTHETIC)[random.integers(4)]
+        frozen = 0 if iteration is SYNTHETIC else int(random.integers(0, DEPTH + 1))
         gradients = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), params)
-        params, state = update(
-            gradients, state, params, optimizer.activity(params, iteration, jnp.int32(frozen), PARTS, DEPTH)
-        )
+        params, state = update(gradients, state, params, activity(params, iteration, frozen))
         for path, row, gradient in zip(paths, pieces, jax.tree.leaves(gradients), strict=True):
             for layer, (piece, part) in enumerate(
                 zip(row, gradient if "blocks" in path else gradient[None], strict=True)
@@ -81,23 +95,20 @@ def test_random_freezing_follows_torch_adamw_with_grad_none_on_what_rests():
         assert error < 1e-5, (path, error)
 
 
+@pytest.mark.parametrize("iteration", [REAL, SHARED], ids=["blocks", "blocks and shared"])
 @pytest.mark.parametrize("frozen", range(DEPTH + 1))
-def test_what_rests_keeps_parameters_moments_and_count_bit_for_bit(frozen: int):
-    transformation = optimizer.make_optimizer(
-        OptimizerConfig(learning_rate=0.1, weight_decay=0.1), steps=10, parts=PARTS
-    )
+def test_what_rests_keeps_parameters_moments_and_count_bit_for_bit(frozen: int, iteration: Iteration):
+    transformation = make_optimizer(learning_rate=0.1, weight_decay=0.1)
     params = fresh_params()
     state = transformation.init(params)
     ones = jax.tree.map(jnp.ones_like, params)
-    everything = optimizer.activity(params, SYNTHETIC, jnp.int32(0), PARTS, DEPTH)
-    updates, state = transformation.update(ones, state, params, active=everything)
+    updates, state = transformation.update(ones, state, params, active=activity(params, SYNTHETIC))
     params = jax.tree.map(jnp.add, params, updates)
 
-    active = optimizer.activity(params, REAL, jnp.int32(frozen), PARTS, DEPTH)
-    updates, new_state = transformation.update(ones, state, params, active=active)
+    updates, new_state = transformation.update(ones, state, params, active=activity(params, iteration, frozen))
     new_params = jax.tree.map(jnp.add, params, updates)
-    adam = next(part for part in state if isinstance(part, optimizer.AdamState))
-    new_adam = next(part for part in new_state if isinstance(part, optimizer.AdamState))
+    adam, new_adam = adam_state(state), adam_state(new_state)
+    assert set(adam.mu) == set(adam.nu) == set(adam.count) == set(TRAINABLE), "what rests has no moments"
     for old, new in [
         (params, new_params),
         (adam.mu, new_adam.mu),
@@ -111,34 +122,28 @@ def test_what_rests_keeps_parameters_moments_and_count_bit_for_bit(frozen: int):
             if "blocks" in name:
                 for layer in range(DEPTH):
                     same = np.array_equal(before[layer], after[layer])
-                    assert same == rests(name, layer, REAL, frozen), (name, layer)
+                    assert same == rests(name, layer, iteration, frozen), (name, layer)
             else:
-                assert np.array_equal(before, after) == rests(name, None, REAL, frozen), name
+                assert np.array_equal(before, after) == rests(name, None, iteration, frozen), name
 
 
 def test_clipping_sees_only_what_trains():
     params = fresh_params()
-    transformation = optimizer.make_optimizer(
-        OptimizerConfig(learning_rate=1.0, weight_decay=0.0, clip_norm=1.0), steps=10, parts=PARTS
-    )
+    transformation = make_optimizer(learning_rate=1.0, weight_decay=0.0, clip_norm=1.0)
     gradients = jax.tree.map(jnp.ones_like, params)
     gradients["backbone"]["patch_embedding"]["kernel"] *= 1e6  # rests below, so it must not shrink the others' share
-    active = optimizer.activity(params, REAL, jnp.int32(0), PARTS, DEPTH)
-    _, state = transformation.update(gradients, transformation.init(params), params, active=active)
-    adam = next(part for part in state if isinstance(part, optimizer.AdamState))
-    trained = [adam.mu["backbone"]["blocks"]["mlp"]["kernel"], adam.mu["backbone"]["blocks"]["mlp"]["bias"]]
-    trained.append(adam.mu["backbone"]["final"]["kernel"])
+    _, state = transformation.update(gradients, transformation.init(params), params, active=activity(params, REAL))
+    trained = jax.tree.leaves(adam_state(state).mu)
     norm = np.sqrt(sum(float(jnp.sum(jnp.square(moment / 0.1))) for moment in trained))
     assert norm == pytest.approx(1.0, rel=1e-5)
 
 
 def test_the_control_factor_scales_the_steps_of_the_control_alone():
     params = fresh_params()
-    active = optimizer.activity(params, SYNTHETIC, jnp.int32(0), PARTS, DEPTH)
+    active = activity(params, SYNTHETIC)
     steps = {}
     for factor in (1.0, 8.0):
-        settings = OptimizerConfig(learning_rate=0.1, weight_decay=0.1, control_factor=factor)
-        transformation = optimizer.make_optimizer(settings, steps=10, parts=PARTS)
+        transformation = make_optimizer(learning_rate=0.1, weight_decay=0.1, control_factor=factor)
         steps[factor], _ = transformation.update(params, transformation.init(params), params, active=active)
     np.testing.assert_allclose(steps[8.0]["control"]["kernel"], 8 * steps[1.0]["control"]["kernel"], rtol=1e-6)
     for one, other in zip(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import encoded, leaves, load_config, random_params
+from worlds import adam_state, encoded, leaves, load_config, random_params
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method import generate, interface
@@ -19,7 +19,6 @@ from realiz3d_jax.training import setup, sharding
 from realiz3d_jax.training.bases import BASES
 from realiz3d_jax.training.config import MeshConfig
 from realiz3d_jax.training.encoders import open_text_encoder
-from realiz3d_jax.training.optimizer import AdamState
 from realiz3d_jax.training.state import new_state, stream_key
 
 MESHES = {"data": (8, 1), "fsdp": (1, 8), "both": (2, 4)}
@@ -131,7 +130,7 @@ def test_a_parameter_without_a_rule_is_refused(path: tuple[str, ...]):
 def test_moments_and_averages_lie_like_their_parameters():
     run = setup.make_run(load_config("stage2", {"mesh.data": 1, "mesh.fsdp": 8}))
     state = run.abstract_state
-    adam = next(part for part in state.opt_state if isinstance(part, AdamState))
+    adam = adam_state(state.opt_state)
     assert not state.params["backbone"]["blocks"]["mlp"]["first"]["kernel"].sharding.is_fully_replicated
     for name in run.stage.trainable:
         expected = [leaf.sharding for leaf in jax.tree.leaves(state.params[name])]
@@ -152,7 +151,9 @@ def test_minus_one_takes_the_devices_that_are_left():
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused():
-    with pytest.raises(UserError, match=r"config.data.batch_grids: found 6, expected a multiple of the 8 devices"):
+    with pytest.raises(
+        UserError, match=r"config.data.batch_grids: found 6 in all, expected a multiple of the 8 devices"
+    ):
         setup.make_run(load_config("stage2", {"data.batch_grids": 6}))
 
 
@@ -197,7 +198,7 @@ def three_steps(data: int, fsdp: int, devices: list[jax.Device]):
             batch["control"] = random.uniform(-1, 1, (8, 4, 32, 32, 6)).astype(np.float32)
         state, metrics = run.steps[kind.name](state, run.put(batch))
         losses.append(float(metrics["loss"]))
-    adam = next(part for part in state.opt_state if isinstance(part, AdamState))
+    adam = adam_state(state.opt_state)
     return losses, leaves(state.params), leaves(adam.mu)
 
 
@@ -233,7 +234,7 @@ def test_eight_devices_draw_the_images_of_one_and_share_a_batch_that_they_divide
     params, random = random_params(config), np.random.default_rng(0)
     control = random.uniform(0, 1, (items, 4, 32, 32, 6)).astype(np.float32)
     where, draw = [], generate._sample
-    monkeypatch.setattr(generate, "_sample", lambda *arguments: where.append(arguments[6].sharding) or draw(*arguments))
+    monkeypatch.setattr(generate, "_sample", lambda *arguments: where.append(arguments[7].sharding) or draw(*arguments))
 
     def images(devices: list[jax.Device]) -> np.ndarray:
         there = jax.device_put(params, sharding.replicated(sharding.make_mesh(MeshConfig(), devices)))

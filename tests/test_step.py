@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import assert_same, encoded, leaves, load_config, random_params
+from worlds import adam_state, assert_same, encoded, leaves, load_config, random_params
 
 from realiz3d_jax.method import interface, plans
 from realiz3d_jax.method.domains import Domain
@@ -14,7 +14,6 @@ from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import dit
 from realiz3d_jax.training import monitoring, setup
 from realiz3d_jax.training.encoders import open_text_encoder
-from realiz3d_jax.training.optimizer import AdamState
 from realiz3d_jax.training.setup import Run
 from realiz3d_jax.training.state import TrainState, new_state, stream_key
 
@@ -53,10 +52,6 @@ def take_step(run: Run, state: TrainState, kind: interface.Iteration, batch=None
     batch = random_batch(run, kind) if batch is None else batch
     there = jax.device_put(state, where, may_alias=False)  # the step eats its argument
     return jax.device_get(run.steps[kind.name](there, run.put(batch)))
-
-
-def adam_state(state: TrainState) -> AdamState:
-    return next(part for part in state.opt_state if isinstance(part, AdamState))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +124,12 @@ def test_stage_1_trains_the_shifters_and_leaves_every_backbone_parameter_alone(f
     assert_same(trained.params["backbone"], state.params["backbone"])
     for path, leaf in leaves(trained.params["shifters"]).items():
         assert not np.array_equal(leaf, leaves(state.params["shifters"])[path]), path
-    assert set(adam_state(trained).mu) == set(adam_state(trained).nu) == set(trained.ema) == {"shifters"}
+    assert (
+        set(adam_state(trained.opt_state).mu)
+        == set(adam_state(trained.opt_state).nu)
+        == set(trained.ema)
+        == {"shifters"}
+    )
 
 
 def test_stage_2_trains_backbone_and_control_and_leaves_every_shifter_alone(second: Run):
@@ -144,7 +144,12 @@ def test_stage_2_trains_backbone_and_control_and_leaves_every_shifter_alone(seco
     for path in before:
         if "shifters" not in path:
             assert not np.array_equal(before[path], after[path]), path
-    assert set(adam_state(trained).mu) == set(adam_state(trained).nu) == set(trained.ema) == {"backbone", "control"}
+    assert (
+        set(adam_state(trained.opt_state).mu)
+        == set(adam_state(trained.opt_state).nu)
+        == set(trained.ema)
+        == {"backbone", "control"}
+    )
 
 
 # Layer-aware training
@@ -165,7 +170,7 @@ def test_frozen_blocks_keep_parameters_and_optimizer_state_for_every_number_in_o
         before = dataclasses.replace(state, step=np.int32(step))
         after, metrics = take_step(second, before, real)
         assert metrics["finite"]
-        adam, new_adam = adam_state(before), adam_state(after)
+        adam, new_adam = adam_state(before.opt_state), adam_state(after.opt_state)
         trained = [
             ({name: state.params[name] for name in second.stage.trainable}, after.params),
             (adam.mu, new_adam.mu),
@@ -194,8 +199,8 @@ def test_skipping_the_backward_pass_of_frozen_blocks_or_masking_it_gives_the_sam
         masked, other_metrics = take_step(masking, at_step, real)
         assert metrics["loss"] == pytest.approx(float(other_metrics["loss"]), rel=1e-6)
         assert metrics["gradient_norm"] == pytest.approx(float(other_metrics["gradient_norm"]), rel=1e-5)
-        for path, moment in leaves(adam_state(skipped).mu).items():
-            other = leaves(adam_state(masked).mu)[path]
+        for path, moment in leaves(adam_state(skipped.opt_state).mu).items():
+            other = leaves(adam_state(masked.opt_state).mu)[path]
             error = np.max(np.abs(moment - other)) / max(np.max(np.abs(other)), 1e-12)
             assert error < 2e-5, (frozen, path, error)
     assert masking.steps["real"]._cache_size() == 1

@@ -25,6 +25,7 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.training import config as configs
 from realiz3d_jax.training import release, setup
 from realiz3d_jax.training.config import TrainConfig
+from realiz3d_jax.training.optimizer import AdamState
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 OBJECTS = 10
@@ -99,6 +100,15 @@ def random_like(shapes: Any, seed: int = 0) -> Any:
 def write_release(path: pathlib.Path, config: TrainConfig, seed: int = 0) -> None:
     """A release with random parameters."""
     release.write(path, release.Release(random_params(config, seed), config, {"seed": seed}))
+
+
+def adam_state(opt_state: Any) -> AdamState:
+    """Moments and counts of everything that trains, whichever of the optimizer's transformations keeps them."""
+    is_adam = lambda part: isinstance(part, AdamState)  # noqa: E731
+    found = [part for part in jax.tree.leaves(opt_state, is_leaf=is_adam) if is_adam(part)]
+    return AdamState(
+        *({name: tree for part in found for name, tree in part[at].items() if jax.tree.leaves(tree)} for at in range(3))
+    )
 
 
 def leaves(tree: Any) -> dict[str, np.ndarray]:

@@ -17,8 +17,8 @@ def combine(unconditional: jax.Array, conditional: jax.Array, scale: jax.Array |
 
 
 def both(unconditional: jax.Array, conditional: jax.Array) -> jax.Array:
-    """[2B, ...]: the order in which ``guided`` expects the two branches along the batch."""
-    return jnp.concatenate([unconditional, conditional])
+    """[2B, ...], the two branches of each item side by side: of a batch that devices share, each device has both of its own."""
+    return jnp.stack([unconditional, conditional], axis=1).reshape(-1, *unconditional.shape[1:])
 
 
 def guided(
@@ -27,13 +27,14 @@ def guided(
     """A denoiser for ``samplers.sample`` that evaluates both terms in one call of twice the batch.
 
     Args:
-      denoise: (x: float[2B, ...], timestep: int32[], index: int32[]) -> prediction: float[2B, ...]. Its first B rows must
-        see the empty text and its last B the caption, ``both(empty, caption)``, under ``both(control, control)``.
+      denoise: (x: float[2B, ...], timestep: int32[], index: int32[]) -> prediction: float[2B, ...]. Its rows must see
+        ``both(empty, caption)`` under ``both(control, control)``.
       scale: s, the guidance scale.
     """
 
     def denoise_guided(x: jax.Array, timestep: jax.Array, index: jax.Array) -> jax.Array:
-        unconditional, conditional = jnp.split(denoise(both(x, x), timestep, index), 2)
+        prediction = denoise(both(x, x), timestep, index)
+        unconditional, conditional = prediction[0::2], prediction[1::2]
         return combine(unconditional, conditional, scale)
 
     return denoise_guided

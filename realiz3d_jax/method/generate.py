@@ -16,6 +16,7 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.method.model import Model
+from realiz3d_jax.models import parallel
 from realiz3d_jax.models.backbone import Captions
 
 SAMPLERS = ("ddim", "dpm++")
@@ -126,6 +127,7 @@ class Generator:
             sampler,
             tuple(timesteps.tolist()),
             views,
+            jax.tree.leaves(params)[0].sharding.mesh.abstract_mesh,
             params,
             self.codec_params,
             *jax.device_put(batch, self._sharding(params, len(seeds))),
@@ -150,12 +152,13 @@ def _encode_control(model, codec_params, maps):
     return model.codec.encode_control(codec_params, maps)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _sample(
     model,
     sampler,
     timesteps,
     views,
+    mesh,
     params,
     codec_params,
     seeds,
@@ -170,7 +173,7 @@ def _sample(
     noise = jax.vmap(lambda key: jax.random.normal(key, (views, side, side, model.config.in_channels)))(keys)
     if control is not None and model.task == "texture":
         control = model.codec.control(control)
-    latents = model.sample(
+    latents = parallel.on_mesh(mesh, model.sample)(
         params,
         sampler,
         np.array(timesteps),

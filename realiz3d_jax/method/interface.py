@@ -31,6 +31,7 @@ class Iteration:
       joint: the views of a grid attend to one another; else each view is an image of its own.
       control: the control is given; else it is null.
       freeze_input: what feeds block 0 (patch, control and camera embeddings) is neither differentiated nor updated.
+      freeze_shared: what all blocks share (timestep, modulation, caption) is neither differentiated nor updated.
       draw_plan: draws the iteration's plan from a key and the number of blocks; None trains every block, in ``domain``.
     """
 
@@ -40,6 +41,7 @@ class Iteration:
     joint: bool = False
     control: bool = False
     freeze_input: bool = False
+    freeze_shared: bool = False
     draw_plan: Callable[[jax.Array, int], BlockPlan] | None = None
 
     def plan(self, key: jax.Array, depth: int) -> BlockPlan:

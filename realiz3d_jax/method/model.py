@@ -54,6 +54,7 @@ class Model:
         control: jax.Array | None = None,
         frozen_blocks: jax.Array | None = None,
         freeze_input: bool = False,
+        freeze_shared: bool = False,
     ) -> jax.Array:
         """What the process has the model predict, float32[B, V, h, w, C].
 
@@ -64,7 +65,7 @@ class Model:
           captions: arrays [B, G, ...], what the text encoder gives.
           domain: int32[L], the domain that each block runs in.
           control: what the task's control embedding takes; None is the null control.
-          frozen_blocks, freeze_input: as in ``dit.apply``.
+          frozen_blocks, freeze_input, freeze_shared: as in ``dit.apply``.
         """
         shifts = self.method.shifts(params)
         tokens = None
@@ -80,6 +81,7 @@ class Model:
             control_tokens=tokens,
             frozen_blocks=frozen_blocks,
             freeze_input=freeze_input,
+            freeze_shared=freeze_shared,
         )
         return output[..., : latents.shape[-1]]
 

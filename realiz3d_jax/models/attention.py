@@ -4,7 +4,7 @@
 
 "xla"     everywhere.
 "cudnn"   NVIDIA GPUs, bfloat16: the fused kernel behind ``jax.nn.dot_product_attention``.
-"splash"  TPUs: the Pallas kernel, forward and backward.
+"splash"  TPUs: the Pallas kernel, forward and backward, each device on its own sequences.
 
 Masked (cross-)attention always runs through XLA: there are few text tokens, and a bias on padded ones costs nothing.
 """
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.models import parallel
 
 BACKENDS = {"xla": None, "cudnn": "gpu", "splash": "tpu"}
 """Back end -> the platform that it needs, or None."""
@@ -95,4 +96,5 @@ def _splash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
         mask, head_shards=1, q_seq_shards=1, residual_checkpoint_name="attention"
     )
     swap = lambda array: array.swapaxes(1, 2)  # noqa: E731
-    return swap(jax.vmap(kernel)(swap(query * query.shape[-1] ** -0.5), swap(key), swap(value)))
+    run = lambda *arrays: swap(jax.vmap(kernel)(*map(swap, arrays)))  # noqa: E731
+    return parallel.on_each_device(run, query * query.shape[-1] ** -0.5, key, value)

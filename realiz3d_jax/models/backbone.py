@@ -5,7 +5,8 @@ and with it
 
     PARTS: Parts
     init(config, key) -> params
-    apply(config, params, latents, timestep, captions, *, block_shift, control_tokens, frozen_blocks, freeze_input)
+    apply(config, params, latents, timestep, captions, *, block_shift, control_tokens, frozen_blocks, freeze_input,
+          freeze_shared)
     flops(config, views, groups, text_tokens) -> float
 
 as in ``models/dit.py``. ``captions`` is the dict of arrays [B, G, ...] that the text encoder gives; a backbone reads what it
@@ -34,17 +35,19 @@ class Config(Protocol):
     patch_size: int
     in_channels: int
     sample_size: int
+    positions: str
     attention: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What training has to know of a backbone's parameters; the first three name top-level ones.
+    """What training has to know of a backbone's parameters; all but ``split`` name top-level ones.
 
     Attributes:
         stacked: entry i of their leading axis belongs to block i.
         last: belong to the last block as a whole.
         input: feed block 0 and nothing else.
+        shared: feed all blocks.
         split: (path, axis): which axis of a parameter may be split over devices, None if none may; the paths are regular
             expressions, and every parameter is matched by exactly one. Always an axis of width: never the stacked one, and
             never one that is fused from several meanings, which would be cut across.
@@ -52,6 +55,7 @@ class Parts:
 
     stacked: tuple[str, ...]
     input: tuple[str, ...]
+    shared: tuple[str, ...]
     split: tuple[tuple[str, int | None], ...]
     last: tuple[str, ...] = ()
 

@@ -30,7 +30,7 @@ from einops import rearrange
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from realiz3d_jax.models import attention, embeddings
+from realiz3d_jax.models import attention, embeddings, parallel
 from realiz3d_jax.models.backbone import Captions, Parts
 from realiz3d_jax.models.layers import (
     NumberEmbedding,
@@ -51,6 +51,7 @@ Params = dict[str, Any]
 PARTS = Parts(
     stacked=("blocks",),
     input=("patch_embedding",),
+    shared=("timestep_embedding", "resolution_embedding", "aspect_embedding", "modulation", "caption_projection"),
     split=(
         (r"blocks/.+/(query_key_value|query|key_value)/kernel", 1),  # [L, D, (3|2), K, h]
         (r"blocks/.+/out/kernel", 3),  # [L, K, h, D]
@@ -83,8 +84,9 @@ class DiTConfig:
         timestep_channels: of the timestep's sinusoid.
         size_conditions: pixels per latent pixel, if the model is told an image's height, width and their ratio, as
             PixArt-alpha at 1024 px is; 0 if not.
-        dtype: of the matrix products and of the residual stream, "float32" or "bfloat16". Parameters, softmax, norms
-            and modulation are float32 always.
+        dtype: of the matrix products, "float32" or "bfloat16". Parameters, softmax, norms and modulation are float32 always.
+        residual_dtype: of the tokens between blocks. In bfloat16 they take half the memory and lose what is small beside them:
+            the shifts of the domains (``python -m benchmarks.residual`` measures it).
         remat: what the backward pass keeps of a block: "none" (all is kept), "attention" (only the attention's
             output), "full" (nothing).
         scan_unroll: blocks per step of the scan; unrolling all is faster for small models on the CPU.
@@ -109,6 +111,7 @@ class DiTConfig:
     timestep_channels: int = 256
     size_conditions: int = 0
     dtype: str = "float32"
+    residual_dtype: str = "float32"
     remat: str = "none"
     scan_unroll: int = 1
     attention: str = "xla"
@@ -135,6 +138,7 @@ def apply(
     control_tokens: jax.Array | None = None,
     frozen_blocks: jax.Array | None = None,
     freeze_input: bool = False,
+    freeze_shared: bool = False,
 ) -> jax.Array:
     """Predicts the noise (and a variance) of a batch of grids.
 
@@ -148,6 +152,7 @@ def apply(
         frozen_blocks: int32[], how many of the first blocks get no gradient, nor their shifts, nor anything through
             them; None is no freezing. Any number runs in one compilation.
         freeze_input: whether what feeds block 0 (patches, control) gets no gradient.
+        freeze_shared: whether what all blocks share (timestep, modulation, projected caption) gets no gradient.
 
     Returns: float32[B, V, h, w, out_channels].
     Raises: UserError if the attention back end is not available.
@@ -161,7 +166,7 @@ def apply(
         x = x + control_tokens.astype(jnp.float32)
     if freeze_input:
         x = jax.lax.stop_gradient(x)
-    x = rearrange(x.astype(config.dtype), "b (g v) n d -> (b g) (v n) d", g=groups)
+    x = rearrange(x.astype(config.residual_dtype), "b (g v) n d -> (b g) (v n) d", g=groups)
 
     embedding = model.timestep_embedding(timestep.reshape(-1))
     if config.size_conditions:
@@ -171,6 +176,9 @@ def apply(
         text=model.caption_projection(rearrange(captions["states"], "b g t c -> (b g) t c")),
         text_bias=jnp.where(rearrange(captions["mask"], "b g t -> (b g) t"), 0.0, attention.MASKED),
     )
+    if freeze_shared:
+        embedding, conditions = jax.lax.stop_gradient((embedding, conditions))
+    conditions = parallel.split_batch(conditions)
     block_shift = shift_of_sequences(block_shift, groups)
     x = _run_blocks(config, model.blocks, x, conditions, block_shift, frozen_blocks)
 
@@ -204,7 +212,7 @@ class _Conditions:
 
 
 def _run_blocks(config, blocks, x, conditions, block_shift, frozen_blocks):
-    """Equations (2) to (6) for all blocks. x: dtype[S, n, D]; block_shift: float32[L, S|1, 1, D] or None."""
+    """Equations (2) to (6) for all blocks. x: residual_dtype[S, n, D]; block_shift: float32[L, S|1, 1, D] or None."""
 
     def run(x, block, shift, conditions):
         return block(shifted(x, shift), conditions)
@@ -212,7 +220,8 @@ def _run_blocks(config, blocks, x, conditions, block_shift, frozen_blocks):
     def step(x, scanned):
         block, shift, layer = scanned
         frozen = None if frozen_blocks is None else layer < frozen_blocks
-        return run_unless_frozen(run, (x, block, shift, conditions), frozen, config.skip_frozen_backward), None
+        operands = (parallel.split_batch(x), block, shift, conditions)
+        return run_unless_frozen(run, operands, frozen, config.skip_frozen_backward), None
 
     step = remat(step, config.remat, config.scan_unroll)
     x, _ = jax.lax.scan(step, x, (blocks, block_shift, jnp.arange(config.depth)), unroll=config.scan_unroll)
@@ -273,11 +282,11 @@ class _Block(nnx.Module):
         return self._add(x, self.mlp(modulated(x, mlp_scale, mlp_shift, self.dtype)), mlp_gate)
 
     def _add(self, x, update, gate=1.0):
-        return (x.astype(jnp.float32) + gate * update.astype(jnp.float32)).astype(self.dtype)
+        return (x.astype(jnp.float32) + gate * update.astype(jnp.float32)).astype(x.dtype)
 
 
 class _Final(nnx.Module):
-    """Equation (7). x: dtype[S, n, D], embedding: float32[S, D] -> float32[S, n, p * p * out_channels]."""
+    """Equation (7). x: residual_dtype[S, n, D], embedding: float32[S, D] -> float32[S, n, p * p * out_channels]."""
 
     def __init__(self, config, rngs):
         out = config.patch_size**2 * config.out_channels
@@ -314,9 +323,10 @@ class _Transformer(nnx.Module):
         config, side = self.config, self.config.patch_size
         views, rows, columns = latents.shape[1], latents.shape[2] // side, latents.shape[3] // side
         patches = rearrange(latents, "b v (r p) (c q) e -> b v (r c) (e p q)", p=side, q=side)
-        places = embeddings.grid_position_features(
-            views, rows, columns, config.width, config.base_size, config.position_scale, config.positions
+        features = lambda rows, columns: embeddings.position_features(  # noqa: E731
+            rows, columns, config.width, config.base_size, config.position_scale
         )
+        places = embeddings.grid_position_features(features, views, rows, columns, config.positions)
         return self.patch_embedding(patches).astype(jnp.float32) + places
 
     def size_embedding(self, height, width):

@@ -9,6 +9,7 @@ Source: diffusers ``models/embeddings.py`` (``get_2d_sincos_pos_embed``, ``get_t
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -55,27 +56,26 @@ def _features_of_places(rows: np.ndarray, columns: np.ndarray, channels: int) ->
 
 
 def grid_position_features(
-    views: int, rows: int, columns: int, channels: int, base_size: int, scale: float, positions: str
+    features: Callable[[int, int], np.ndarray], views: int, rows: int, columns: int, positions: str
 ) -> np.ndarray:
     """Position features of every tile of a grid of views, row-major.
 
     Args:
-        views: V, a square number: the canvas has sqrt(V) x sqrt(V) tiles.
+        features: (rows, columns) -> float32[rows, columns, D], of a picture with so many tokens.
+        views: V; for "canvas" a square number.
         rows, columns: tokens of one tile.
-        positions: "canvas": a tile takes the rows and columns of its place in the canvas, whose 2n tokens (V = 4) run
-            over the same range as the n tokens of a single image, in half steps. "view": every tile takes the features
-            of a single image.
+        positions: "canvas": a tile takes the rows and columns of its place in the one picture that sqrt(V) x sqrt(V) tiles
+            make. "view": every tile takes those of a picture of its own, the only ones that a published base's weights know.
 
     Returns: float32[V, N, D], N = rows * columns.
     """
     if positions == "view":
-        single = position_features(rows, columns, channels, base_size, scale)
-        return np.broadcast_to(rearrange(single, "r c d -> 1 (r c) d"), (views, rows * columns, channels))
+        single = rearrange(features(rows, columns), "r c d -> 1 (r c) d")
+        return np.broadcast_to(single, (views, *single.shape[1:]))
     side = math.isqrt(views)
     if side * side != views:
         raise ValueError(f"a canvas takes a square number of views, not {views}")
-    canvas = position_features(side * rows, side * columns, channels, base_size, scale)
-    return rearrange(canvas, "(a r) (b c) d -> (a b) (r c) d", a=side, b=side)
+    return rearrange(features(side * rows, side * columns), "(a r) (b c) d -> (a b) (r c) d", a=side, b=side)
 
 
 def timestep_features(timestep: jax.Array, channels: int) -> jax.Array:

@@ -19,16 +19,14 @@ Parameters are a nested dict; ``blocks`` (image) are stacked [L, ...], ``text_bl
 
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange
 from flax import nnx
 
-from realiz3d_jax.models import attention, embeddings
+from realiz3d_jax.models import attention, embeddings, parallel
 from realiz3d_jax.models.backbone import Captions, Parts
 from realiz3d_jax.models.layers import (
     NumberEmbedding,
@@ -50,6 +48,7 @@ PARTS = Parts(
     stacked=("blocks", "text_blocks"),
     last=("last_text",),
     input=("patch_embedding", "text_embedding"),
+    shared=("timestep_embedding", "pooled_embedding"),
     split=(
         (r"(text_)?blocks/(query_key_value|modulation|mlp/(first|second))/kernel", 1),  # [L, D, ...], [L, 4D, D]
         (r"(text_)?blocks/out/kernel", 3),  # [L, K, h, D]
@@ -85,9 +84,11 @@ class MMDiTConfig:
     sample_size: int = 64
     base_size: int = 64
     max_size: int = 192
+    positions: str = "canvas"
     mlp_ratio: float = 4.0
     timestep_channels: int = 256
     dtype: str = "float32"
+    residual_dtype: str = "float32"
     remat: str = "none"
     scan_unroll: int = 1
     attention: str = "xla"
@@ -114,6 +115,7 @@ def apply(
     control_tokens: jax.Array | None = None,
     frozen_blocks: jax.Array | None = None,
     freeze_input: bool = False,
+    freeze_shared: bool = False,
 ) -> jax.Array:
     """Predicts the velocity of a batch of grids; the arguments are those of ``dit.apply`` but for the text.
 
@@ -134,9 +136,13 @@ def apply(
     y = model.text_embedding(rearrange(captions["states"], "b g t c -> (b g) t c"))
     if freeze_input:
         x, y = jax.lax.stop_gradient((x, y))
-    x = rearrange(x.astype(config.dtype), "b (g v) n d -> (b g) (v n) d", g=groups)
+    x = rearrange(x.astype(config.residual_dtype), "b (g v) n d -> (b g) (v n) d", g=groups)
+    y = y.astype(config.residual_dtype)
     embedding = model.timestep_embedding(timestep.reshape(-1))
     embedding = jax.nn.silu(embedding + model.pooled_embedding(rearrange(captions["pooled"], "b g c -> (b g) c")))
+    if freeze_shared:
+        embedding = jax.lax.stop_gradient(embedding)
+    embedding = parallel.split_batch(embedding)
 
     block_shift = shift_of_sequences(block_shift, groups)
     x = _run_blocks(config, model, x, y, embedding, block_shift, frozen_blocks)
@@ -157,7 +163,7 @@ def flops(config: MMDiTConfig, views: int, groups: int, text_tokens: int) -> flo
 
 
 def _run_blocks(config, model, x, y, embedding, block_shift, frozen_blocks):
-    """Equations (1) to (4) for all blocks. x: dtype[S, n, D]; y: dtype[S, T, D]; embedding: float32[S, D]."""
+    """Equations (1) to (4) for all blocks. x, y: residual_dtype[S, n|T, D]; embedding: float32[S, D]."""
 
     def run(x, y, block, text_block, shift, embedding):
         return _joint_block(shifted(x, shift), y, block, text_block, embedding, config.attention)
@@ -165,7 +171,7 @@ def _run_blocks(config, model, x, y, embedding, block_shift, frozen_blocks):
     def step(carry, scanned):
         block, text_block, shift, layer = scanned
         frozen = None if frozen_blocks is None else layer < frozen_blocks
-        operands = (*carry, block, text_block, shift, embedding)
+        operands = (*parallel.split_batch(carry), block, text_block, shift, embedding)
         return run_unless_frozen(run, operands, frozen, config.skip_frozen_backward), None
 
     step = remat(step, config.remat, config.scan_unroll)
@@ -219,7 +225,7 @@ class _Stream(nnx.Module):
         return self._add(x, self.mlp(modulated(x, mlp_scale, mlp_shift, self.dtype)), mlp_gate)
 
     def _add(self, x, update, gate):
-        return (x.astype(jnp.float32) + gate * update.astype(jnp.float32)).astype(self.dtype)
+        return (x.astype(jnp.float32) + gate * update.astype(jnp.float32)).astype(x.dtype)
 
 
 class _LastText(nnx.Module):
@@ -233,7 +239,7 @@ class _LastText(nnx.Module):
 
 
 class _Final(nnx.Module):
-    """Equation (5). x: dtype[S, n, D], embedding (after SiLU): float32[S, D] -> float32[S, n, p * p * C]."""
+    """Equation (5). x: residual_dtype[S, n, D], embedding (after SiLU): float32[S, D] -> float32[S, n, p * p * C]."""
 
     def __init__(self, config, rngs):
         width, out = config.width, config.patch_size**2 * config.in_channels
@@ -265,11 +271,10 @@ class _Transformer(nnx.Module):
     def embed(self, latents):
         """latents: float[B, V, h, w, C] -> float32[B, V, N, D], patches and positions."""
         config, side = self.config, self.config.patch_size
-        tiles = math.isqrt(latents.shape[1])
-        rows, columns = latents.shape[2] // side, latents.shape[3] // side
+        views, rows, columns = latents.shape[1], latents.shape[2] // side, latents.shape[3] // side
         patches = rearrange(latents, "b v (r p) (c q) e -> b v (r c) (e p q)", p=side, q=side)
-        places = embeddings.middle_position_features(
-            tiles * rows, tiles * columns, config.width, config.base_size, config.max_size
+        features = lambda rows, columns: embeddings.middle_position_features(  # noqa: E731
+            rows, columns, config.width, config.base_size, config.max_size
         )
-        places = rearrange(places, "(a r) (b c) d -> (a b) (r c) d", a=tiles, b=tiles)
-        return self.patch_embedding(patches).astype(jnp.float32) + np.asarray(places)
+        places = embeddings.grid_position_features(features, views, rows, columns, config.positions)
+        return self.patch_embedding(patches).astype(jnp.float32) + places

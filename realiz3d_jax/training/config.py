@@ -56,7 +56,8 @@ class DataConfig:
       rig: the cameras of the controlled views; a dataset of other cameras is refused.
       views: the four of the rig's views that make a grid.
       size: the side of one view, pixels.
-      batch_grids: grids of V views in one global batch; a multiple of the mesh's devices.
+      batch_grids: grids of V views in a batch.
+      batch_of: whose batch that is: "run", of all devices together, whose number divides it, or "device", of each.
       render_fraction: the share of synthetic looks among the photos of pre-training.
       caption_dropout: the probability that a caption is replaced by the empty one, for classifier-free guidance.
       text_encoder: "words" (the shapes benchmark's own) or "t5".
@@ -73,6 +74,7 @@ class DataConfig:
     views: tuple[int, ...] = (0, 1, 2, 3)
     size: int = 32
     batch_grids: int = 8
+    batch_of: str = "run"
     render_fraction: float = 0.15
     caption_dropout: float = 0.1
     text_encoder: str = "words"
@@ -137,6 +139,8 @@ class TrainConfig:
         shorter, (1 + n) / (10 + n).
       timestep_weight_cap: the largest weight of a noisy timestep in the loss (``diffusion.ddpm``, eq. 3); 1 is the paper's
         plain mean squared error.
+      accumulation: parts that a batch is computed in, one after the other, which holds the activations of one at a time; the
+        gradient is that of the whole batch.
       abort_after: so many non-finite steps in a row end the run with an error.
       model: the backbone, ``family`` and its sizes.
       diffusion: ``process`` and its settings.
@@ -154,6 +158,7 @@ class TrainConfig:
     seed: int = 0
     ema_decay: float = 0.999
     timestep_weight_cap: float = 1.0
+    accumulation: int = 1
     abort_after: int = 10
     init: InitConfig = InitConfig()
     diffusion: Process = dataclasses.field(default_factory=DDPM)
@@ -225,6 +230,7 @@ def _check_ranges(config: TrainConfig) -> None:
             model.patch_size > 0 and model.sample_size % model.patch_size == 0,
             f"a multiple of model.patch_size = {model.patch_size}",
         ),
+        "model.positions": (model.positions, model.positions in ("canvas", "view"), '"canvas" or "view"'),
         "model.caption_channels": (
             model.caption_channels,
             model.caption_channels == data.text_channels,
@@ -250,6 +256,8 @@ def _check_ranges(config: TrainConfig) -> None:
             '"t5" with an autoencoder, "words" with pixels',
         ),
         "data.batch_grids": (data.batch_grids, data.batch_grids >= 1, "at least 1"),
+        "data.batch_of": (data.batch_of, data.batch_of in ("run", "device"), '"run" or "device"'),
+        "accumulation": (config.accumulation, config.accumulation >= 1, "at least 1"),
         "data.caption_dropout": (data.caption_dropout, 0.0 <= data.caption_dropout <= 1.0, "0 to 1"),
         "data.render_fraction": (data.render_fraction, 0.0 <= data.render_fraction <= 1.0, "0 to 1"),
         "log.metrics_every": (log.metrics_every, log.metrics_every >= 1, "at least 1"),

@@ -19,7 +19,7 @@ import numpy as np
 from realiz3d_jax import files, progress
 from realiz3d_jax.data.pipeline import VIEWS
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.training import monitoring
+from realiz3d_jax.training import monitoring, sharding
 from realiz3d_jax.training.checkpoint import Checkpoints
 from realiz3d_jax.training.config import TrainConfig, config_dict, to_json
 from realiz3d_jax.training.previews import Previews
@@ -66,6 +66,8 @@ def train(config: TrainConfig, workdir: pathlib.Path) -> TrainState:
                 stream.set_state(positions[name])
         first = int(state.step)
         print(monitoring.describe_params(state.params, run.stage), flush=True)
+        if unsplit := sharding.unsplit(run.abstract_state, run.mesh, config.model):
+            print(unsplit, file=sys.stderr, flush=True)
         print(
             f"{config.stage} on {run.mesh.size} {jax.devices()[0].device_kind} "
             f"(data {run.mesh.shape['data']}, fsdp {run.mesh.shape['fsdp']}), attention: {config.model.attention}, "

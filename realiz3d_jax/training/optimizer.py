@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.method.interface import Iteration
+from realiz3d_jax.method.interface import Iteration, Stage
 from realiz3d_jax.models.backbone import Parts
 from realiz3d_jax.training.config import OptimizerConfig
 
@@ -34,15 +34,19 @@ class AdamState(NamedTuple):
     nu: Tree
 
 
-def activity(params: Tree, iteration: Iteration, frozen: jax.Array, parts: Parts, depth: int) -> Tree:
-    """Which parts of the trainable partitions an iteration updates.
+def activity(
+    params: Tree, iteration: Iteration, frozen: jax.Array, parts: Parts, depth: int, trainable: tuple[str, ...]
+) -> Tree:
+    """Which parts of a stage's partitions an iteration updates.
 
     Args:
-      params: the trainable partitions, ``{"backbone": ..., "control": ...}``.
-      iteration: its kind. What feeds block 0 rests if ``freeze_input``; the control embedding also if no control is given.
+      params: the partitions, ``{"backbone": ..., "shifters": ..., "control": ...}``.
+      iteration: its kind. What feeds block 0 rests if ``freeze_input``, the control embedding also if no control is given, and
+        what all blocks share if ``freeze_shared``.
       frozen: int32[], the first ``frozen`` blocks rest.
       parts: which of the backbone's parameters belong to which blocks.
       depth: L.
+      trainable: the partitions that train in this stage; the others rest.
 
     Returns:
       a tree like ``params`` of bool[blocks] (stacked leaves) or bool[].
@@ -50,12 +54,16 @@ def activity(params: Tree, iteration: Iteration, frozen: jax.Array, parts: Parts
 
     def active(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> jax.Array:
         partition, part = path[0].key, path[1].key
+        if partition not in trainable:
+            return jnp.asarray(False)
         if partition == "backbone" and part in parts.stacked:
             return jnp.arange(leaf.shape[0]) >= frozen
         if partition == "backbone" and part in parts.last:
             return frozen < depth
         if partition == "backbone" and part in parts.input:
             return jnp.asarray(not iteration.freeze_input)
+        if partition == "backbone" and part in parts.shared:
+            return jnp.asarray(not iteration.freeze_shared)
         if partition == "control":
             return jnp.asarray(iteration.control and not iteration.freeze_input)
         return jnp.asarray(True)
@@ -63,16 +71,35 @@ def activity(params: Tree, iteration: Iteration, frozen: jax.Array, parts: Parts
     return jax.tree_util.tree_map_with_path(active, params)
 
 
-def make_optimizer(config: OptimizerConfig, steps: int, parts: Parts) -> optax.GradientTransformationExtraArgs:
-    """Equations (1) and (2) after clipping; ``update`` takes ``active``, a tree as ``activity`` gives it for ``parts``."""
+def labels(stage: Stage) -> dict[str, str]:
+    """What becomes of each partition in a stage, a prefix tree of its parameters: "trains", "control" or "rests"."""
+    trains = {name: "control" if name == "control" else "trains" for name in stage.trainable}
+    return {name: trains.get(name, "rests") for name in stage.partitions}
+
+
+def make_optimizer(
+    config: OptimizerConfig, steps: int, parts: Parts, stage: Stage
+) -> optax.GradientTransformationExtraArgs:
+    """Clipping, then ``optax.multi_transform``: what trains gets equations (1) and (2), what rests no moments at all.
+
+    ``update`` takes gradients of all partitions, zeros for those that rest, and ``active``, a tree as ``activity`` gives it for
+    ``parts``: optax hands each transformation its part of it, as of the gradients.
+    """
     learning_rate = learning_rate_schedule(config, steps)
+
+    def adamw(factor: float) -> optax.GradientTransformationExtraArgs:
+        return optax.chain(
+            _scale_by_adam_where_active(config.b1, config.b2, config.epsilon, parts),
+            optax.add_decayed_weights(config.weight_decay),
+            optax.scale_by_learning_rate(learning_rate),
+            optax.scale(factor),
+        )
+
+    transforms = {"trains": adamw(1.0), "control": adamw(config.control_factor), "rests": optax.set_to_zero()}
     return optax.chain(
         _zero_where_inactive(),
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-        _scale_by_adam_where_active(config.b1, config.b2, config.epsilon, parts),
-        optax.add_decayed_weights(config.weight_decay),
-        optax.scale_by_learning_rate(learning_rate),
-        _scale_control(config.control_factor),
+        optax.multi_transform(transforms, labels(stage), mask_compatible_extra_args=True),
         _zero_where_inactive(),
     )
 
@@ -107,13 +134,6 @@ def _zero_where_inactive() -> optax.GradientTransformationExtraArgs:
         return jax.tree.map(lambda a, u: _where(a, u, jnp.zeros_like(u)), active, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
-
-
-def _scale_control(factor: float) -> optax.GradientTransformation:
-    def scale(path: tuple[jax.tree_util.DictKey, ...], update: jax.Array) -> jax.Array:
-        return update * factor if path[0].key == "control" else update
-
-    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates))
 
 
 def _scale_by_adam_where_active(

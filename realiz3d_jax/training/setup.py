@@ -15,7 +15,7 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.method import interface
 from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
-from realiz3d_jax.models import attention, backbone, control
+from realiz3d_jax.models import attention, backbone, control, parallel
 from realiz3d_jax.models.backbone import Captions
 from realiz3d_jax.training import encoders, optimizer, release, sharding
 from realiz3d_jax.training.config import TrainConfig, is_latent
@@ -148,10 +148,7 @@ def make_run(
     model = make_model(config)
     stage = find_stage(model, config.stage)
     mesh = sharding.make_mesh(config.mesh, devices)
-    if config.data.batch_grids % mesh.size:
-        raise UserError(
-            f"config.data.batch_grids: found {config.data.batch_grids}, expected a multiple of the {mesh.size} devices."
-        )
+    config = _with_whole_batch(config, mesh.size)
     encoder = None if is_latent(config) else encoders.open_text_encoder(config)
     if empty_caption is None and encoder is None:
         data = config.data
@@ -163,12 +160,13 @@ def make_run(
     step_config = StepConfig(
         model=model,
         stage=stage,
-        optimizer=optimizer.make_optimizer(config.optimizer, config.steps, backbone.of(config.model).PARTS),
+        optimizer=optimizer.make_optimizer(config.optimizer, config.steps, backbone.of(config.model).PARTS, stage),
         seed=config.seed,
         caption_dropout=config.data.caption_dropout,
         ema_decay=config.ema_decay,
         timestep_weight_cap=config.timestep_weight_cap,
         empty_caption=empty_caption,
+        accumulation=config.accumulation,
     )
     abstract_state = jax.eval_shape(
         lambda: new_state(model.init(stage.partitions, jax.random.key(0)), stage, step_config.optimizer)
@@ -179,7 +177,7 @@ def make_run(
     )
     steps = {
         kind.name: jax.jit(
-            make_step(step_config, kind),
+            parallel.on_mesh(mesh, make_step(step_config, kind)),
             in_shardings=(shardings, sharding.batch_sharding(mesh)),
             out_shardings=(shardings, sharding.replicated(mesh)),
             donate_argnums=0,
@@ -187,6 +185,24 @@ def make_run(
         for kind in stage.iterations
     }
     return Run(config, model, stage, mesh, encoder, step_config, steps, abstract_state)
+
+
+def _with_whole_batch(config: TrainConfig, devices: int) -> TrainConfig:
+    """``config`` with the batch of all ``devices`` together.
+
+    Raises:
+      UserError: the devices, or the parts that gradients are accumulated over, do not divide it.
+    """
+    data = config.data
+    whole = data.batch_grids * (devices if data.batch_of == "device" else 1)
+    parts = devices * config.accumulation
+    if whole % parts:
+        accumulated = f" times config.accumulation = {config.accumulation}" if config.accumulation > 1 else ""
+        raise UserError(
+            f"config.data.batch_grids: found {whole} in all, expected a multiple of the {devices} devices{accumulated}. "
+            "With --config.data.batch_of=device it is the batch of each."
+        )
+    return dataclasses.replace(config, data=dataclasses.replace(data, batch_grids=whole, batch_of="run"))
 
 
 def read_init(config: TrainConfig, like: Params) -> Params:
@@ -208,7 +224,16 @@ def read_init(config: TrainConfig, like: Params) -> Params:
         raise UserError(f"config.init.source: {error}\nWhat makes it:\n  {config.init.command}") from error
 
 
-_EXECUTION = ("dtype", "remat", "scan_unroll", "attention", "skip_frozen_backward", "sample_size", "positions")
+_EXECUTION = (
+    "dtype",
+    "residual_dtype",
+    "remat",
+    "scan_unroll",
+    "attention",
+    "skip_frozen_backward",
+    "sample_size",
+    "positions",
+)
 """Settings of a backbone that its weights do not depend on."""
 
 

@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import DictKey
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import backbone
+from realiz3d_jax.models.parallel import BATCH_AXES
 from realiz3d_jax.training.config import MeshConfig
 from realiz3d_jax.training.state import TrainState
 
@@ -52,12 +54,12 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
             f"config.mesh: data={config.data}, fsdp={config.fsdp} does not fit {len(devices)} devices; "
             "their product must be that number (-1 takes what is left)."
         )
-    return jax.make_mesh(tuple(sizes), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto), devices=devices)
+    return jax.make_mesh(tuple(sizes), BATCH_AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The leading axis over all devices."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -83,30 +85,50 @@ def params_sharding(params: Tree, mesh: Mesh, rules: tuple[tuple[str, int | None
 
 def state_sharding(state: TrainState, mesh: Mesh, config: backbone.Config) -> TrainState:
     """The sharding of every leaf of a state, or of its shapes: moments and averages lie like their parameters."""
-    by_partition = params_sharding(state.params, mesh, rules_of(config))
-    trainable = {name: by_partition[name] for name in state.ema}
-    like_params = jax.tree.structure(state.ema)
+    params = params_sharding(state.params, mesh, rules_of(config))
+    flat = zip(*(jax.tree_util.tree_leaves_with_path(tree) for tree in (state.params, params)), strict=True)
+    places = {path: (leaf.shape, where) for (path, leaf), (_, where) in flat}
 
-    def lies_like_params(subtree: Any) -> bool:
-        return jax.tree.structure(subtree) == like_params
-
-    def shard(subtree: Any) -> Any:
-        if not lies_like_params(subtree):
-            return replicated(mesh)
-        return jax.tree.map(
-            lambda leaf, param, rule: rule if leaf.shape == param.shape else replicated(mesh),
-            subtree,
-            state.ema,
-            trainable,
-        )
+    def shard(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        """By the parameter that the end of the path names, whatever containers the optimizer keeps its moments in."""
+        inner = next((n for n in range(len(path), 0, -1) if not isinstance(path[n - 1], DictKey)), 0)
+        shape, where = places.get(path[inner:], (None, None))
+        return where if leaf.shape == shape else replicated(mesh)
 
     return TrainState(
         step=replicated(mesh),
-        params=by_partition,
-        opt_state=jax.tree.map(shard, state.opt_state, is_leaf=lies_like_params),
-        ema=trainable,
+        params=params,
+        opt_state=jax.tree_util.tree_map_with_path(shard, state.opt_state),
+        ema={name: params[name] for name in state.ema},
         skipped=replicated(mesh),
         skipped_in_a_row=replicated(mesh),
+    )
+
+
+def unsplit(state: TrainState, mesh: Mesh, config: backbone.Config) -> str:
+    """What the table would split and ``fsdp`` does not divide, with the memory that it costs; "" if there is nothing.
+
+    Args:
+      state: a state or its shapes.
+    """
+    parts = mesh.shape["fsdp"]
+    lines, total = [], 0.0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+        name = "/".join(str(key.key) for key in path)
+        axis = _rule(name, rules_of(config))
+        if axis is not None and leaf.shape[axis] % parts:
+            copies = 4 if path[0].key in state.ema else 1  # parameters, two moments, average
+            more = copies * leaf.size * leaf.dtype.itemsize * (1 - 1 / parts) / 2**20
+            lines.append(f"  {name} {list(leaf.shape)}, axis {axis}: {more:.2f} MiB")
+            total += more
+    if not lines:
+        return ""
+    return "\n".join(
+        [
+            f"fsdp={parts} does not divide {len(lines)} parameters, so every device holds all of them, {total:.2f} MiB more "
+            "than if they were split (moments and averages included):",
+            *lines,
+        ]
     )
 
 

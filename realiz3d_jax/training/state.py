@@ -25,7 +25,7 @@ class TrainState:
     Attributes:
       step: int32[], iterations done, skipped ones included.
       params: the stage's partitions, each a nested dict of float32 arrays.
-      opt_state: the optimizer's state of the trainable partitions.
+      opt_state: the optimizer's state, which holds moments of the trainable partitions.
       ema: the moving average of the trainable partitions.
       skipped: int32[], how many steps were skipped as non-finite.
       skipped_in_a_row: int32[], how many of them the last steps were.
@@ -47,7 +47,7 @@ def new_state(params: Params, stage: Stage, optimizer: optax.GradientTransformat
     """The state at step 0. The average starts as a copy, since the state's buffers are donated to the step."""
     trainable = {name: params[name] for name in stage.trainable}
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, optimizer.init(trainable), jax.tree.map(jnp.copy, trainable), zero + 0, zero + 0)
+    return TrainState(zero, params, optimizer.init(params), jax.tree.map(jnp.copy, trainable), zero + 0, zero + 0)
 
 
 def stream_key(seed: int, name: str, step: jax.Array | int) -> jax.Array:

@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from einops import rearrange
 
 from realiz3d_jax.diffusion.loss import squared_error
 from realiz3d_jax.method.interface import Iteration, Params, Stage
 from realiz3d_jax.method.model import Model
-from realiz3d_jax.models import backbone
+from realiz3d_jax.models import backbone, parallel
 from realiz3d_jax.models.backbone import Captions
 from realiz3d_jax.training.optimizer import activity
 from realiz3d_jax.training.state import TrainState, stream_key
@@ -28,6 +29,7 @@ class StepConfig:
 
     Attributes:
       empty_caption: the text encoder's arrays [...] of the empty caption.
+      accumulation: parts that a batch is computed in, one after the other, each of as many grids of every device.
     """
 
     model: Model
@@ -38,6 +40,7 @@ class StepConfig:
     ema_decay: float
     timestep_weight_cap: float
     empty_caption: Captions
+    accumulation: int = 1
 
 
 def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
@@ -57,29 +60,31 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
         inputs = _draw(config, iteration, state.step, batch)
         trainable = {name: state.params[name] for name in config.stage.trainable}
         frozen = {name: state.params[name] for name in state.params if name not in trainable}
-        control = batch["control"] if iteration.control else None
-        if iteration.control and model.task == "texture":
-            control = model.codec.control(control)
 
-        def loss_fn(trainable: Params) -> tuple[jax.Array, jax.Array]:
+        def loss_fn(trainable: Params, inputs: Batch) -> tuple[jax.Array, jax.Array]:
             prediction = model.predict(
                 {**frozen, **trainable},
                 inputs["noisy"],
                 inputs["timestep"],
                 inputs["captions"],
                 domain=plan.domain,
-                control=control,
+                control=inputs["control"],
                 frozen_blocks=plan.frozen if iteration.draw_plan else None,
                 freeze_input=iteration.freeze_input,
+                freeze_shared=iteration.freeze_shared,
             )
             losses = squared_error(prediction, inputs["target"], groups=inputs["timestep"].shape[1])
             weight = model.process.weight(inputs["timestep"], config.timestep_weight_cap)
             return jnp.mean(weight * losses), losses
 
-        (loss, losses), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
-        active = activity(trainable, iteration, plan.frozen, backbone.of(model.config).PARTS, model.config.depth)
-        updates, opt_state = config.optimizer.update(gradients, state.opt_state, trainable, active=active)
-        updated = optax.apply_updates(trainable, updates)
+        gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, losses), gradients = _mean_over_parts(gradient_fn, trainable, inputs, config.accumulation)
+        parts, depth = backbone.of(model.config).PARTS, model.config.depth
+        active = activity(state.params, iteration, plan.frozen, parts, depth, config.stage.trainable)
+        # What rests was not differentiated: its zeros are constants, which no device keeps (a test compiles it).
+        everything = {**jax.tree.map(jnp.zeros_like, frozen), **gradients}
+        updates, opt_state = config.optimizer.update(everything, state.opt_state, state.params, active=active)
+        updated = optax.apply_updates(trainable, {name: updates[name] for name in trainable})
         decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda average, new: decay * average + (1 - decay) * new, state.ema, updated)
 
@@ -111,8 +116,32 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
     return step
 
 
+def _mean_over_parts(
+    gradient_fn: Callable[[Params, Batch], tuple[tuple[jax.Array, jax.Array], Params]],
+    trainable: Params,
+    inputs: Batch,
+    parts: int,
+) -> tuple[tuple[jax.Array, jax.Array], Params]:
+    """``((loss, losses), gradients)`` of a batch, computed in equal parts so that the activations of one are held at a time."""
+    if parts == 1:
+        return gradient_fn(trainable, inputs)
+    devices = parallel.device_count()
+    # Each part takes as many rows of every device: nothing moves.
+    divide = lambda array: rearrange(array, "(d k m) ... -> k (d m) ...", d=devices, k=parts)  # noqa: E731
+    divided = parallel.split_batch(jax.tree.map(divide, inputs), axis=1)
+
+    def add(total: tuple[jax.Array, Params], part: Batch) -> tuple[tuple[jax.Array, Params], jax.Array]:
+        (loss, losses), gradients = gradient_fn(trainable, part)
+        return jax.tree.map(jnp.add, total, (loss, gradients)), losses
+
+    nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, trainable))
+    total, losses = jax.lax.scan(add, nothing, divided)
+    loss, gradients = jax.tree.map(lambda summed: summed / parts, total)
+    return (loss, rearrange(losses, "k (d m) g -> (d k m) g", d=devices)), gradients
+
+
 def _draw(config: StepConfig, iteration: Iteration, step: jax.Array, batch: Batch) -> Batch:
-    """The random part of an iteration: latents, noise, timesteps, dropped captions; every draw from a stream of its own."""
+    """What the model is given and shall predict; latents, noise, timesteps and dropped captions each have their own stream."""
     process = config.model.process
     latents = config.model.codec.latents(batch["image"], stream_key(config.seed, "latents", step))
     shape = (latents.shape[0], 1 if iteration.joint else latents.shape[1])
@@ -123,12 +152,17 @@ def _draw(config: StepConfig, iteration: Iteration, step: jax.Array, batch: Batc
     def drop(empty: jax.Array, given: jax.Array) -> jax.Array:
         return jnp.where(dropped.reshape(shape + (1,) * (given.ndim - dropped.ndim)), empty, given)
 
-    return {
+    control = batch["control"] if iteration.control else None
+    if iteration.control and config.model.task == "texture":
+        control = config.model.codec.control(control)
+    inputs = {
         "target": process.target(latents, noise),
         "timestep": timestep,
         "noisy": process.add_noise(latents, noise, timestep),
         "captions": jax.tree.map(drop, config.empty_caption, batch["captions"]),
+        "control": control,
     }
+    return parallel.split_batch(inputs)
 
 
 def _bucket_losses(losses: jax.Array, timestep: jax.Array, num_timesteps: int) -> Metrics:

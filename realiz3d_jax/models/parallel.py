@@ -1,0 +1,67 @@
+"""How a model's arrays lie on a mesh while it is traced: the batch over all devices, whatever its parameters do.
+
+Left to itself the partitioner follows the parameters, which ``fsdp`` splits along contracted axes: then every device computes
+the activations of the whole batch. So a model constrains the batch axis wherever tokens enter a block, and a kernel that
+cannot be partitioned runs on each device's own part.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+
+BATCH_AXES = ("data", "fsdp")
+"""The mesh axes that a batch is split over, together."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def on_mesh(mesh: Mesh | AbstractMesh, function: Function) -> Function:
+    """``function``, traced where ``split_batch`` and ``on_each_device`` see the mesh."""
+    abstract = mesh.abstract_mesh if isinstance(mesh, Mesh) else mesh
+
+    @functools.wraps(function)
+    def run(*arguments: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(abstract):
+            return function(*arguments)
+
+    return run
+
+
+def device_count() -> int:
+    """The devices of the mesh that is traced for; 1 without a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.size
+
+
+def split_batch(tree: Any, axis: int = 0) -> Any:
+    """Arrays with ``axis`` split over all devices of the mesh that is traced for.
+
+    They stay as they are where there is no mesh, or where its devices do not divide that axis: then each computes all of it.
+    """
+
+    def constrain(array: jax.Array) -> jax.Array:
+        spec = _batch_spec(array.shape[axis])
+        return array if spec is None else jax.lax.with_sharding_constraint(array, PartitionSpec(*[None] * axis, *spec))
+
+    return jax.tree.map(constrain, tree)
+
+
+def on_each_device(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    """``function(*arrays)``, of which each device computes its own part of the leading axis, that of the batch.
+
+    For kernels that the partitioner cannot cut; ``function`` treats every row alone. Where the devices do not divide that axis,
+    each computes all of it.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return function(*arrays)
+    spec = _batch_spec(arrays[0].shape[0]) or PartitionSpec()
+    return jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(*arrays)
+
+
+def _batch_spec(size: int) -> PartitionSpec | None:
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or size % mesh.size else PartitionSpec(BATCH_AXES)

@@ -1,0 +1,129 @@
+"""What a compiled program does, read off it: the memory it takes and the collectives it runs.
+
+A claim such as "sharded" or "frozen" is one about the program that the compiler made. ``report`` says what it is, on any
+platform that the program can be compiled for.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+_BITS = {"pred": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "s4": 4, "u4": 4, "c64": 64}
+_SHAPE = re.compile(r"\b(pred|bf16|c64|[fsu]\d+)\[([\d,]*)\]")
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+_INSTRUCTION = re.compile(rf"^\s+(?:ROOT )?%?[\w.\-]+ = (.+?) ({'|'.join(COLLECTIVES)})(?:-start)?\(")
+_LOOP = re.compile(r"\bwhile\(.*\bbody=%?([\w.\-]+)")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}|(?:true|false)_computation=%?([\w.\-]+)")
+_CALL = re.compile(r"\b(?:call|async-start)\(.*\b(?:to_apply|calls|called_computation)=%?([\w.\-]+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One instruction.
+
+    Attributes:
+      kind: one of ``COLLECTIVES``.
+      shape: what each device gets of it, as the compiler writes it.
+      size: of that, in bytes.
+      times: how often a call of the program runs it, loops counted.
+    """
+
+    kind: str
+    shape: str
+    size: int
+    times: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a call of a program costs one device; sizes in bytes.
+
+    Attributes:
+      arguments: what it is given and keeps: state and batch.
+      temporaries: what it holds beside them while it computes.
+      collectives: what it exchanges with others.
+    """
+
+    arguments: int
+    temporaries: int
+    collectives: tuple[Collective, ...]
+
+    @property
+    def exchanged(self) -> int:
+        """Bytes of all collectives of a call."""
+        return sum(one.size * one.times for one in self.collectives)
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest one."""
+        return max((one.size for one in self.collectives), default=0)
+
+    def by_kind(self) -> dict[str, tuple[int, int]]:
+        """Kind -> (how many a call runs, their bytes)."""
+        found: dict[str, tuple[int, int]] = collections.defaultdict(lambda: (0, 0))
+        for one in self.collectives:
+            count, size = found[one.kind]
+            found[one.kind] = count + one.times, size + one.size * one.times
+        return dict(found)
+
+
+def report(compiled: Any) -> Report:
+    """Of what ``jax.jit(...).lower(...).compile()`` gives."""
+    memory = compiled.memory_analysis()
+    return Report(memory.argument_size_in_bytes, memory.temp_size_in_bytes, tuple(collectives(compiled.as_text())))
+
+
+def collectives(text: str) -> list[Collective]:
+    """The collectives of an HLO module's text; of branches, those of the one that exchanges the most.
+
+    Raises:
+      ValueError: a loop with collectives does not say how often it runs.
+    """
+    computations, entry = _computations(text)
+    return list(_collectives(computations, entry, 1))
+
+
+def _collectives(computations: Mapping[str, list[str]], name: str, times: int) -> Iterator[Collective]:
+    for line in computations[name]:
+        if found := _INSTRUCTION.match(line):
+            shape, kind = found.groups()
+            yield Collective(kind, shape, _size(shape), times)
+        elif found := _LOOP.search(line):
+            inside = list(_collectives(computations, found[1], 1))
+            trips = _TRIPS.search(line)
+            if inside and not trips:
+                raise ValueError(f"a loop that exchanges data does not say how often it runs: {line.strip()[:200]}")
+            yield from (dataclasses.replace(one, times=times * one.times * int(trips[1])) for one in inside)
+        elif " conditional(" in line:
+            names = [part for found in _BRANCHES.findall(line) for part in re.split(r",\s*", found[0] or found[1])]
+            branches = [list(_collectives(computations, part.lstrip("%"), times)) for part in names]
+            yield from max(branches, key=lambda branch: sum(one.size * one.times for one in branch))
+        elif found := _CALL.search(line):
+            yield from _collectives(computations, found[1], times)
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """The lines of every computation by its name, and the name of the one that is run."""
+    computations: dict[str, list[str]] = {}
+    lines, entry = [], ""
+    for line in text.splitlines():
+        if found := _COMPUTATION.match(line):
+            lines = computations[found[1]] = []
+            entry = found[1] if line.startswith("ENTRY") else entry
+        else:
+            lines.append(line)
+    return computations, entry
+
+
+def _size(shape: str) -> int:
+    """Bytes of a shape, or of all shapes of a tuple."""
+    arrays = _SHAPE.findall(shape)
+    bits = [_BITS.get(kind) or int(kind[1:].rstrip("abcdefghijklmnopqrstuvwxyz")[:2]) for kind, _ in arrays]
+    counts = [math.prod(int(side) for side in sides.split(",") if side) for _, sides in arrays]
+    return sum(bit * count for bit, count in zip(bits, counts, strict=True)) // 8
