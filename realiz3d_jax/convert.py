@@ -31,9 +31,11 @@ from realiz3d_jax.models.presets import PIXART
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.tokenizer import Tokenizer
 from realiz3d_jax.reporting.inputs import read_figures
-from realiz3d_jax.training import bases, checkpoint, platform, release, setup
+from realiz3d_jax.training import bases, checkpoint, platform, release
+from realiz3d_jax.training.build import make_model
 from realiz3d_jax.training.config import DataConfig, InitConfig, TrainConfig
-from realiz3d_jax.training.pretrained import open_model, read_on_host
+from realiz3d_jax.training.pretrained import open_model
+from realiz3d_jax.training.sources import read_on_host
 
 _SOURCE = flags.DEFINE_multi_string(
     "source",
@@ -207,7 +209,7 @@ def _export(source: pathlib.Path, output: pathlib.Path) -> None:
     """
     replaced = converted.is_replaceable(output, exported=True)
     config, params = read_on_host(source)
-    model, extras = setup.make_model(config), {}
+    model, extras = make_model(config), {}
     kernel = params["control"]["kernel"] if "control" in params and config.task == "texture" else None
     if "control" in params and kernel is None:
         extras["views"] = np.asarray(control.apply(config.task, config.model, params["control"], None)[0, :, 0])

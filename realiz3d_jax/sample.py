@@ -36,9 +36,9 @@ from realiz3d_jax.geometry.unwrap import unwrap
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import SAMPLERS, SPACINGS, Generator, SamplingConfig
 from realiz3d_jax.training import encoders, platform
+from realiz3d_jax.training.build import stream_config
 from realiz3d_jax.training.config import TrainConfig, is_latent, view_cameras, view_names
 from realiz3d_jax.training.pretrained import SHIPPED, Pretrained, open_model
-from realiz3d_jax.training.setup import stream_config
 
 _TASK = flags.DEFINE_enum("task", "texture", ["texture", "text-to-multiview"], "What controls the views.")
 _WORKDIR = flags.DEFINE_string(

@@ -29,10 +29,11 @@ _PIXART = DiTConfig(
     caption_channels=4096,
     sample_size=64,
     base_size=32,
+    positions="view",
     dtype="bfloat16",
     remat="attention",
 )
-"""PixArt-XL/2 at 512 px. Positions of a 2x2 grid of views run over the range of one image, see ``embeddings``."""
+"""PixArt-XL/2 at 512 px, at the positions that its weights know: those of a picture by itself."""
 
 
 def _pixart(pixels: int, scale: float, size_conditions: int = 0) -> DiTConfig:

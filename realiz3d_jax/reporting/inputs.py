@@ -14,7 +14,7 @@ from PIL import Image
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import AZIMUTHS
-from realiz3d_jax.training import setup
+from realiz3d_jax.training.build import outline
 from realiz3d_jax.training.config import TrainConfig, from_config_dict
 
 REFERENCES = {"real": "true real renders", "synthetic": "true synthetic renders"}
@@ -239,14 +239,8 @@ def read_run(path: str | os.PathLike[str]) -> TrainingRun:
             f"{log}: holds no metrics; expected a line for every {config.log.metrics_every} steps. Let the run go on by\n"
             f"  {command}"
         )
-    # Only shapes are asked for: what was trained with another machine's attention is counted here as well.
-    countable = dataclasses.replace(config, model=dataclasses.replace(config.model, attention="xla"))
-    model = setup.make_model(countable)
-    stage = setup.find_stage(model, config.stage)
-    shapes = jax.eval_shape(lambda: model.init(stage.partitions, jax.random.key(0)))
-    parameters = {
-        name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes[name])) for name in stage.partitions
-    }
+    stage, shapes = outline(config)
+    parameters = {name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) for name, tree in shapes.items()}
     return TrainingRun(path, config, lines, parameters, stage.trainable)
 
 

@@ -27,6 +27,9 @@ _SD_SCALE, _SDXL_SCALE = 0.18215, 0.13025
 _LONGEST_CAPTION = {_SD_SCALE: 120, _SDXL_SCALE: 300}
 """Tokens, by the scale of the autoencoder that a PixArt was trained with: alpha's is Stable Diffusion's, Sigma's SDXL's."""
 
+PAPER_BATCH = {"batch_grids": 8, "batch_of": "device"}
+"""The paper trains on 64 GPUs with a "batch size 8": read as eight grids on each of them, 512 in all."""
+
 _REPOSITORIES = {
     "pixart_alpha_256": "PixArt-alpha/PixArt-XL-2-256x256",
     "pixart_alpha": "PixArt-alpha/PixArt-XL-2-512x512",
@@ -38,6 +41,12 @@ _REPOSITORIES = {
 }
 """Of the Hugging Face Hub."""
 
+GRID_POSITIONS = "canvas"
+"""Of every training on grids, Stage 1 included: a tile has the positions of its place in the 2x2 canvas, in both modes, or its
+place would tell a real sample from a synthetic one. A published base has seen pictures by themselves only ("view"), so it is
+asked for images of its own at those, and learns the canvas in Stage 2. In Stage 1 its frozen backbone meets positions that it
+does not know: what the shifts learn of that is the same in both domains, and they are then used where they were learned."""
+
 VIEW_PROMPT = "{caption}, {view} view, white background"
 """How a published model is asked for the view of an object alone, as the synthetic renders show it."""
 
@@ -47,6 +56,7 @@ class Base:
     """A base model.
 
     Attributes:
+      model: the backbone, at the positions that the base's weights know.
       init: where Stage 1 takes the backbone from.
       runs: the folder of the runs that start from it.
       published: whether its weights were trained by others, in the latents of an autoencoder; the paper's settings apply.
@@ -62,7 +72,7 @@ class Base:
     published: bool = False
 
     def settings(self, **data: Any) -> dict[str, Any]:
-        """What every stage's ``TrainConfig`` takes over; ``data`` replaces fields of ``DataConfig``."""
+        """What the ``TrainConfig`` of the base itself takes over; ``data`` replaces fields of ``DataConfig``."""
         return {
             "model": self.model,
             "diffusion": self.diffusion,
@@ -71,15 +81,20 @@ class Base:
             "sampling": self.sampling,
         }
 
+    def on_grids(self, **data: Any) -> dict[str, Any]:
+        """``settings`` of a stage that trains on grids of views."""
+        model = dataclasses.replace(self.model, positions=GRID_POSITIONS)
+        return self.settings(**data) | {"model": model}
+
     def fine_tuning(self) -> dict[str, Any]:
-        """``settings``, and how every method trains the whole backbone: rows of a table differ in nothing else."""
-        if self.published:  # the paper's; ten epochs of its 120,000 assets, half of the steps on real images
-            return self.settings(batch_grids=8) | {
-                "steps": 300_000,
+        """``on_grids``, and how every method trains the whole backbone: rows of a table differ in nothing else."""
+        if self.published:  # the paper's
+            return self.on_grids(**PAPER_BATCH) | {
+                "steps": 4_700,  # ten epochs of 120,000 assets in batches of 512, and as many steps on real images
                 "optimizer": OptimizerConfig(learning_rate=5e-5, weight_decay=0.0),
                 "log": LogConfig(metrics_every=50, samples_every=5_000, checkpoint_every=1_000),
             }
-        return self.settings(batch_grids=4) | {
+        return self.on_grids(batch_grids=4) | {
             "steps": 1_600,
             "ema_decay": 0.995,
             "timestep_weight_cap": 100.0,
@@ -157,6 +172,7 @@ def published(
       command: the command that makes it.
       diffusion: what it was trained with; DDPM by default.
     """
+    model = dataclasses.replace(model, positions="view")  # those of a picture by itself, which it was trained on
     codec = AutoencoderCodec(autoencoder)
     data = DataConfig(
         size=model.sample_size * codec.factor,

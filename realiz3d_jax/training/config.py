@@ -64,6 +64,7 @@ class DataConfig:
       text_channels, text_tokens: its width and its longest caption, begin or end token included.
       encoders: the folder that ``realiz3d_jax.convert`` wrote, with text encoder and autoencoder; empty for "words" and pixels.
       encoders_sha256: of the encoders that a run's data was encoded with; a run sets it, and its samples are held to it.
+      base_sha256: of the base model that a run starts from; a run sets it, and its real images must be that one's.
       view_prompt: how a caption is prompted for the self-generated images of a view.
       threads: decoding threads a stream.
     """
@@ -82,6 +83,7 @@ class DataConfig:
     text_tokens: int = 20
     encoders: str = ""
     encoders_sha256: str = ""
+    base_sha256: str = ""
     view_prompt: str = "{caption}, {view} view"
     threads: int = 2
 
@@ -94,11 +96,13 @@ class InitConfig:
       source: a workdir or a released ``.safetensors``, whose partitions are taken over; empty: all are made afresh.
       partitions: the partitions taken from it.
       command: what makes ``source``; the error message quotes it when it is missing.
+      unfinished: whether a run that has not come to its end may be taken over.
     """
 
     source: str = ""
     partitions: tuple[str, ...] = ()
     command: str = ""
+    unfinished: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.training import monitoring, sharding
 from realiz3d_jax.training.checkpoint import Checkpoints
 from realiz3d_jax.training.config import TrainConfig, config_dict, to_json
+from realiz3d_jax.training.optimizer import learning_rate_schedule
 from realiz3d_jax.training.previews import Previews
 from realiz3d_jax.training.setup import Run, make_run
 from realiz3d_jax.training.state import TrainState
@@ -126,6 +127,7 @@ def _check_resumed(workdir: pathlib.Path, step: int, before: TrainConfig, now: T
             f"{workdir}: holds a run of stage {held[0]!r} of the method {held[1]!r}; this config is of stage {asked[0]!r} of "
             f"{asked[1]!r}. Choose another --workdir."
         )
+    _check_schedule(workdir, step, before, now)
     if step > now.steps:
         raise UserError(
             f"config.steps: found {now.steps}, but the checkpoint in the workdir is at step {step} already; "
@@ -133,10 +135,26 @@ def _check_resumed(workdir: pathlib.Path, step: int, before: TrainConfig, now: T
         )
 
 
+def _check_schedule(workdir: pathlib.Path, step: int, before: TrainConfig, now: TrainConfig) -> None:
+    """Raises UserError if another number of steps alone would make the learning rate jump."""
+    if now.steps == before.steps or now.optimizer != before.optimizer:
+        return
+    rates = [float(learning_rate_schedule(now.optimizer, steps)(step)) for steps in (before.steps, now.steps)]
+    if abs(rates[1] - rates[0]) > 0.01 * now.optimizer.learning_rate:
+        raise UserError(
+            f"config.steps: found {now.steps}, but {workdir} is at step {step} of {before.steps}, and its "
+            f"{now.optimizer.schedule!r} learning rate would jump from {rates[0]:.2g} to {rates[1]:.2g}; expected "
+            f"{before.steps}. To go on all the same, say at which rate: --config.optimizer.schedule=constant and "
+            "--config.optimizer.learning_rate=RATE; or train anew with more steps in another --workdir."
+        )
+
+
 def _tell_changes(workdir: pathlib.Path, step: int, before: TrainConfig, now: TrainConfig) -> None:
     """Says which settings are not as they were until ``step``, and keeps those that led there."""
     old, new = (_flat(config_dict(config).to_dict()) for config in (before, now))
     changed = {key: value for key, value in new.items() if value != old.get(key) and key.split(".")[0] not in _FREE}
+    if not new["data.base_sha256"]:
+        changed.pop("data.base_sha256", None)  # what the run began from is no longer there, and no longer needed
     if changed:
         kept = workdir / f"config_until_{step}.json"
         files.write_text(kept, to_json(before))

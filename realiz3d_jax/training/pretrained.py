@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import os
 import pathlib
 
@@ -15,8 +14,9 @@ from realiz3d_jax.importers import converted
 from realiz3d_jax.method.generate import Generator, SamplingConfig
 from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
-from realiz3d_jax.training import encoders, release, setup, sharding
+from realiz3d_jax.training import encoders, release, sharding, sources
 from realiz3d_jax.training.bases import SHIPPED_BASE
+from realiz3d_jax.training.build import find_stage, make_model
 from realiz3d_jax.training.config import MeshConfig, TrainConfig
 
 SHIPPED = {
@@ -91,8 +91,8 @@ def open_model(
       UserError: nothing is there, it is damaged, or its parameters are not those that its config describes.
     """
     config = read_config(source, encoders_folder)
-    model = setup.make_model(config)
-    stage = setup.find_stage(model, config.stage)
+    model = make_model(config)
+    stage = find_stage(model, config.stage)
     mesh = sharding.make_mesh(MeshConfig(), devices)
     everywhere = sharding.replicated(mesh)
     like = jax.tree.map(
@@ -100,27 +100,4 @@ def open_model(
         jax.eval_shape(lambda: model.init(stage.partitions, jax.random.key(0))),
     )
     params = release.read_params(source, like)
-    return Pretrained(pathlib.Path(source), config, model, stage, mesh, params, _checksum(params))
-
-
-def read_on_host(source: str | os.PathLike[str]) -> tuple[TrainConfig, Params]:
-    """The config and the partitions (averaged, NumPy arrays) of a release or of a workdir; a release is held once.
-
-    Raises:
-      UserError: as ``open_model``.
-    """
-    config = read_config(source)
-    model = setup.make_model(config)
-    partitions = setup.find_stage(model, config.stage).partitions
-    like = jax.eval_shape(lambda: model.init(partitions, jax.random.key(0)))
-    if not release.find(source).is_file():
-        everywhere = sharding.replicated(sharding.make_mesh(MeshConfig()))
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), like)
-    return config, jax.device_get(release.read_params(source, like))
-
-
-def _checksum(params: Params) -> str:
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        digest.update(jax.device_get(leaf).tobytes())
-    return digest.hexdigest()
+    return Pretrained(pathlib.Path(source), config, model, stage, mesh, params, sources.checksum(params))

@@ -14,8 +14,9 @@ from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.training import encoders
+from realiz3d_jax.training.build import stream_config
 from realiz3d_jax.training.config import is_latent
-from realiz3d_jax.training.setup import Run, stream_config
+from realiz3d_jax.training.setup import Run
 
 ITEMS = 8
 STEPS = 25

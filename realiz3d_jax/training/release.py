@@ -71,7 +71,12 @@ def read_config(source: str | os.PathLike[str]) -> TrainConfig:
     if not source.is_file():
         return checkpoint.read_config(source)
     with _open(source) as file:
-        return _metadata(source, file)[0]
+        config = _metadata(source, file)[0]
+    if (
+        source.name == TRANSFORMER
+    ):  # published weights know a picture by itself; files of earlier versions did not say so
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, positions="view"))
+    return config
 
 
 def find(source: str | os.PathLike[str]) -> pathlib.Path:

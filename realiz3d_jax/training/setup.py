@@ -2,22 +2,20 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from realiz3d_jax.data import encoded
-from realiz3d_jax.data.pipeline import Stream, StreamConfig, TextEncoder, open_stream
+from realiz3d_jax.data.pipeline import Stream, TextEncoder, open_stream
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.method import interface
 from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
-from realiz3d_jax.models import attention, backbone, control, parallel
+from realiz3d_jax.models import backbone, parallel
 from realiz3d_jax.models.backbone import Captions
-from realiz3d_jax.training import encoders, optimizer, release, sharding
+from realiz3d_jax.training import encoders, optimizer, sharding, sources
+from realiz3d_jax.training.build import find_stage, make_model, stream_config
 from realiz3d_jax.training.config import TrainConfig, is_latent
 from realiz3d_jax.training.state import TrainState, new_state, stream_key
 from realiz3d_jax.training.step import Batch, Metrics, StepConfig, make_step
@@ -51,7 +49,7 @@ class Run:
         init, shapes = self.config.init, self.abstract_state.params
         taken: Params = {}
         if init.partitions:
-            taken = read_init(self.config, {name: shapes[name] for name in init.partitions})
+            taken = sources.read_init(self.config, {name: shapes[name] for name in init.partitions})
         fresh = tuple(name for name in self.stage.partitions if name not in taken)
         key = stream_key(self.config.seed, "init", 0)
 
@@ -68,6 +66,9 @@ class Run:
         """This host's part of every stream that the stage reads."""
         data = self.config.data
         settings = stream_config(self.config, self.encoder)
+        names = tuple(dict.fromkeys(kind.stream for kind in self.stage.iterations))
+        if sources.REAL_IMAGES in names:
+            sources.check_generated(settings.open("generated"), data.base_sha256)
         return {
             name: open_stream(
                 name,
@@ -78,55 +79,13 @@ class Run:
                 hosts=jax.process_count(),
                 threads=data.threads,
             )
-            for name in dict.fromkeys(kind.stream for kind in self.stage.iterations)
+            for name in names
         }
 
     def put(self, batch: Batch) -> Batch:
         """This host's part of a batch as global arrays, split over all devices."""
         split = sharding.batch_sharding(self.mesh)
         return jax.tree.map(lambda array: jax.make_array_from_process_local_data(split, array), batch)
-
-
-def stream_config(config: TrainConfig, encoder: TextEncoder | None) -> StreamConfig:
-    """What the streams of a run read; ``encoder`` of its captions, None if they are encoded already."""
-    data = config.data
-    return StreamConfig(
-        data.directory,
-        data.size,
-        data.render_fraction,
-        encoder,
-        data.text_tokens,
-        data.collection,
-        data.rig,
-        data.views,
-        config.task == "texture",
-    )
-
-
-def make_model(config: TrainConfig) -> Model:
-    """The model of a config.
-
-    Raises:
-      UserError: method, task or attention back end do not exist.
-    """
-    options = dict(config.method)
-    method = interface.load(options.pop("name", ""), options)
-    if config.task not in control.TASKS:
-        raise UserError(f"config.task: found {config.task!r}, expected one of {', '.join(control.TASKS)}.")
-    attention.check_backend(config.model.attention)
-    return Model(config.model, method, config.task, config.diffusion, config.codec)
-
-
-def find_stage(model: Model, name: str) -> Stage:
-    """The stage called ``name`` of the model's method.
-
-    Raises:
-      UserError: it has no such stage.
-    """
-    stages = model.method.stages()
-    if name not in stages:
-        raise UserError(f"config.stage: found {name!r}, expected one of {', '.join(stages)}.")
-    return stages[name]
 
 
 def make_run(
@@ -147,8 +106,17 @@ def make_run(
         config = dataclasses.replace(config, data=dataclasses.replace(data, encoders_sha256=sha256))
     model = make_model(config)
     stage = find_stage(model, config.stage)
+    if len(stage.iterations) > 1 and config.steps <= stage.second_warmup:
+        first, second = (kind.name for kind in stage.iterations)
+        raise UserError(
+            f"config.steps: found {config.steps}, but the first {stage.second_warmup} steps of this stage are all {second}, so "
+            f"that no {first} one would come; expected more steps, or a shorter warm-up of the method."
+        )
     mesh = sharding.make_mesh(config.mesh, devices)
     config = _with_whole_batch(config, mesh.size)
+    if any(kind.stream == sources.REAL_IMAGES for kind in stage.iterations):
+        base = sources.base_checksum(config.init.source)
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, base_sha256=base))
     encoder = None if is_latent(config) else encoders.open_text_encoder(config)
     if empty_caption is None and encoder is None:
         data = config.data
@@ -203,58 +171,3 @@ def _with_whole_batch(config: TrainConfig, devices: int) -> TrainConfig:
             "With --config.data.batch_of=device it is the batch of each."
         )
     return dataclasses.replace(config, data=dataclasses.replace(data, batch_grids=whole, batch_of="run"))
-
-
-def read_init(config: TrainConfig, like: Params) -> Params:
-    """The partitions that ``config.init`` names, on the shardings of ``like``.
-
-    Raises:
-      UserError: the source is missing, damaged or of another model; the message gives the command that makes it.
-    """
-    source = pathlib.Path(config.init.source)
-    if not source.exists():
-        raise UserError(
-            f"config.init.source: {source} does not exist; the stage {config.stage!r} takes its "
-            f"{' and '.join(like)} from there. Make it with:\n  {config.init.command}"
-        )
-    try:
-        _check_same(config, source)
-        return release.read_params(source, like)
-    except UserError as error:
-        raise UserError(f"config.init.source: {error}\nWhat makes it:\n  {config.init.command}") from error
-
-
-_EXECUTION = (
-    "dtype",
-    "residual_dtype",
-    "remat",
-    "scan_unroll",
-    "attention",
-    "skip_frozen_backward",
-    "sample_size",
-    "positions",
-)
-"""Settings of a backbone that its weights do not depend on."""
-
-
-def _check_same(config: TrainConfig, source: pathlib.Path) -> None:
-    """Raises UserError unless the parameters of ``source`` mean the same under ``config``."""
-    ours, theirs = (_meaning(one) for one in (config, release.read_config(source)))
-    for name, value in ours.items():
-        if theirs.get(name, value) != value:
-            raise UserError(
-                f"{source}: was trained with {name} {theirs[name]!r}; config.{name} is {value!r}, which gives its weights "
-                f"another meaning. Set --config.{name}={theirs[name]}."
-            )
-
-
-def _meaning(config: TrainConfig) -> dict[str, Any]:
-    model = {name: value for name, value in dataclasses.asdict(config.model).items() if name not in _EXECUTION}
-    meaning = {f"model.{name}": value for name, value in model.items()}
-    meaning |= {f"diffusion.{name}": value for name, value in dataclasses.asdict(config.diffusion).items()}
-    meaning["codec.codec"] = config.codec.codec
-    if is_latent(config):
-        vae = config.codec.autoencoder
-        meaning |= {"codec.autoencoder.scale": vae.scale, "codec.autoencoder.shift": vae.shift}
-        meaning["data.text_tokens"] = config.data.text_tokens
-    return meaning

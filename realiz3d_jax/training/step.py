@@ -57,7 +57,10 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         model = config.model
         plan = iteration.plan(stream_key(config.seed, "plan", state.step), model.config.depth)
-        inputs = _draw(config, iteration, state.step, batch)
+        control = batch["control"] if iteration.control else None
+        if iteration.control and model.task == "texture":
+            control = model.codec.control(control)
+        inputs = parallel.split_batch({**_draw(config, iteration, state.step, batch), "control": control})
         trainable = {name: state.params[name] for name in config.stage.trainable}
         frozen = {name: state.params[name] for name in state.params if name not in trainable}
 
@@ -141,7 +144,7 @@ def _mean_over_parts(
 
 
 def _draw(config: StepConfig, iteration: Iteration, step: jax.Array, batch: Batch) -> Batch:
-    """What the model is given and shall predict; latents, noise, timesteps and dropped captions each have their own stream."""
+    """The random part of an iteration: latents, noise, timesteps, dropped captions; every draw from a stream of its own."""
     process = config.model.process
     latents = config.model.codec.latents(batch["image"], stream_key(config.seed, "latents", step))
     shape = (latents.shape[0], 1 if iteration.joint else latents.shape[1])
@@ -152,17 +155,12 @@ def _draw(config: StepConfig, iteration: Iteration, step: jax.Array, batch: Batc
     def drop(empty: jax.Array, given: jax.Array) -> jax.Array:
         return jnp.where(dropped.reshape(shape + (1,) * (given.ndim - dropped.ndim)), empty, given)
 
-    control = batch["control"] if iteration.control else None
-    if iteration.control and config.model.task == "texture":
-        control = config.model.codec.control(control)
-    inputs = {
+    return {
         "target": process.target(latents, noise),
         "timestep": timestep,
         "noisy": process.add_noise(latents, noise, timestep),
         "captions": jax.tree.map(drop, config.empty_caption, batch["captions"]),
-        "control": control,
     }
-    return parallel.split_batch(inputs)
 
 
 def _bucket_losses(losses: jax.Array, timestep: jax.Array, num_timesteps: int) -> Metrics:

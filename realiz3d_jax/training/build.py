@@ -1,0 +1,67 @@
+"""From a config to the parts that it names: the model, a stage of its method, what its streams read."""
+
+import dataclasses
+
+import jax
+
+from realiz3d_jax.data.pipeline import StreamConfig, TextEncoder
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.method import interface
+from realiz3d_jax.method.interface import Params, Stage
+from realiz3d_jax.method.model import Model
+from realiz3d_jax.models import attention, control
+from realiz3d_jax.training.config import TrainConfig
+
+
+def make_model(config: TrainConfig) -> Model:
+    """The model of a config.
+
+    Raises:
+      UserError: method, task or attention back end do not exist.
+    """
+    options = dict(config.method)
+    method = interface.load(options.pop("name", ""), options)
+    if config.task not in control.TASKS:
+        raise UserError(f"config.task: found {config.task!r}, expected one of {', '.join(control.TASKS)}.")
+    attention.check_backend(config.model.attention)
+    return Model(config.model, method, config.task, config.diffusion, config.codec)
+
+
+def find_stage(model: Model, name: str) -> Stage:
+    """The stage called ``name`` of the model's method.
+
+    Raises:
+      UserError: it has no such stage.
+    """
+    stages = model.method.stages()
+    if name not in stages:
+        raise UserError(f"config.stage: found {name!r}, expected one of {', '.join(stages)}.")
+    return stages[name]
+
+
+def outline(config: TrainConfig) -> tuple[Stage, Params]:
+    """A config's stage and the shapes of its partitions; the attention may be another platform's.
+
+    Raises:
+      UserError: as ``make_model`` and ``find_stage``, but for the attention.
+    """
+    anywhere = dataclasses.replace(config, model=dataclasses.replace(config.model, attention="xla"))
+    model = make_model(anywhere)
+    stage = find_stage(model, config.stage)
+    return stage, jax.eval_shape(lambda: model.init(stage.partitions, jax.random.key(0)))
+
+
+def stream_config(config: TrainConfig, encoder: TextEncoder | None) -> StreamConfig:
+    """What the streams of a run read; ``encoder`` of its captions, None if they are encoded already."""
+    data = config.data
+    return StreamConfig(
+        data.directory,
+        data.size,
+        data.render_fraction,
+        encoder,
+        data.text_tokens,
+        data.collection,
+        data.rig,
+        data.views,
+        config.task == "texture",
+    )

@@ -1,0 +1,141 @@
+"""Where a run's parameters come from: a base model, or an earlier stage, and whether they mean the same here."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from realiz3d_jax.data import records
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.method.interface import Params
+from realiz3d_jax.training import checkpoint, release, sharding
+from realiz3d_jax.training.build import outline
+from realiz3d_jax.training.config import MeshConfig, TrainConfig, is_latent
+
+REAL_IMAGES = "real_images"
+"""The stream of the images that a base model made itself."""
+
+
+def read_init(config: TrainConfig, like: Params) -> Params:
+    """The partitions that ``config.init`` names, on the shardings of ``like``.
+
+    Raises:
+      UserError: the source is missing, damaged or of another model; the message gives the command that makes it.
+    """
+    source = pathlib.Path(config.init.source)
+    if not source.exists():
+        raise UserError(
+            f"config.init.source: {source} does not exist; the stage {config.stage!r} takes its "
+            f"{' and '.join(like)} from there. Make it with:\n  {config.init.command}"
+        )
+    try:
+        before = release.read_config(source)
+        _check_same(config, before, source, tuple(like))
+        _check_finished(config, before, source)
+        return release.read_params(source, like)
+    except UserError as error:
+        raise UserError(f"config.init.source: {error}\nWhat makes it:\n  {config.init.command}") from error
+
+
+_EXECUTION = (
+    "dtype",
+    "residual_dtype",
+    "remat",
+    "scan_unroll",
+    "attention",
+    "skip_frozen_backward",
+    "sample_size",
+    "positions",
+)
+"""Settings of a backbone that its weights do not depend on."""
+
+
+def _check_same(config: TrainConfig, before: TrainConfig, source: pathlib.Path, partitions: tuple[str, ...]) -> None:
+    """Raises UserError unless the parameters of ``source``, trained as ``before`` says, mean the same under ``config``."""
+    ours, theirs = _meaning(config), _meaning(before)
+    if partitions != (
+        "backbone",
+    ):  # what a method has learned, it has learned at these positions; a base has yet to learn them
+        ours["model.positions"], theirs["model.positions"] = config.model.positions, before.model.positions
+    for name, value in ours.items():
+        if theirs.get(name, value) != value:
+            raise UserError(
+                f"{source}: was trained with {name} {theirs[name]!r}; config.{name} is {value!r}, which gives its weights "
+                f"another meaning. Set --config.{name}={theirs[name]}."
+            )
+
+
+def _check_finished(config: TrainConfig, before: TrainConfig, source: pathlib.Path) -> None:
+    """Raises UserError if ``source`` is a run that has not come to its end, unless that is meant."""
+    if release.find(source).is_file() or config.init.unfinished:
+        return
+    step = checkpoint.latest_step(source)
+    if step < before.steps:
+        raise UserError(
+            f"{source}: its run is at step {step:,} of {before.steps:,}. Let it come to its end, or take it as it is by "
+            "--config.init.unfinished=true."
+        )
+
+
+def read_on_host(source: str | os.PathLike[str]) -> tuple[TrainConfig, Params]:
+    """The config and the partitions (averaged, NumPy arrays) of a release or of a workdir; a release is held once.
+
+    Raises:
+      UserError: nothing is there, it is damaged, or its parameters are not those that its config describes.
+    """
+    config = release.read_config(source)
+    like = outline(config)[1]
+    if not release.find(source).is_file():
+        everywhere = sharding.replicated(sharding.make_mesh(MeshConfig()))
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), like)
+    return config, jax.device_get(release.read_params(source, like))
+
+
+def checksum(params: Params) -> str:
+    """SHA-256 of parameters, as float32, in hexadecimal."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.asarray(jax.device_get(leaf), np.float32).tobytes())
+    return digest.hexdigest()
+
+
+def base_checksum(source: str) -> str:
+    """The checksum of the base model that ``source`` is, or that it was trained from; "" where that is not known.
+
+    Raises:
+      UserError: ``source`` is damaged.
+    """
+    if not source or not pathlib.Path(source).exists():
+        return ""
+    before = release.read_config(source)
+    if before.data.base_sha256:
+        return before.data.base_sha256
+    is_base = outline(before)[0].partitions == ("backbone",)
+    return checksum(read_on_host(source)[1]) if is_base else ""
+
+
+def check_generated(held: records.Records, base_sha256: str) -> None:
+    """Raises UserError if the images of ``held`` were made by another base model than ``base_sha256``."""
+    made_by = held.metadata.get("base") or held.metadata.get("source", {}).get("base")
+    if made_by and base_sha256 and made_by != base_sha256:
+        raise UserError(
+            f"{held.path / 'metadata.json'}: base is {made_by[:16]}..., another base model than the one that this training "
+            f"starts from ({base_sha256[:16]}...); its real images are not this one's. Make them by\n"
+            "  python -m realiz3d_jax.prepare --self-generate --base BASE --directory OTHER"
+        )
+
+
+def _meaning(config: TrainConfig) -> dict[str, Any]:
+    model = {name: value for name, value in dataclasses.asdict(config.model).items() if name not in _EXECUTION}
+    meaning = {f"model.{name}": value for name, value in model.items()}
+    meaning |= {f"diffusion.{name}": value for name, value in dataclasses.asdict(config.diffusion).items()}
+    meaning["codec.codec"] = config.codec.codec
+    if is_latent(config):
+        vae = config.codec.autoencoder
+        meaning |= {"codec.autoencoder.scale": vae.scale, "codec.autoencoder.shift": vae.shift}
+        meaning["data.text_tokens"] = config.data.text_tokens
+    return meaning
