@@ -151,7 +151,7 @@ def lose_config(world: pathlib.Path) -> None:
         (lose_item, r"metrics\.json: its row 'real' judges 3 objects, but .*real holds 2 \('b_2'"),
         (empty_folder, r"real: no items .* in it"),
         (break_view, r"c_3/view_270\.png: cannot be read as an image"),
-        (shrink_view, r"a_1/view_000\.png: found 8 x 8 pixels, expected 32 x 32"),
+        (shrink_view, r"real/a_1: found views of 8 x 8, 32 x 32, 32 x 32, 32 x 32 pixels, expected 32 x 32"),
         (lose_log, r"metrics\.jsonl: cannot be read"),
         (empty_log, r"metrics\.jsonl: holds no metrics"),
         (break_log, r"metrics\.jsonl: line 1 is 'nonsense'"),
