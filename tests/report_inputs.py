@@ -24,6 +24,7 @@ def make_inputs(folder: pathlib.Path, **described: Any) -> pathlib.Path:
       folder: gets them.
       described: of all items, as ``sampled_items.write_item`` takes it.
     """
+    folder.mkdir(exist_ok=True)
     for look, grey in (("real", 90), ("synthetic", 200)):
         for seed, uid in enumerate(UIDS):
             write_item(folder / look / uid, uid, grey, **{"domain": look, "seed": seed, **described})
@@ -34,10 +35,10 @@ def make_inputs(folder: pathlib.Path, **described: Any) -> pathlib.Path:
     return folder
 
 
-def write_item(folder: pathlib.Path, uid: str, grey: int, **described: Any) -> None:
+def write_item(folder: pathlib.Path, uid: str, grey: int, mesh: pathlib.Path | None = None, **described: Any) -> None:
     """An item in shades of grey, with a control."""
     views = np.stack([np.full((SIZE, SIZE, 3), grey + turn, np.uint8) for turn in range(4)])
-    sampled_items.write_item(folder, uid, views, None, caption="a <red> cone & a torus", **described)
+    sampled_items.write_item(folder, uid, views, mesh, caption="a <red> cone & a torus", **described)
     Image.fromarray(np.full((2 * SIZE, 2 * SIZE, 3), 128, np.uint8)).save(folder / "normal.png")
 
 

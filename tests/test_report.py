@@ -207,6 +207,20 @@ def test_of_a_split_of_the_benchmark_the_true_renders_and_the_sampling_command_a
     assert (given["--seed"], given["--limit"], given["--domain"], given["--block-max"]) == ("0", "3", "real", "0.3")
 
 
+def test_samples_of_a_model_that_knows_no_domains_are_called_by_their_folder(tmp_path, monkeypatch):
+    inputs = make_inputs(tmp_path, domain=None)
+    views = np.zeros((4, SIZE, SIZE, 3), np.uint8)
+    split = [{"uid": uid, "real": views, "synthetic": views} for uid in UIDS]
+    monkeypatch.setattr(build.records, "open_split", lambda *arguments: split)
+    samples, output = [str(inputs / "real"), str(inputs / "synthetic")], tmp_path / "report.html"
+    build.write_report(str(inputs / "metrics.json"), samples, [], output, data_needed=True)
+    page = output.read_text()
+    assert "<figcaption>real</figcaption>" in page
+    assert "mode" not in re.search(r'<section class="object">.*</section>', page, re.DOTALL).group()
+    command = re.search(r"python -m realiz3d_jax.sample[^\n]*real\n", page).group()
+    assert "--domain" not in command
+
+
 def test_the_command_writes_the_page(world):
     command = [sys.executable, "-m", "realiz3d_jax.report", "--metrics", str(world / "metrics.json")]
     command += ["--output", str(world / "report.html"), "--samples", str(world / "real")]

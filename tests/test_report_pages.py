@@ -13,6 +13,7 @@ import pytest
 import trimesh
 from PIL import Image
 from report_inputs import UIDS, make_inputs
+from sampled_items import RIGS
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
@@ -22,7 +23,7 @@ from realiz3d_jax.geometry.gltf_writer import write_textured_glb
 from realiz3d_jax.geometry.mesh import Part, write_glb
 from realiz3d_jax.geometry.pictures import Pictures
 from realiz3d_jax.geometry.unwrap import unwrap
-from realiz3d_jax.reporting import build, object_page
+from realiz3d_jax.reporting import build, object_page, textured
 from realiz3d_jax.reporting.textured import Rendering
 
 RED, BLUE = (0.8, 0.1, 0.1), (0.1, 0.2, 0.8)
@@ -113,6 +114,29 @@ def test_a_page_shows_shape_control_views_turntable_texture_and_viewer_and_loads
     assert not re.search(r"\$[a-z]", shown.split("<script")[0])
     beside = {path.name for path in (world / "out" / "report_objects").iterdir()}
     assert beside == {f"{uid}.html" for uid in UIDS} | {object_page.VIEWER, "model-viewer-LICENSE.txt"}
+
+
+def test_views_are_called_by_the_sides_that_they_show(world, meshes, tmp_path):
+    rig, chosen = RIGS["four of six"]
+    inputs = make_inputs(tmp_path / "six", rig=rig, chosen=chosen, mesh=meshes / "input.glb")
+    write(inputs)
+    shown = page(inputs, "a_1")
+    heads = re.findall(r'<div class="head">([^<]*)</div>', shown)
+    assert heads == ["", "front", "right side", "front, 90° above", "front, 90° below"]
+    assert 'alt="Input mesh, front, 90° above"' in shown
+    assert 'alt="real mode, right side"' in shown
+    shutil.rmtree(inputs / "synthetic")
+    shutil.copytree(world / "synthetic", inputs / "synthetic")
+    write(inputs)
+    heads = re.findall(r'<div class="head">([^<]*)</div>', page(inputs, "a_1"))
+    assert heads[5:] == ["", *cameras.VIEW_WORDS]  # said again where they change
+
+
+def test_the_input_mesh_is_drawn_as_the_views_see_it(meshes):
+    asset = load_asset(meshes / "input.glb")
+    seen = textured.clay_views(asset, cameras.Rig(width=2.2).cameras(), 64)[..., 3] > 127
+    near = textured.clay_views(asset, cameras.STANDARD, 64)[..., 3] > 127
+    assert seen.sum() == pytest.approx(near.sum() / 4, rel=0.1)
 
 
 def test_the_pages_are_the_same_each_time(world):
