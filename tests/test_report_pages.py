@@ -176,6 +176,14 @@ def test_views_without_a_texture_have_a_page_that_says_how_to_make_it(world):
     assert "<model-viewer" in page(world, "b_2")
 
 
+def test_a_page_of_perspective_views_does_not_say_to_bake_them(meshes, tmp_path):
+    inputs = make_inputs(tmp_path, rig=RIGS["perspective"][0], mesh=meshes / "input.glb")
+    write(inputs)
+    shown = page(inputs, "a_1")
+    assert "realiz3d_jax.bake" not in shown
+    assert 'alt="Input mesh, front, 15° above"' in shown
+
+
 def test_a_damaged_mesh_is_told_on_its_page_and_to_the_user_and_stops_no_other(world, capsys):
     (world / "real" / "a_1" / "textured.glb").write_bytes(b"glTF, but not for long")
     write(world)

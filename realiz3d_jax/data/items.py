@@ -110,12 +110,9 @@ def _views_of(description: dict[str, Any], path: pathlib.Path, mend: str) -> tup
             f"{path}: its rig cannot be used ({error}); expected azimuths, elevations, projection, width, fov and "
             f"distance. {mend}"
         ) from error
-    views, numbers = description.get("views", [0, 1, 2, 3]), range(len(cameras))
-    if (
-        not isinstance(views, list)
-        or len(views) != 4
-        or not all(type(view) is int and view in numbers for view in views)
-    ):
+    views = description.get("views", [0, 1, 2, 3])
+    counted = isinstance(views, list) and all(type(view) is int and 0 <= view < len(cameras) for view in views)
+    if not counted or len(views) != 4:
         raise UserError(f"{path}: views are {views!r}; expected four of the rig's {len(cameras)}, from 0. {mend}")
     return tuple(cameras[view] for view in views), tuple(view_name(*angles[view]) for view in views)
 

@@ -162,7 +162,7 @@ def _assets(page: ObjectPage) -> tuple[str, list[str]]:
         item = samples.items[page.uid]
         path = item.folder / items.TEXTURED
         if not path.exists():
-            if item.mesh is not None:
+            if item.mesh is not None and not any(camera.perspective for camera in item.cameras):
                 sections.append(_missing(samples, item))
             continue
         try:
