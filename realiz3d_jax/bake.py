@@ -1,16 +1,15 @@
 """Bakes views of a mesh into its texture: ``python -m realiz3d_jax.bake --mesh chair.glb --views out/chair --output new.glb``.
 
 The views are ``view_AZIMUTH.png`` (degrees, as ``realiz3d_jax.sample`` writes them) or ``view_AZIMUTH_ELEVATION.png``, square
-and orthographic as ``geometry.cameras`` says, of this or another generator; what is transparent in them is not used. The asset
+and orthographic as ``geometry.cameras`` says, of this or another generator; what is transparent in them is not used. Those of a
+sampled item have the cameras that its ``item.json`` states. The asset
 keeps its coordinates, its topology and, where they can be used, its texture coordinates.
 """
 
-import json
 import pathlib
 
 import numpy as np
 from absl import flags
-from PIL import Image
 
 from realiz3d_jax import errors, files
 from realiz3d_jax.data import items
@@ -66,20 +65,42 @@ def main(argv: list[str]) -> None:
 
 
 def _read_views(folder: pathlib.Path) -> tuple[np.ndarray, list[Camera]]:
-    """Views uint8[V, H, W, 4] in the order of their names, and their cameras."""
+    """Views uint8[V, H, W, 4], and their cameras."""
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; expected one with view_000.png and so on.")
-    pictures = sorted(folder.glob("*.png"))
-    names = {path: angles for path in pictures if (angles := parse_view_name(path.name))}
-    if not names:
+    pictures = sorted(path for path in folder.glob("*.png") if parse_view_name(path.name))
+    if not pictures:
         raise UserError(
             f"{folder}: found no views; expected view_000.png, view_090.png and so on, as realiz3d_jax.sample makes."
         )
-    images = {path: _read_image(path) for path in names}
-    shapes = {image.shape for image in images.values()}
+    stated = (folder / items.DESCRIPTION).is_file() and _WIDTH.value is None
+    cameras = _stated(folder, pictures) if stated else _named(pictures, _WIDTH.value or ORTHO_WIDTH)
+    images = [items.read_image(path, "RGBA") for path in cameras]
+    shapes = {image.shape for image in images}
     if len(shapes) > 1 or any(height != width for height, width, _ in shapes):
-        found = ", ".join(f"{path.name} {image.shape[1]} x {image.shape[0]}" for path, image in images.items())
+        named = zip(cameras, images, strict=True)
+        found = ", ".join(f"{path.name} {image.shape[1]} x {image.shape[0]}" for path, image in named)
         raise UserError(f"{folder}: found {found}; expected square views of one size.")
+    return np.stack(images), list(cameras.values())
+
+
+def _stated(folder: pathlib.Path, pictures: list[pathlib.Path]) -> dict[pathlib.Path, Camera]:
+    """The cameras of views of a sampled item, as its description states them; some of its views may be gone."""
+    item = items.read(folder)
+    if any(camera.perspective for camera in item.cameras):
+        raise UserError(f"{folder / items.DESCRIPTION}: these views are perspective; only orthographic ones are baked.")
+    if strange := [path for path in pictures if path.name not in item.names]:
+        raise UserError(
+            f"{strange[0]}: is no view of the item that {items.DESCRIPTION} beside it describes; expected "
+            f"{', '.join(item.names)}. Move it, or give --view-width: then names alone say where views are from."
+        )
+    known = zip(item.names, item.cameras, strict=True)
+    return {folder / name: camera for name, camera in known if folder / name in pictures}
+
+
+def _named(pictures: list[pathlib.Path], width: float) -> dict[pathlib.Path, Camera]:
+    """The cameras of views as the names of their files state them, all of one width."""
+    names = {path: parse_view_name(path.name) for path in pictures}
     for path, (_, elevation) in names.items():
         if abs(elevation) > 90:
             raise UserError(f"{path}: found an elevation of {elevation:g} degrees in its name; expected -90 to 90.")
@@ -88,33 +109,7 @@ def _read_views(folder: pathlib.Path) -> tuple[np.ndarray, list[Camera]]:
         other = same.setdefault((azimuth % 360, elevation), path)
         if other != path:
             raise UserError(f"{path}: is a view of the same camera as {other.name}; expected one of them.")
-    width = _WIDTH.value or _width_of_item(folder)
-    return np.stack(list(images.values())), [orbit(*angles, width=width) for angles in names.values()]
-
-
-def _width_of_item(folder: pathlib.Path) -> float:
-    """The width of views that ``realiz3d_jax.sample`` wrote; the standard one of any others."""
-    path = folder / items.DESCRIPTION
-    if not path.is_file():
-        return ORTHO_WIDTH
-    try:
-        rig = json.loads(path.read_text()).get("rig", {})
-        width, perspective = float(rig.get("width", ORTHO_WIDTH)), rig.get("projection") == "perspective"
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: cannot be read as an item's description ({error}); give --view-width.") from error
-    if perspective:
-        raise UserError(f"{path}: these views are perspective; only orthographic ones are baked.")
-    return width
-
-
-def _read_image(path: pathlib.Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):
-                raise ValueError(f"16 bits a pixel, mode {image.mode}; expected 8, in colour")
-            return np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as an image ({error}); make it again.") from error
+    return {path: orbit(*angles, width=width) for path, angles in names.items()}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Each ``--samples`` is a folder that ``realiz3d_jax.sample`` wrote, and becomes a row of the table and of the JSON file. For
 items of the benchmark's split, the true renders of the same objects in both looks make two more rows: what a perfect result of
-either look would score. ``--train-classifier`` makes the classifier that judges realism, once.
+either look would score. Items are judged by the cameras they state; those of other cameras than the benchmark's are not
+compared with its true renders. ``--train-classifier`` makes the classifier that judges realism, once.
 """
 
 import json
@@ -16,22 +17,21 @@ import numpy as np
 import rich.console
 import rich.table
 from absl import flags
-from PIL import Image
 
 from realiz3d_jax import errors, files, progress
-from realiz3d_jax.data import records
+from realiz3d_jax.data import items, records
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.assets import checksum
-from realiz3d_jax.geometry.cameras import AZIMUTHS
+from realiz3d_jax.geometry.cameras import matching_views
 from realiz3d_jax.metrics import domain_score
 from realiz3d_jax.metrics.evaluation import Item, evaluate_views
 from realiz3d_jax.training import platform
 from realiz3d_jax.training.release import PRETRAINED
 
+_SPLITS = ["validation", "test"]
 _SAMPLES = flags.DEFINE_multi_string("samples", [], "A folder of sampled items; may be given several times.")
 _OUTPUT = flags.DEFINE_string("output", None, "The JSON file to write.")
 _DATA = flags.DEFINE_string("data", "datasets", "The folder that realiz3d_jax.prepare filled.")
-_SPLIT = flags.DEFINE_enum("split", "test", ["validation", "test"], "Whose real renders are the true real images.")
+_SPLIT = flags.DEFINE_enum("split", "test", _SPLITS, "Whose real renders are the true real images.")
 _BASE_IMAGES = flags.DEFINE_string(
     "base-images",
     "shapes_generated",
@@ -62,15 +62,15 @@ def main(argv: list[str]) -> None:
     files.writable_directory(output.parent)
     _check_replaceable(output)
     classifier = domain_score.load(_CLASSIFIER.value)
-    samples = dict(zip(_short_names(_SAMPLES.value), map(read_items, _SAMPLES.value), strict=True))
-    size = _common_size([item for items in samples.values() for item in items])
+    samples = dict(zip(_short_names(_SAMPLES.value), map(_read_samples, _SAMPLES.value), strict=True))
+    size = _common_size([item for judged in samples.values() for item in judged])
     split = records.open_split(_DATA.value, "shapes_assets", _SPLIT.value, size)
+    _check_split({item.name for judged in samples.values() for item in judged}, size)
     images = {"real": np.concatenate([record["real"] for record in split])}
     if _BASE_IMAGES.value != "none":
         images["base"] = _base_images(_BASE_IMAGES.value, size)
     features = {name: domain_score.evaluate(classifier.params, images[name])[1] for name in images}
-    rows = {name: evaluate_views(items, features, classifier, description=name) for name, items in samples.items()}
-    rows |= _true_renders(split, {item.name for items in samples.values() for item in items}, features, classifier)
+    rows = _sampled(samples, split, features, classifier)
     result = {
         "command": shlex.join(["python", "-m", "realiz3d_jax.evaluate", *sys.argv[1:]]),
         "size": size,
@@ -99,19 +99,25 @@ def _check_replaceable(output: pathlib.Path) -> None:
             ) from error
 
 
-def read_items(folder: str) -> list[Item]:
-    """The items that ``sample`` wrote below ``folder``, in order of name.
+def _read_samples(folder: str) -> list[Item]:
+    """What is judged of the items of a folder; raises UserError where one is damaged or its mesh gone or another one."""
+    judged = []
+    for item in items.read_all(folder):
+        items.check_mesh(item)
+        judged.append(Item(item.uid, item.caption, items.read_views(item), item.cameras, item.mesh, item.up))
+    return judged
 
-    Raises:
-      UserError: there are none, or an item lacks a view, holds a broken one, or its mesh is gone or another one.
-    """
-    places = sorted(place.parent for place in pathlib.Path(folder).glob("*/item.json"))
-    if not places:
-        raise UserError(
-            f"{folder}: no items (folders with an item.json) in it; expected what this writes:\n"
-            f"  python -m realiz3d_jax.sample --output {folder}"
-        )
-    return [_read_item(place) for place in places]
+
+def _check_split(names: set[str], size: int) -> None:
+    """Raises UserError if objects are of another split than the one that they shall be compared with."""
+    for other in _SPLITS:
+        held = records.open_split(_DATA.value, "shapes_assets", other, size) if other != _SPLIT.value else ()
+        if strays := sorted(names & {record["uid"] for record in held}):
+            raise UserError(
+                f"--split={_SPLIT.value}: {len(strays)} of the sampled objects, such as {strays[0]}, are of the split "
+                f"{other!r} of shapes_assets; expected objects of the split whose renders they are compared with. Give "
+                f"--split={other}, and judge samples of the two splits in calls of their own."
+            )
 
 
 def table(rows: dict[str, dict[str, Any]]) -> rich.table.Table:
@@ -148,41 +154,9 @@ def _cell(figure: Any, row: dict[str, Any]) -> str:
         return "-"
 
 
-def _read_item(place: pathlib.Path) -> Item:
-    try:
-        description = json.loads((place / "item.json").read_text())
-        name, caption, mesh = (description[key] for key in ("uid", "caption", "mesh"))
-        path = pathlib.Path(mesh["path"]) if mesh and description["task"] == "texture" else None
-        up = mesh.get("up") if path else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{place / 'item.json'}: cannot be read ({type(error).__name__}: {error}); expected what "
-            "realiz3d_jax.sample writes. Remove the folder and sample it again."
-        ) from error
-    if path is not None:
-        if not path.is_file():
-            raise UserError(f"{place / 'item.json'}: its mesh {path} is not there; put it back or sample again.")
-        if checksum(path) != mesh["sha256"]:
-            raise UserError(f"{path}: is not the mesh that {place} was made with; put that back or sample again.")
-    views = [_read_image(place / f"view_{azimuth:03d}.png") for azimuth in AZIMUTHS]
-    if len({view.shape for view in views}) > 1 or views[0].shape[0] != views[0].shape[1]:
-        shapes = ", ".join(f"{view.shape[1]} x {view.shape[0]}" for view in views)
-        raise UserError(f"{place}: found views of {shapes} pixels, expected squares of one size. Sample it again.")
-    return Item(name, caption, np.stack(views), path, up)
-
-
-def _read_image(path: pathlib.Path) -> np.ndarray:
-    """uint8[H, W, 3]."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read as an image ({error}); expected a PNG. Make it again.") from error
-
-
-def _common_size(items: Iterable[Item]) -> int:
+def _common_size(judged: Iterable[Item]) -> int:
     sizes: dict[int, str] = {}
-    for item in items:
+    for item in judged:
         sizes.setdefault(item.views.shape[1], item.name)
     if len(sizes) > 1:
         found = ", ".join(f"{size} pixels ({name})" for size, name in sizes.items())
@@ -198,7 +172,7 @@ def _base_images(source: str, size: int) -> np.ndarray:
     paths = sorted(folder.glob("*/view_*.png")) or sorted(folder.glob("*.png"))
     if len(paths) < 2:
         raise UserError(f"--base-images={source}: found {len(paths)} PNGs, expected two or more, or sampled items.")
-    images = [_read_image(path) for path in paths]
+    images = [items.read_image(path) for path in paths]
     for path, image in zip(paths, images, strict=True):
         if image.shape[:2] != (size, size):
             raise UserError(
@@ -222,17 +196,41 @@ def _short_names(folders: Sequence[str]) -> list[str]:
     raise UserError("--samples: the same folder was given twice; expected each once.")
 
 
+def _sampled(
+    samples: dict[str, list[Item]],
+    split: records.Records,
+    features: dict[str, np.ndarray],
+    classifier: domain_score.Classifier,
+) -> dict[str, dict[str, Any]]:
+    """Rows of the samples, and of the true renders of those of their objects that the split holds.
+
+    Folders with items of other cameras than the split's are compared with none of its renders: these show other views.
+    """
+    cameras, rows, comparable = records.rig_of(split.metadata).cameras(), {}, set()
+    for name, judged in samples.items():
+        same = all(matching_views(cameras, item.cameras) is not None for item in judged)
+        compared = {key: values for key, values in features.items() if same or key != "real"}
+        if not same:
+            errors.warn(
+                f"--samples: {name} has other cameras than the renders of shapes_assets; its outlines and its consistency are "
+                "judged by its own, and it is not compared with the true renders."
+            )
+        rows[name] = evaluate_views(judged, compared, classifier, description=name)
+        comparable |= {item.name for item in judged} if same else set()
+    return rows | _true_renders(split, comparable, features, classifier)
+
+
 def _true_renders(
     split: records.Records, names: set[str], features: dict[str, np.ndarray], classifier: domain_score.Classifier
 ) -> dict[str, dict[str, Any]]:
     """Rows of the true renders of the objects called ``names``, where the split holds them."""
     found = [record for record in split if record["uid"] in names]
-    rows = {}
+    cameras, rows = records.rig_of(split.metadata).cameras(), {}
     for look in ("synthetic", "real") if found else ():
-        items = [Item(r["uid"], r["caption"], r[look], split.path / r["mesh"]) for r in found]
+        judged = [Item(r["uid"], r["caption"], r[look], cameras, split.path / r["mesh"]) for r in found]
         # The real renders are themselves what "real" stands for: a distance to them would say nothing.
         compared = {name: values for name, values in features.items() if (name, look) != ("real", "real")}
-        rows[f"true {look} renders"] = evaluate_views(items, compared, classifier, description=f"true {look}")
+        rows[f"true {look} renders"] = evaluate_views(judged, compared, classifier, description=f"true {look}")
     return rows
 
 

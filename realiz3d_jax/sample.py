@@ -60,7 +60,9 @@ _ENCODERS = flags.DEFINE_string(
 )
 _LIMIT = flags.DEFINE_integer("limit", None, "Only the first so many items.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the first item; the next ones count up.", lower_bound=0)
-_DOMAIN = flags.DEFINE_enum("domain", "real", ["real", "synthetic"], "The look that is asked for.")
+_DOMAIN = flags.DEFINE_enum(
+    "domain", None, ["real", "synthetic"], "The look that is asked for; by default real, of models that know domains."
+)
 # How images are drawn; what is not given is as the model's own config (config.sampling) says.
 _SAMPLING = {
     "block_max": flags.DEFINE_float(
@@ -93,12 +95,13 @@ def main(argv: list[str]) -> None:
     task = _TASK.value.replace("-", "_")
     pretrained = open_model(_WORKDIR.value or SHIPPED[task], _ENCODERS.value)
     _check_task(pretrained, task)
+    domain = _domain(pretrained)
     given = {name: flag.value for name, flag in _SAMPLING.items() if flag.value is not None}
     sampling = dataclasses.replace(pretrained.config.sampling, **given)
     wanted, problems = _requests(pretrained)
     texture = _texture(pretrained.config)
     output = files.writable_directory(_OUTPUT.value)
-    done, found = _sample_all(pretrained, sampling, texture, wanted, output)
+    done, found = _sample_all(pretrained, sampling, domain, texture, wanted, output)
     problems += found
     coverage = [item[items.BAKED]["coverage"] for item in done if "coverage" in item.get(items.BAKED, {})]
     seen = f"; their views see {np.mean(coverage):.0%} of the surfaces, the rest is filled" if coverage else ""
@@ -123,6 +126,18 @@ def _check_task(pretrained: Pretrained, task: str) -> None:
             f"{pretrained.source}: was trained for the task {pretrained.config.task!r}, not {task!r}. Train one:\n"
             f"  python -m realiz3d_jax.train --config configs/stage2.py --config.task={task} --workdir runs/{task}"
         )
+
+
+def _domain(pretrained: Pretrained) -> str | None:
+    """The look that is asked for, None of a model that knows none."""
+    if pretrained.model.method.knows_domains:
+        return _DOMAIN.value or "real"
+    if _DOMAIN.value:
+        raise UserError(
+            f"--domain={_DOMAIN.value}: {pretrained.source} was trained by the method "
+            f"{pretrained.config.method['name']!r}, which knows no domains: it has one look. Leave --domain out."
+        )
+    return None
 
 
 def _requests(pretrained: Pretrained) -> tuple[list[Request], list[str]]:
@@ -181,6 +196,7 @@ class _Ready(_Task):
 def _sample_all(
     pretrained: Pretrained,
     sampling: SamplingConfig,
+    domain: str | None,
     texture: dict[str, Any] | None,
     wanted: list[Request],
     output: pathlib.Path,
@@ -196,7 +212,7 @@ def _sample_all(
     for request in wanted:
         try:
             pretrained.encoder.check(request.prompt)
-            description = _describe(request, pretrained, sampling, texture)
+            description = _describe(request, pretrained, sampling, domain, texture)
             found = items.find(output / request.uid, description)
             if found is None:
                 tasks.append(_Task(request, description))
@@ -214,7 +230,7 @@ def _sample_all(
     texturing = progress.bar("texturing", len(tasks)) if texture else contextlib.nullcontext(lambda: None)
     with progress.bar("sampling", len(tasks)) as drawn, texturing as textured:
         while batch := list(itertools.islice(ready, _BATCH.value)):
-            images = _draw(generator, pretrained, batch)
+            images = _draw(generator, pretrained, domain, batch)
             drawn(len(batch))
             for item, views in zip(batch, images, strict=False):
                 folder = output / item.request.uid
@@ -251,7 +267,7 @@ def _prepared(tasks: list[_Task], size: int, cameras: tuple[Camera, ...], proble
             problems.append(str(error))
 
 
-def _draw(generator: Generator, pretrained: Pretrained, batch: list[_Ready]) -> np.ndarray:
+def _draw(generator: Generator, pretrained: Pretrained, domain: str | None, batch: list[_Ready]) -> np.ndarray:
     """The views of a batch, which is always filled up to ``--batch`` items: one compilation, and the same bits in any batch."""
     full = batch + [batch[0]] * (_BATCH.value - len(batch))
     control = np.zeros((len(full), 0), np.float32)
@@ -260,7 +276,8 @@ def _draw(generator: Generator, pretrained: Pretrained, batch: list[_Ready]) -> 
         control = np.stack([control_maps(one.normal, one.position, one.mask) for one in maps])
     captions = [[item.request.prompt] for item in full]
     seeds = [item.request.seed for item in full]
-    return generator(pretrained.params, captions, seeds, Domain[_DOMAIN.value.upper()], control, VIEWS)
+    look = Domain[(domain or "synthetic").upper()]  # what knows no domains draws the same for each
+    return generator(pretrained.params, captions, seeds, look, control, VIEWS)
 
 
 def _bake(
@@ -284,7 +301,11 @@ def _baking_problems(folder: pathlib.Path, description: dict[str, Any]) -> list[
 
 
 def _describe(
-    request: Request, pretrained: Pretrained, sampling: SamplingConfig, texture: dict[str, Any] | None
+    request: Request,
+    pretrained: Pretrained,
+    sampling: SamplingConfig,
+    domain: str | None,
+    texture: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """What ``item.json`` says: the request, the model and the sampler; equal descriptions give equal images."""
     mesh = None
@@ -294,7 +315,7 @@ def _describe(
         "uid": request.uid,
         "caption": request.prompt,
         "task": pretrained.config.task,
-        "domain": _DOMAIN.value,
+        "domain": domain,
         "seed": request.seed,
         "mesh": mesh,
         "size": pretrained.config.data.size,

@@ -2,8 +2,10 @@
 
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
+import sampled_items
 from PIL import Image
 
 from realiz3d_jax.models.presets import PRESETS
@@ -15,11 +17,17 @@ UIDS = ("a_1", "b_2", "c_3")
 SCORES = {"real": 0.875, "synthetic": 0.125, "true real renders": 0.969}
 
 
-def make_inputs(folder: pathlib.Path) -> pathlib.Path:
-    """A folder with two sampled folders, their figures and the run that they came from."""
+def make_inputs(folder: pathlib.Path, **described: Any) -> pathlib.Path:
+    """A folder with two sampled folders, their figures and the run that they came from.
+
+    Args:
+      folder: gets them.
+      described: of all items, as ``sampled_items.write_item`` takes it.
+    """
+    folder.mkdir(exist_ok=True)
     for look, grey in (("real", 90), ("synthetic", 200)):
         for seed, uid in enumerate(UIDS):
-            write_item(folder / look / uid, uid, look, seed, grey)
+            write_item(folder / look / uid, uid, grey, **{"domain": look, "seed": seed, **described})
     rows = {name: figures(score) for name, score in SCORES.items()}
     content = {"command": COMMAND, "size": SIZE, "classifier": {"file": "judge.safetensors", "seed": 5}, "rows": rows}
     (folder / "metrics.json").write_text(json.dumps(content))
@@ -27,35 +35,11 @@ def make_inputs(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def write_item(folder: pathlib.Path, uid: str, domain: str, seed: int, grey: int) -> None:
-    folder.mkdir(parents=True)
-    for turn in range(4):
-        pixels = np.full((SIZE, SIZE, 3), grey + turn, np.uint8)
-        Image.fromarray(pixels).save(folder / f"view_{90 * turn:03d}.png")
+def write_item(folder: pathlib.Path, uid: str, grey: int, mesh: pathlib.Path | None = None, **described: Any) -> None:
+    """An item in shades of grey, with a control."""
+    views = np.stack([np.full((SIZE, SIZE, 3), grey + turn, np.uint8) for turn in range(4)])
+    sampled_items.write_item(folder, uid, views, mesh, caption="a <red> cone & a torus", **described)
     Image.fromarray(np.full((2 * SIZE, 2 * SIZE, 3), 128, np.uint8)).save(folder / "normal.png")
-    sampling = {
-        "sampler": "ddim",
-        "spacing": "trailing",
-        "steps": 50,
-        "guidance_scale": 3.0,
-        "eta": 0.0,
-        "block_max": 0.3,
-        "timestep_max": 950,
-    }
-    description = {
-        "uid": uid,
-        "caption": "a <red> cone & a torus",
-        "task": "texture",
-        "domain": domain,
-        "seed": seed,
-        "mesh": None,
-        "size": SIZE,
-        "sampling": sampling,
-        "batch": 8,
-        "model": {"source": "runs/stage2", "sha256": "ab" * 32},
-        "versions": {"jax": "0"},
-    }
-    (folder / "item.json").write_text(json.dumps(description))
 
 
 def figures(score: float) -> dict:

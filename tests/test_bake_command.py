@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from asset_files import cut_out
 from PIL import Image
+from sampled_items import SIX, true_views, write_item
 from worlds import run_command
 
 from realiz3d_jax.data import records
 from realiz3d_jax.geometry import texturing
 from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.cameras import Rig
 from realiz3d_jax.geometry.mesh import world_to_gltf
 from realiz3d_jax.geometry.render import RayScene
 
@@ -123,6 +125,44 @@ def test_views_that_cannot_be_used_are_named_and_nothing_is_written(case, damage
     assert bake(mesh, folder) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (folder / "out.glb").exists()
+
+
+def test_views_of_an_item_are_baked_by_the_cameras_that_it_states(case, tmp_path, capsys):
+    """As by their names, where these tell the truth; without one of the views, too."""
+    mesh, _ = case
+    rig, chosen = Rig(azimuths=SIX.azimuths, elevations=SIX.elevations, width=1.3), (0, 1, 4, 5)
+    item = tmp_path / "items" / "one"
+    write_item(item, "one", true_views(mesh, 64, rig, chosen), mesh, rig, chosen)
+    flags = ("--texture-size=512",)
+    found = {}
+    for name, given in {
+        "stated": flags,
+        "named": (*flags, "--view-width=1.3"),
+        "narrow": (*flags, "--view-width=1.1"),
+    }.items():
+        assert bake(mesh, item, *given) == 0
+        found[name] = load_asset(item / "out.glb").parts[0].material.texture.pixels.astype(int)
+    assert np.abs(found["stated"] - found["named"]).max() <= 1
+    assert np.abs(found["stated"] - found["narrow"]).max() > 100
+    (item / "view_090.png").unlink()
+    capsys.readouterr()
+    assert bake(mesh, item, *flags) == 0
+    assert "3 views see" in capsys.readouterr().out
+
+
+def test_views_that_an_item_does_not_state_or_that_are_perspective_are_not_baked(case, tmp_path, capsys):
+    mesh, _ = case
+    for name, rig in (("flat", Rig(width=1.2)), ("deep", Rig(projection="perspective"))):
+        write_item(tmp_path / "items" / name, name, true_views(mesh, 32, rig), mesh, rig)
+    Image.new("RGB", (32, 32)).save(tmp_path / "items" / "flat" / "view_045.png")
+    for name, message in (
+        ("flat", "view_045.png: is no view of the item that item.json beside it describes; expected view_000.png"),
+        ("deep", "item.json: these views are perspective"),
+    ):
+        assert bake(mesh, tmp_path / "items" / name) == 2
+        assert message in capsys.readouterr().err
+    assert bake(mesh, tmp_path / "items" / "flat", "--view-width=1.2") == 0
+    assert "5 views see" in capsys.readouterr().out
 
 
 def test_the_asset_itself_is_never_replaced(case, capsys):

@@ -90,7 +90,10 @@ def test_every_config_says_what_it_is_and_what_it_needs(name: str):
             "config.model.caption_channels: found 64, expected data.text_channels = 32",
         ),
         (["--config.data.batch_grids=0"], "config.data.batch_grids: found 0, expected at least 1"),
-        (["--config.data.batch_grids=3"], "config.data.batch_grids: found 3 in all, expected a multiple of the 8 devices"),
+        (
+            ["--config.data.batch_grids=3"],
+            "config.data.batch_grids: found 3 in all, expected a multiple of the 8 devices",
+        ),
         (["--config.log.metrics_every=0"], "config.log.metrics_every: found 0, expected at least 1"),
         (["--config.steps=0"], "config.steps: found 0, expected at least 1"),
         (["--config.mesh.fsdp=3"], "config.mesh: data=-1, fsdp=3 does not fit 8 devices"),

@@ -11,23 +11,29 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
+from sampled_items import RIGS, SIDES, true_views, write_item
 
 from realiz3d_jax import evaluate
 from realiz3d_jax.data import records
 from realiz3d_jax.data.shapes import datasets
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 from realiz3d_jax.geometry.mesh import gltf_to_world
 from realiz3d_jax.metrics import domain_score
+
+LARGE = 64
+"""Pixels of views that are judged closely."""
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> pathlib.Path:
-    """A folder with a tiny shapes_assets, whose test split has three objects."""
+    """A folder with a tiny shapes_assets of two sizes, whose test split has three objects."""
     directory = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "HELD_OUT_COUNT", {"validation": 1, "test": 3})
-        datasets.prepare(directory, "shapes_assets", 32, count=2, workers=1)
+        for size in (32, LARGE):
+            datasets.prepare(directory, "shapes_assets", size, count=2, workers=1)
     return directory
 
 
@@ -49,24 +55,21 @@ def samples(data: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / "out"
 
 
-def write_item(folder: pathlib.Path, uid: str, views: np.ndarray, mesh: pathlib.Path, task: str = "texture") -> None:
-    folder.mkdir(parents=True)
-    for azimuth, view in zip((0, 90, 180, 270), views, strict=True):
-        Image.fromarray(view).save(folder / f"view_{azimuth:03d}.png")
-    source = {"path": str(mesh), "sha256": hashlib.sha256(mesh.read_bytes()).hexdigest()}
-    description = {"uid": uid, "caption": "a thing", "task": task, "mesh": source}
-    (folder / "item.json").write_text(json.dumps(description))
-
-
 @pytest.fixture
 def judge(data: pathlib.Path, classifier: pathlib.Path, tmp_path: pathlib.Path):
     """Runs the command on folders; returns what it wrote."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["test"])
 
-    def run(*folders: pathlib.Path, base: str = "none", output: pathlib.Path = tmp_path / "metrics.json") -> dict:
+    def run(
+        *folders: pathlib.Path,
+        base: str = "none",
+        output: pathlib.Path = tmp_path / "metrics.json",
+        split: str = "test",
+    ) -> dict:
         values = {
             "samples": [str(folder) for folder in folders],
+            "split": split,
             "output": str(output),
             "data": str(data),
             "base-images": base,
@@ -125,6 +128,77 @@ def test_an_item_of_any_format_is_judged_as_that_of_its_glb(judge, samples, tmp_
     (tmp_path / "again" / item.name / "item.json").write_text(json.dumps(description))
     rows = judge(samples, tmp_path / "again")["rows"]
     assert rows["again"]["items"][0] == rows["out"]["items"][0]
+
+
+def write_true(
+    folder: pathlib.Path, data: pathlib.Path, rig: Rig, chosen: tuple[int, ...], change=None
+) -> pathlib.Path:
+    """Items of the test split with their true views under a rig; ``change`` gets the views of all, [3, 4, H, W, 3]."""
+    split = records.open_split(data, "shapes_assets", "test", LARGE)
+    meshes = [split.path / record["mesh"] for record in split]
+    views = np.stack([true_views(mesh, LARGE, rig, chosen) for mesh in meshes])
+    for record, mesh, drawn in zip(split, meshes, change(views) if change else views, strict=True):
+        write_item(folder / record["uid"], record["uid"], drawn, mesh, rig, chosen)
+    return folder
+
+
+@pytest.mark.parametrize(("rig", "chosen"), RIGS.values(), ids=RIGS.keys())
+def test_true_views_are_as_good_under_any_cameras_and_wrong_ones_are_not(judge, data, tmp_path, rig, chosen):
+    changes = {
+        "true": None,
+        "permuted": lambda views: views[:, [1, 2, 3, 0]],
+        "shifted": lambda views: np.roll(views, LARGE // 12, axis=3),
+        "another object's": lambda views: views[[1, 2, 0]],
+    }
+    folders = [write_true(tmp_path / name, data, rig, chosen, change) for name, change in changes.items()]
+    rows = judge(write_true(tmp_path / "standard", data, STANDARD_RIG, SIDES), *folders)["rows"]
+    outline = {name: rows[name]["silhouette_iou"]["mean"] for name in ("standard", *changes)}
+    whole = {name: rows[name]["consistency"]["whole"]["psnr"] for name in ("standard", *changes)}
+    others = {name: rows[name]["consistency"]["overlap"]["psnr"] for name in ("standard", *changes)}
+    assert outline["true"] > 0.97
+    assert whole["true"] > whole["standard"] - 1
+    assert others["true"] > others["standard"] - 3
+    for name in ("permuted", "shifted", "another object's"):
+        assert outline[name] < outline["true"] - 0.15
+        assert whole[name] < whole["true"] - 6
+        assert others[name] < others["true"] - 6
+
+
+def test_views_of_other_cameras_are_not_compared_with_renders_that_show_others(judge, samples, data, tmp_path, capsys):
+    rig, chosen = RIGS["another width"]
+    write_true(tmp_path / "wide", data, rig, chosen)
+    rows = judge(tmp_path / "wide")["rows"]
+    assert list(rows) == ["wide"]
+    assert "fid_real" not in rows["wide"]
+    assert "wide has other cameras than the renders of shapes_assets" in capsys.readouterr().err
+    write_true(tmp_path / "standard", data, STANDARD_RIG, SIDES)
+    rows = judge(tmp_path / "wide", tmp_path / "standard")["rows"]
+    assert list(rows) == ["wide", "standard", "true synthetic renders", "true real renders"]
+    assert [name for name, row in rows.items() if "fid_real" in row] == ["standard", "true synthetic renders"]
+
+
+def test_items_from_before_they_stated_their_cameras_are_of_the_standard_rig(judge, samples, tmp_path):
+    shutil.copytree(samples, tmp_path / "old")
+    for path in (tmp_path / "old").glob("*/item.json"):
+        found = json.loads(path.read_text())
+        path.write_text(json.dumps({key: value for key, value in found.items() if key not in ("rig", "views")}))
+    rows = judge(samples, tmp_path / "old")["rows"]
+    assert rows["old"] == rows["out"]
+
+
+def test_samples_of_another_split_are_refused_with_the_flag_that_names_theirs(judge, samples, data, tmp_path):
+    with pytest.raises(
+        UserError, match=r"3 of the sampled objects, such as test_\d+, are of the split 'test'.*--split=test"
+    ):
+        judge(samples, split="validation")
+    record = records.open_split(data, "shapes_assets", "validation")[0]
+    write_item(samples / record["uid"], record["uid"], record["real"], next(data.rglob("*.glb")))
+    with pytest.raises(
+        UserError, match=r"1 of the sampled objects, .*--split=validation, and judge samples of the two"
+    ):
+        judge(samples)
+    write_item(tmp_path / "own" / "chair", "chair", record["real"], next(data.rglob("*.glb")))
+    assert list(judge(tmp_path / "own", split="validation")["rows"]) == ["own"]
 
 
 def break_view(item: pathlib.Path) -> None:

@@ -52,6 +52,13 @@ def test_reassignment_happens_in_one_tenth_of_the_iterations_by_default():
     assert share == pytest.approx(0.1 * 4 / 5, abs=0.02)
 
 
+@pytest.mark.parametrize("name", interface.names())
+def test_a_method_knows_domains_if_what_it_plans_is_another_for_each(name: str):
+    method = interface.load(name, {})
+    planned = [method.inference_plan(np.array([900, 100]), DEPTH, domain, 0.3, 950).tolist() for domain in Domain]
+    assert method.knows_domains == (planned[0] != planned[1])
+
+
 @pytest.mark.parametrize(
     ("fraction", "depth", "expected"),
     [(0.4, 28, 11), (0.3, 28, 8), (0.3, 10, 3), (0.4, 10, 4), (0.0, 8, 0), (1.0, 8, 8)],

@@ -1,27 +1,33 @@
 """Multi-view consistency: views of one coloured surface are consistent, and the overlap score finds what disagrees."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import trimesh
 from test_projection import cube, mesh_of, sphere
 
-from realiz3d_jax.geometry import projection, render
+from realiz3d_jax.geometry import cameras, projection, render
 from realiz3d_jax.geometry.mesh import Mesh
 from realiz3d_jax.metrics.consistency import consistency
 
 SIZE = 64
 
 
-def painted(mesh: Mesh, size: int = SIZE) -> np.ndarray:
-    """uint8[4, H, W, 3]: the mesh in colours that are a function of the place in the world alone, on white."""
-    maps = render.render_maps(mesh, size)
+PERSPECTIVE = cameras.Rig(elevations=(15.0,), projection="perspective").cameras()
+
+
+def painted(mesh: Mesh, size: int = SIZE, views: Sequence[cameras.Camera] = cameras.STANDARD) -> np.ndarray:
+    """uint8[V, H, W, 3]: the mesh in colours that are a function of the place in the world alone, on white."""
+    maps = render.render_maps(mesh, size, views)
     waves = np.sin(maps.position @ np.array([[4.0, 1.0, 0.5], [1.0, 5.0, 2.0], [3.0, 2.0, 6.0]]))
     return np.where(maps.mask[..., None], 127 + 100 * waves, 255).round().astype(np.uint8)
 
 
+@pytest.mark.parametrize("views", [cameras.STANDARD, PERSPECTIVE], ids=["orthographic", "perspective"])
 @pytest.mark.parametrize("mesh", [sphere(), cube(30.0)], ids=["sphere", "turned cube"])
-def test_views_of_a_painted_surface_are_consistent(mesh: Mesh):
-    score = consistency(projection.correspondence(mesh, SIZE), painted(mesh))
+def test_views_of_a_painted_surface_are_consistent(mesh: Mesh, views: tuple[cameras.Camera, ...]):
+    score = consistency(projection.correspondence(mesh, SIZE, views), painted(mesh, SIZE, views))
     assert score.whole_psnr > 40
     assert score.whole_ssim > 0.99
     assert score.overlap_psnr > 30

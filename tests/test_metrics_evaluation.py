@@ -9,6 +9,7 @@ import pytest
 
 from realiz3d_jax.data.shapes import examples
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.cameras import STANDARD
 from realiz3d_jax.metrics import domain_score
 from realiz3d_jax.metrics.evaluation import Item, evaluate_views
 
@@ -31,7 +32,7 @@ def classifier() -> domain_score.Classifier:
 
 
 def items(renders: list[dict], look: str = "synthetic", mesh: bool = True) -> list[Item]:
-    return [Item(r["uid"], r["caption"], r[look], r["path"] if mesh else None) for r in renders]
+    return [Item(r["uid"], r["caption"], r[look], STANDARD, r["path"] if mesh else None) for r in renders]
 
 
 def features(renders: list[dict], look: str, classifier: domain_score.Classifier) -> np.ndarray:
@@ -58,7 +59,9 @@ def test_every_figure_can_be_written_as_json(renders, classifier):
 
 def test_views_of_another_object_lose_outline_and_consistency(renders, classifier):
     straight = evaluate_views(items(renders), {}, classifier)
-    exchanged = [Item(r["uid"], r["caption"], o["synthetic"], r["path"]) for r, o in itertools.pairwise(renders)]
+    exchanged = [
+        Item(r["uid"], r["caption"], o["synthetic"], STANDARD, r["path"]) for r, o in itertools.pairwise(renders)
+    ]
     swapped = evaluate_views(exchanged, {}, classifier)
     assert swapped["silhouette_iou"]["mean"] < straight["silhouette_iou"]["mean"] - 0.2
     assert swapped["consistency"]["whole"]["psnr"] < straight["consistency"]["whole"]["psnr"] - 8
@@ -82,6 +85,6 @@ def test_each_row_is_the_mean_of_its_own_views(renders, classifier):
 def test_a_broken_mesh_is_named(renders, classifier, tmp_path):
     path = tmp_path / "broken.glb"
     path.write_bytes(b"glTF")
-    broken = [Item("one", "", renders[0]["synthetic"], path)]
+    broken = [Item("one", "", renders[0]["synthetic"], STANDARD, path)]
     with pytest.raises(UserError, match=r"broken\.glb"):
         evaluate_views(broken, {}, classifier)

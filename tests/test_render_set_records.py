@@ -11,7 +11,7 @@ from realiz3d_jax.data import pipeline, records, render_set_records
 from realiz3d_jax.data.asset_sets import RenderConfig
 from realiz3d_jax.data.render_sets import mv_adapter
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.cameras import STANDARD, Rig, orbit
+from realiz3d_jax.geometry.cameras import STANDARD, Rig, matching_views, orbit
 from realiz3d_jax.models.text import WordEncoder
 
 CONFIG = RenderConfig(validation=0.0, test=0.0)
@@ -32,7 +32,7 @@ def test_views_of_the_rig_become_records_that_train_like_our_own(tmp_path):
     prepare(tmp_path, tmp_path / "set", "mv_adapter", {entry.uid: "a cube"}, size=64)
     (record,) = records.open_split(tmp_path / "data", "theirs_assets", "train", 64)
     expected = mv_adapter.read(entry)
-    chosen = render_set_records.matching_views(expected.cameras, STANDARD)
+    chosen = matching_views(expected.cameras, STANDARD)
     np.testing.assert_array_equal(record["synthetic"], expected.color[chosen])
     mask = expected.mask[chosen]
     np.testing.assert_array_equal(record["mask"], mask)
@@ -92,12 +92,12 @@ def test_a_set_without_the_rigs_views_keeps_its_own_cameras_and_serves_single_im
 
 def test_cameras_match_that_see_the_same():
     held = (orbit(90), orbit(0, distance=5.0), orbit(0, fov=40), orbit(180, width=1.2))
-    assert render_set_records.matching_views(held, (orbit(0), orbit(90))) == [1, 0]
-    assert render_set_records.matching_views(held, (orbit(180),)) is None
-    assert render_set_records.matching_views(held, (orbit(0, fov=40),)) == [2]
-    assert render_set_records.matching_views(held, (orbit(0, fov=40, distance=3.0),)) is None
+    assert matching_views(held, (orbit(0), orbit(90))) == [1, 0]
+    assert matching_views(held, (orbit(180),)) is None
+    assert matching_views(held, (orbit(0, fov=40),)) == [2]
+    assert matching_views(held, (orbit(0, fov=40, distance=3.0),)) is None
     moved = dataclasses.replace(orbit(0), center=np.array([0.1, -2, 0]))
-    assert render_set_records.matching_views((moved,), (orbit(0),)) is None
+    assert matching_views((moved,), (orbit(0),)) is None
 
 
 def test_objects_without_a_caption_or_of_other_views_are_left_out(tmp_path, capsys):

@@ -151,7 +151,7 @@ def lose_config(world: pathlib.Path) -> None:
         (lose_item, r"metrics\.json: its row 'real' judges 3 objects, but .*real holds 2 \('b_2'"),
         (empty_folder, r"real: no items .* in it"),
         (break_view, r"c_3/view_270\.png: cannot be read as an image"),
-        (shrink_view, r"a_1/view_000\.png: found 8 x 8 pixels, expected 32 x 32"),
+        (shrink_view, r"real/a_1: found views of 8 x 8, 32 x 32, 32 x 32, 32 x 32 pixels, expected 32 x 32"),
         (lose_log, r"metrics\.jsonl: cannot be read"),
         (empty_log, r"metrics\.jsonl: holds no metrics"),
         (break_log, r"metrics\.jsonl: line 1 is 'nonsense'"),
@@ -205,6 +205,20 @@ def test_of_a_split_of_the_benchmark_the_true_renders_and_the_sampling_command_a
     given = dict(zip(words[3::2], words[4::2], strict=True))
     assert given["--workdir"] == "runs/stage2"
     assert (given["--seed"], given["--limit"], given["--domain"], given["--block-max"]) == ("0", "3", "real", "0.3")
+
+
+def test_samples_of_a_model_that_knows_no_domains_are_called_by_their_folder(tmp_path, monkeypatch):
+    inputs = make_inputs(tmp_path, domain=None)
+    views = np.zeros((4, SIZE, SIZE, 3), np.uint8)
+    split = [{"uid": uid, "real": views, "synthetic": views} for uid in UIDS]
+    monkeypatch.setattr(build.records, "open_split", lambda *arguments: split)
+    samples, output = [str(inputs / "real"), str(inputs / "synthetic")], tmp_path / "report.html"
+    build.write_report(str(inputs / "metrics.json"), samples, [], output, data_needed=True)
+    page = output.read_text()
+    assert "<figcaption>real</figcaption>" in page
+    assert "mode" not in re.search(r'<section class="object">.*</section>', page, re.DOTALL).group()
+    command = re.search(r"python -m realiz3d_jax.sample[^\n]*real\n", page).group()
+    assert "--domain" not in command
 
 
 def test_the_command_writes_the_page(world):

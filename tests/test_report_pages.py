@@ -13,6 +13,7 @@ import pytest
 import trimesh
 from PIL import Image
 from report_inputs import UIDS, make_inputs
+from sampled_items import RIGS
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
@@ -22,7 +23,7 @@ from realiz3d_jax.geometry.gltf_writer import write_textured_glb
 from realiz3d_jax.geometry.mesh import Part, write_glb
 from realiz3d_jax.geometry.pictures import Pictures
 from realiz3d_jax.geometry.unwrap import unwrap
-from realiz3d_jax.reporting import build, object_page
+from realiz3d_jax.reporting import build, object_page, textured
 from realiz3d_jax.reporting.textured import Rendering
 
 RED, BLUE = (0.8, 0.1, 0.1), (0.1, 0.2, 0.8)
@@ -115,6 +116,29 @@ def test_a_page_shows_shape_control_views_turntable_texture_and_viewer_and_loads
     assert beside == {f"{uid}.html" for uid in UIDS} | {object_page.VIEWER, "model-viewer-LICENSE.txt"}
 
 
+def test_views_are_called_by_the_sides_that_they_show(world, meshes, tmp_path):
+    rig, chosen = RIGS["four of six"]
+    inputs = make_inputs(tmp_path / "six", rig=rig, chosen=chosen, mesh=meshes / "input.glb")
+    write(inputs)
+    shown = page(inputs, "a_1")
+    heads = re.findall(r'<div class="head">([^<]*)</div>', shown)
+    assert heads == ["", "front", "right side", "front, 90° above", "front, 90° below"]
+    assert 'alt="Input mesh, front, 90° above"' in shown
+    assert 'alt="real mode, right side"' in shown
+    shutil.rmtree(inputs / "synthetic")
+    shutil.copytree(world / "synthetic", inputs / "synthetic")
+    write(inputs)
+    heads = re.findall(r'<div class="head">([^<]*)</div>', page(inputs, "a_1"))
+    assert heads[5:] == ["", *cameras.VIEW_WORDS]  # said again where they change
+
+
+def test_the_input_mesh_is_drawn_as_the_views_see_it(meshes):
+    asset = load_asset(meshes / "input.glb")
+    seen = textured.clay_views(asset, cameras.Rig(width=2.2).cameras(), 64)[..., 3] > 127
+    near = textured.clay_views(asset, cameras.STANDARD, 64)[..., 3] > 127
+    assert seen.sum() == pytest.approx(near.sum() / 4, rel=0.1)
+
+
 def test_the_pages_are_the_same_each_time(world):
     sums = []
     for _ in range(2):
@@ -152,6 +176,14 @@ def test_views_without_a_texture_have_a_page_that_says_how_to_make_it(world):
     assert "<model-viewer" in page(world, "b_2")
 
 
+def test_a_page_of_perspective_views_does_not_say_to_bake_them(meshes, tmp_path):
+    inputs = make_inputs(tmp_path, rig=RIGS["perspective"][0], mesh=meshes / "input.glb")
+    write(inputs)
+    shown = page(inputs, "a_1")
+    assert "realiz3d_jax.bake" not in shown
+    assert 'alt="Input mesh, front, 15° above"' in shown
+
+
 def test_a_damaged_mesh_is_told_on_its_page_and_to_the_user_and_stops_no_other(world, capsys):
     (world / "real" / "a_1" / "textured.glb").write_bytes(b"glTF, but not for long")
     write(world)
@@ -167,7 +199,7 @@ def test_an_input_mesh_that_is_another_one_by_now_is_not_shown_as_the_input(worl
     (world / "input.glb").write_bytes((meshes / "textured.glb").read_bytes())
     (world / "real" / "a_1" / "textured.glb").unlink()
     write(world)
-    assert "is not the file any more that these views were made for" in page(world, "a_1")
+    assert f"input.glb: is not the mesh that {world / 'real' / 'a_1'} was made with" in page(world, "a_1")
     assert 'alt="Input mesh, ' not in page(world, "a_1")
     assert 'alt="Input mesh, ' in page(world, "b_2")  # its textured mesh has the same shape
 

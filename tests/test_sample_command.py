@@ -12,7 +12,7 @@ from worlds import World, load_config, random_params, run_command
 import realiz3d_jax.geometry.assets
 import realiz3d_jax.geometry.texturing
 import realiz3d_jax.geometry.unwrap
-from realiz3d_jax.data import records
+from realiz3d_jax.data import items, records
 from realiz3d_jax.geometry.assets import Asset, load_asset
 from realiz3d_jax.geometry.mesh import gltf_to_world
 from realiz3d_jax.training import release
@@ -236,6 +236,23 @@ def test_real_and_synthetic_differ_and_shifting_all_blocks_makes_them_equal(samp
         grids[name] = next((tmp_path / name).glob("*/grid.png")).read_bytes()
     assert grids["all blocks"] == grids["all timesteps"] == grids["synthetic"]
     assert len({grids["real"], grids["synthetic"], grids["the paper's"]}) == 3
+
+
+def test_a_model_that_knows_no_domains_records_none_and_can_be_asked_for_none(sample, assets, tmp_path, capsys):
+    config = load_config("syn_only")
+    release.write(tmp_path / "syn_only.safetensors", release.Release(random_params(config), config, {}))
+    flags = (f"--workdir={tmp_path / 'syn_only.safetensors'}", "--limit=1")
+    assert sample(tmp_path / "out", *flags) == 0
+    (path,) = (tmp_path / "out").glob("*/item.json")
+    assert json.loads(path.read_text())["domain"] is None
+    assert items.read(path.parent).domain is None
+    assert sample(tmp_path / "out", *flags) == 0, "the same request is done already"
+    capsys.readouterr()
+    for domain in ("real", "synthetic"):
+        assert sample(tmp_path / domain, *flags, f"--domain={domain}") == 2
+        assert f"--domain={domain}: " in (error := capsys.readouterr().err)
+        assert "'syn_only', which knows no domains: it has one look. Leave --domain out." in error
+        assert not (tmp_path / domain).exists()
 
 
 def test_seed_prompt_and_mesh_each_change_the_images(sample, assets, tmp_path):

@@ -1,8 +1,13 @@
-"""The folder of a sampled item: its views, the maps that controlled them, its textured mesh, and ``item.json``."""
+"""The folder of a sampled item: its views, the maps that controlled them, its textured mesh, and ``item.json``.
+
+Written and read here alone. The files of the views and their cameras follow from the rig and the views of it that ``item.json``
+states; items from before it stated them are of the standard rig.
+"""
 
 import dataclasses
 import io
 import json
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +17,148 @@ import numpy as np
 from PIL import Image
 
 from realiz3d_jax import files
+from realiz3d_jax.data import records
 from realiz3d_jax.data.geometry_maps import Geometry
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.assets import checksum
+from realiz3d_jax.geometry.cameras import STANDARD_RIG, Camera, view_name
 
 DESCRIPTION = "item.json"
 TEXTURED = "textured.glb"
 
 BAKED = "baked"
 """Where ``item.json`` says what came of baking; all else in it says how the item is made."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Item:
+    """What the folder of an item says of it; ``read_views`` reads the pictures.
+
+    Attributes:
+      folder: where it lies.
+      uid: its name.
+      caption: what it should show.
+      task: "texture" or "text_to_multiview".
+      domain: the look that was asked for; None of a model that knows no domains.
+      mesh: the file of the mesh that controlled the views as it was named then, or None if there was none.
+      up: what is up in that file, "y" or "z"; None leaves it to the format.
+      sha256: of that file, in hexadecimal.
+      cameras: one for each of the four views.
+      names: the files of the views, in the same order.
+      description: all that ``item.json`` says.
+    """
+
+    folder: pathlib.Path
+    uid: str
+    caption: str
+    task: str
+    domain: str | None
+    mesh: pathlib.Path | None
+    up: str | None
+    sha256: str | None
+    cameras: tuple[Camera, ...]
+    names: tuple[str, ...]
+    description: dict[str, Any]
+
+
+def read_all(folder: str | os.PathLike[str]) -> list[Item]:
+    """The items that ``sample`` wrote below ``folder``, in order of name.
+
+    Raises:
+      UserError: there are none, or one is damaged.
+    """
+    places = sorted(place.parent for place in pathlib.Path(folder).glob(f"*/{DESCRIPTION}"))
+    if not places:
+        raise UserError(
+            f"{folder}: no items (folders with an {DESCRIPTION}) in it; expected what this writes:\n"
+            f"  python -m realiz3d_jax.sample --output {folder}"
+        )
+    return [read(place) for place in places]
+
+
+def read(folder: pathlib.Path) -> Item:
+    """The item of a folder.
+
+    Raises:
+      UserError: ``item.json`` is missing, damaged, or states no cameras.
+    """
+    path, mend = folder / DESCRIPTION, "Remove the folder and sample it again."
+    try:
+        found = json.loads(path.read_text())
+        uid, caption, task, mesh = (found[key] for key in ("uid", "caption", "task", "mesh"))
+        source = (None, None, None)
+        if mesh and task == "texture":
+            source = pathlib.Path(mesh["path"]), mesh.get("up"), mesh["sha256"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}); expected what realiz3d_jax.sample writes. {mend}"
+        ) from error
+    for key, value in (("uid", uid), ("caption", caption), ("task", task)):
+        if not isinstance(value, str):
+            raise UserError(f"{path}: {key} is {value!r}; expected a text. {mend}")
+    cameras, names = _views_of(found, path, mend)
+    return Item(folder, uid, caption, task, found.get("domain"), *source, cameras, names, found)
+
+
+def _views_of(description: dict[str, Any], path: pathlib.Path, mend: str) -> tuple[tuple[Camera, ...], tuple[str, ...]]:
+    """The cameras of the views and the files of these."""
+    try:
+        rig = records.rig_of(description) if "rig" in description else STANDARD_RIG
+        cameras, angles = rig.cameras(), rig.angles()
+    except (ValueError, LookupError, TypeError, AttributeError, UserError) as error:
+        raise UserError(
+            f"{path}: its rig cannot be used ({error}); expected azimuths, elevations, projection, width, fov and "
+            f"distance. {mend}"
+        ) from error
+    views = description.get("views", [0, 1, 2, 3])
+    counted = isinstance(views, list) and all(type(view) is int and 0 <= view < len(cameras) for view in views)
+    if not counted or len(views) != 4:
+        raise UserError(f"{path}: views are {views!r}; expected four of the rig's {len(cameras)}, from 0. {mend}")
+    return tuple(cameras[view] for view in views), tuple(view_name(*angles[view]) for view in views)
+
+
+def check_mesh(item: Item) -> None:
+    """Raises UserError unless the mesh that controlled the views, if any, is there and has not changed."""
+    if item.mesh is not None and not item.mesh.is_file():
+        raise UserError(f"{item.folder / DESCRIPTION}: its mesh {item.mesh} is not there; put it back or sample again.")
+    if item.mesh is not None and checksum(item.mesh) != item.sha256:
+        raise UserError(
+            f"{item.mesh}: is not the mesh that {item.folder} was made with; put that back or sample again."
+        )
+
+
+def read_views(item: Item, size: int | None = None) -> np.ndarray:
+    """The views of an item, uint8[V, H, W, 3], in the order of its cameras.
+
+    Args:
+      item: whose they are.
+      size: the pixels that each side has to have; None takes any squares of one size.
+
+    Raises:
+      UserError: one is missing, damaged or of another size.
+    """
+    views = [read_image(item.folder / name) for name in item.names]
+    side = size or views[0].shape[0]
+    if any(view.shape[:2] != (side, side) for view in views):
+        found = ", ".join(f"{view.shape[1]} x {view.shape[0]}" for view in views)
+        expected = f"{size} x {size}, as the figures were made from" if size else "squares of one size"
+        raise UserError(f"{item.folder}: found views of {found} pixels, expected {expected}. Sample it again.")
+    return np.stack(views)
+
+
+def read_image(path: pathlib.Path, mode: str = "RGB") -> np.ndarray:
+    """An image of 8 bits: uint8[H, W, C] of ``mode``, "RGB" or "RGBA".
+
+    Raises:
+      UserError: it is missing, damaged or of 16 bits.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I"):
+                raise ValueError(f"16 bits a pixel, mode {image.mode}; expected 8, in colour")
+            return np.asarray(image.convert(mode))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be read as an image ({error}); expected a PNG. Make it again.") from error
 
 
 def find(folder: pathlib.Path, description: dict[str, Any]) -> dict[str, Any] | None:

@@ -20,15 +20,12 @@ from realiz3d_jax.data.records import Example
 from realiz3d_jax.data.render_sets.formats import FORMATS
 from realiz3d_jax.data.rendered import Entry, RenderedObject
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.cameras import Camera
+from realiz3d_jax.geometry.cameras import Camera, matching_views
 from realiz3d_jax.geometry.mesh import linear_to_srgb, srgb_to_linear
 from realiz3d_jax.geometry.render import Maps
 
 _TRIES = 20
 """Objects at the beginning of a set of which one must be readable."""
-
-_SAME = 1e-3
-"""How far axes and relative widths of two cameras may differ that are taken for one: files round."""
 
 
 def prepare(
@@ -143,17 +140,6 @@ def record_of(
     return {name: record[name] for name in needed}
 
 
-def matching_views(held: tuple[Camera, ...], rig: tuple[Camera, ...]) -> list[int] | None:
-    """Which of an object's cameras sees what each camera of a rig sees; None unless there is one for each."""
-    chosen = []
-    for wanted in rig:
-        same = [index for index, camera in enumerate(held) if _sees_the_same(camera, wanted)]
-        if not same:
-            return None
-        chosen.append(same[0])
-    return chosen
-
-
 def resized(held: RenderedObject, size: int) -> RenderedObject:
     """An object's views at another size; places lie on the rays through the new pixels' centres."""
     before = held.color.shape[1]
@@ -179,15 +165,6 @@ def resized(held: RenderedObject, size: int) -> RenderedObject:
 
 def _has_maps(held: RenderedObject) -> bool:
     return held.normal is not None and held.position is not None
-
-
-def _sees_the_same(camera: Camera, wanted: Camera) -> bool:
-    same = camera.perspective == wanted.perspective and abs(camera.width / wanted.width - 1) < _SAME
-    same = same and np.abs(camera.axes - wanted.axes).max() < _SAME
-    if not same or camera.perspective:
-        return same and np.abs(camera.center - wanted.center).max() < _SAME
-    across = (camera.center - wanted.center) @ wanted.axes[:2].T  # parallel rays do not care how far away they start
-    return np.abs(across).max() < _SAME
 
 
 def _select(held: RenderedObject, views: list[int]) -> RenderedObject:

@@ -16,6 +16,7 @@ with w the width of what is seen: constant in an orthographic view, 2 tan(fov / 
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -93,10 +94,21 @@ class Camera:
         right, up, backward = self.axes
         offset = np.asarray(points, np.float64) - self.center
         depth = -(offset @ backward)
-        width = self.width * np.maximum(depth, 1e-9) if self.perspective else self.width
+        width = self.width_at(depth)
         column = (offset @ right / width + 0.5) * size
         row = (0.5 - offset @ up / width) * size
         return np.stack([column, row], axis=-1), depth
+
+    def width_at(self, depth: np.ndarray) -> np.ndarray:
+        """w of equation (1) at depths z: float64[...] of float64[...], world units."""
+        return self.width * np.maximum(depth, 1e-9) if self.perspective else np.full_like(depth, self.width)
+
+    def toward(self, points: np.ndarray) -> np.ndarray:
+        """The directions from points to the camera, against its rays: float64[n, 3], unit, of float[n, 3], world."""
+        if not self.perspective:
+            return np.broadcast_to(self.backward, points.shape)
+        offset = self.center - points
+        return offset / np.linalg.norm(offset, axis=-1, keepdims=True)
 
 
 _HALF_DIAGONAL = 0.867
@@ -245,6 +257,30 @@ def parse_view_name(name: str) -> tuple[float, float] | None:
     """Azimuth and elevation that a file's name states, in degrees; None if it is no view's."""
     match = re.fullmatch(r"view_(\d+(?:\.\d+)?)(?:_(-?\d+(?:\.\d+)?))?\.png", name)
     return match and (float(match[1]), float(match[2] or 0))
+
+
+_SAME = 1e-3
+"""How far axes and relative widths of two cameras may differ that are taken for one: files round."""
+
+
+def matching_views(held: Sequence[Camera], rig: Sequence[Camera]) -> list[int] | None:
+    """Which of the cameras ``held`` sees what each camera of a rig sees; None unless there is one for each."""
+    chosen = []
+    for wanted in rig:
+        same = [index for index, camera in enumerate(held) if _sees_the_same(camera, wanted)]
+        if not same:
+            return None
+        chosen.append(same[0])
+    return chosen
+
+
+def _sees_the_same(camera: Camera, wanted: Camera) -> bool:
+    same = camera.perspective == wanted.perspective and abs(camera.width / wanted.width - 1) < _SAME
+    same = same and np.abs(camera.axes - wanted.axes).max() < _SAME
+    if not same or camera.perspective:
+        return same and np.abs(camera.center - wanted.center).max() < _SAME
+    across = (camera.center - wanted.center) @ wanted.axes[:2].T  # parallel rays do not care how far away they start
+    return np.abs(across).max() < _SAME
 
 
 STANDARD_RIG = Rig()

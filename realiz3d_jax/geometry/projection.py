@@ -49,7 +49,7 @@ def correspondence(
     Args:
       mesh: in the canonical frame.
       size: pixels along a side of a view.
-      cameras: one for each view, orthographic.
+      cameras: one for each view, outside the mesh.
       minimum_cosine: what counts as seen by another view.
     """
     scene = RayScene(mesh)
@@ -100,28 +100,29 @@ def blend(where: Correspondence, images: np.ndarray, *, others_only: bool) -> tu
 class _Surface:
     """What each pixel centre of one view sees, flattened: n = H W pixels.
 
-    ``mask``: bool[n]; ``position``, ``normal`` (smooth) and ``facet`` (geometric): float64[n, 3]; ``backward``: float64[3],
-    the direction to the camera.
+    ``mask``: bool[n]; ``position``, ``normal`` (smooth), ``facet`` (geometric) and ``toward``, the direction to the view's own
+    camera: float64[n, 3].
     """
 
     mask: np.ndarray
     position: np.ndarray
     normal: np.ndarray
     facet: np.ndarray
-    backward: np.ndarray
+    toward: np.ndarray
 
 
 def _surface(mesh: Mesh, scene: RayScene, camera: Camera, size: int) -> _Surface:
-    origins, direction = camera.rays(size)
-    hits = scene.intersect(origins.reshape(-1, 3), direction)
-    normal, facet = surface_normals(mesh, scene, hits, direction)
-    return _Surface(hits.face >= 0, hits.position, normal, facet, -direction)
+    origins, directions = camera.rays(size)
+    directions = np.broadcast_to(directions, origins.shape).reshape(-1, 3)
+    hits = scene.intersect(origins.reshape(-1, 3), directions)
+    normal, facet = surface_normals(mesh, scene, hits, directions)
+    return _Surface(hits.face >= 0, hits.position, normal, facet, -directions)
 
 
 def _own(source: _Surface, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cosine, taps and weights of a view looking at its own pixels: each pixel is its own tap."""
     count = size * size
-    cosine = np.where(source.mask, np.maximum(source.normal @ source.backward, 1e-3), 0.0)
+    cosine = np.where(source.mask, np.maximum(_cosines(source.normal, source.toward), 1e-3), 0.0)
     taps = np.repeat(np.arange(count)[:, None], 4, axis=1)
     weights = np.zeros((count, 4))
     weights[:, 0] = source.mask
@@ -134,25 +135,31 @@ def _look(
     """Cosine, taps and weights of the view ``target``, of ``camera``, looking at the pixels of ``source``."""
     count = size * size
     cosine, taps, weights = np.zeros(count), np.zeros((count, 4), np.int64), np.zeros((count, 4))
+    toward = camera.toward(source.position)
+    seen_at = _cosines(source.normal, toward)
     # The facet must face the camera too: where a coarse mesh is shaded smoothly, the two normals differ.
-    facing = source.mask & (source.normal @ target.backward >= minimum_cosine) & (source.facet @ target.backward > 0)
-    point = np.flatnonzero(facing)
-    point = point[~scene.occluded(source.position[point], source.facet[point], target.backward)]
-    pixels, _ = camera.project(source.position[point], size)
+    point = np.flatnonzero(source.mask & (seen_at >= minimum_cosine) & (_cosines(source.facet, toward) > 0))
+    point = point[~scene.occluded(source.position[point], source.facet[point], toward[point])]
+    pixels, depth = camera.project(source.position[point], size)
     inside = np.all((pixels >= 0) & (pixels < size), axis=-1)
-    point, pixels = point[inside], pixels[inside]
+    point, pixels, depth = point[inside], pixels[inside], depth[inside]
     indices, bilinear = _bilinear(pixels, size)
     # A tap counts if it shows the same surface: it lies within a pixel's width of the point's tangent plane.
     offset = target.position[indices] - source.position[point, None]
     height = np.abs(np.einsum("ntd,nd->nt", offset, source.normal[point]))
-    bilinear = bilinear * (target.mask[indices] & (height < camera.width / size))
+    bilinear = bilinear * (target.mask[indices] & (height < camera.width_at(depth)[:, None] / size))
     total = bilinear.sum(axis=-1)
     found = total > 1e-6
     point = point[found]
-    cosine[point] = source.normal[point] @ target.backward
+    cosine[point] = seen_at[point]
     taps[point] = indices[found]
     weights[point] = bilinear[found] / total[found, None]
     return cosine, taps, weights
+
+
+def _cosines(normals: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Of the angles between unit vectors: float64[n] of float64[n, 3] twice."""
+    return np.einsum("nd,nd->n", normals, directions)
 
 
 def _bilinear(pixels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import numpy as np
@@ -77,7 +77,13 @@ class Stage:
 
 
 class Method(Protocol):
-    """A way of fine-tuning a base model into a multi-view generator."""
+    """A way of fine-tuning a base model into a multi-view generator.
+
+    Attributes:
+      knows_domains: whether its models draw another image where another domain is asked for.
+    """
+
+    knows_domains: ClassVar[bool]
 
     def stages(self) -> Mapping[str, Stage]:
         """The stages by name, in their order."""
@@ -96,6 +102,8 @@ class Method(Protocol):
 
 class DomainFree:
     """The part of a method that knows no domains: every plan is the same, and nothing is added to the tokens."""
+
+    knows_domains = False
 
     def init(self, depth: int, width: int, key: jax.Array) -> Params:
         """No partitions of its own."""

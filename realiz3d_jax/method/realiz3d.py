@@ -7,6 +7,7 @@ single images, with layer-aware training and domain reassignment ("Representatio
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,7 @@ class Method:
       real_warmup_steps: the first steps of Stage 2, on real samples only.
     """
 
+    knows_domains: ClassVar[bool] = True
     rank: int = 8
     tau: float = 0.4
     reassignment_probability: float = 0.1

@@ -9,6 +9,7 @@ import numpy as np
 
 from realiz3d_jax import progress
 from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.geometry.projection import correspondence
 from realiz3d_jax.metrics import domain_score
 from realiz3d_jax.metrics.consistency import consistency
@@ -23,7 +24,8 @@ class Item:
     Attributes:
       name: what rows call it.
       caption: what it should show.
-      views: uint8[V, H, W, 3] in order of azimuth, on white.
+      views: uint8[V, H, W, 3], on white.
+      cameras: one for each view.
       mesh: the file of the mesh that controlled the views, or None if there was none.
       up: what is up in that file, "y" or "z"; None leaves it to the format.
     """
@@ -31,6 +33,7 @@ class Item:
     name: str
     caption: str
     views: np.ndarray
+    cameras: tuple[Camera, ...]
     mesh: pathlib.Path | None = None
     up: str | None = None
 
@@ -90,7 +93,7 @@ def _row(item: Item) -> dict[str, Any]:
     """What can be said of an object without the others."""
     row: dict[str, Any] = {"name": item.name, "caption": item.caption, "silhouette_iou": None, "consistency": None}
     if item.mesh is not None:
-        where = correspondence(load_asset(item.mesh, item.up).mesh, item.views.shape[1])
+        where = correspondence(load_asset(item.mesh, item.up).mesh, item.views.shape[1], item.cameras)
         row["silhouette_iou"] = silhouette_iou(item.views, where.mask).tolist()
         row["consistency"] = dataclasses.asdict(consistency(where, item.views))
     return row

@@ -36,18 +36,19 @@ def train_command(run: TrainingRun) -> str | None:
 
 def sample_command(samples: Samples, split: Records | None, split_name: str, data: str) -> str | None:
     """The command that draws ``samples``, if they are the first objects of the benchmark's split; None otherwise."""
-    shared = {key: samples.common(key) for key in ("task", "domain", "sampling", "batch")}
-    source = samples.common("model", "source")
-    if split is None or None in (*shared.values(), source):
+    shared = {key: samples.common(key) for key in ("task", "sampling", "batch")}
+    source, domains = samples.common("model", "source"), {item.domain for item in samples.items.values()}
+    if split is None or None in (*shared.values(), source) or len(domains) > 1:
         return None
     first = [split[index]["uid"] for index in range(min(len(samples.items), len(split)))]
     if set(first) != set(samples.items):
         return None
-    seed = samples.items[first[0]]["seed"]
-    if [samples.items[uid]["seed"] for uid in first] != list(range(seed, seed + len(first))):
+    seeds = [samples.items[uid].description["seed"] for uid in first]
+    if seeds != list(range(seeds[0], seeds[0] + len(first))):
         return None
     words = ["python", "-m", "realiz3d_jax.sample", "--task", shared["task"].replace("_", "-"), "--workdir", source]
-    words += ["--split", split_name, "--domain", shared["domain"], "--seed", str(seed), *_data_flag(data)]
+    words += ["--split", split_name, *(["--domain", samples.domain] if samples.domain else [])]
+    words += ["--seed", str(seeds[0]), *_data_flag(data)]
     words += ["--limit", str(len(first))] if len(first) < len(split) else []
     for name, value in {**shared["sampling"], "batch": shared["batch"]}.items():
         words += [f"--{name.replace('_', '-')}", str(value)]

@@ -20,7 +20,7 @@ def of_report(figures: Figures, folders: Sequence[Samples], runs: Sequence[Train
         "Sampling": "; ".join(_distinct(map(_sampling, folders))),
         "Seeds": "; ".join(
             _distinct(
-                [f"samples {_span([item['seed'] for item in folder.items.values()])}" for folder in folders]
+                [f"samples {_span([item.description['seed'] for item in folder.items.values()])}" for folder in folders]
                 + [f"training {run.config.seed}" for run in runs]
                 + [f"classifier {figures.classifier.get('seed', 'unknown')}"]
             )
@@ -39,7 +39,7 @@ def of_report(figures: Figures, folders: Sequence[Samples], runs: Sequence[Train
 def of_object(folders: Sequence[Samples], uid: str, runs: Sequence[TrainingRun]) -> str:
     """How one object's samples were made, as a list of terms."""
     alone = [folder.only(uid) for folder in folders]
-    items = [folder.items[uid] for folder in alone]
+    items = [folder.items[uid].description for folder in alone]
     return _terms(
         {
             "Mesh": ", ".join(_distinct(item["mesh"]["path"] for item in items if item["mesh"])),

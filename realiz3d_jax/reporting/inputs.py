@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
+from realiz3d_jax.data import items
+from realiz3d_jax.data.items import Item
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.cameras import AZIMUTHS
 from realiz3d_jax.training.build import outline
 from realiz3d_jax.training.config import TrainConfig, from_config_dict
 
@@ -49,18 +49,18 @@ class Samples:
 
     Attributes:
       row: the row of the figures that judges it.
-      items: what ``item.json`` says, by uid, in order of uid.
+      items: by uid, in order of uid.
     """
 
     path: pathlib.Path
     row: str
-    items: Mapping[str, Mapping[str, Any]]
+    items: Mapping[str, Item]
 
     def common(self, *keys: str) -> Any:
         """What all items say under ``keys`` (one inside the other), or None if they do not agree."""
         values = []
         for item in self.items.values():
-            value: Any = item
+            value: Any = item.description
             for key in keys:
                 value = value[key]
             values.append(value)
@@ -79,7 +79,7 @@ class Samples:
 
     @property
     def domain(self) -> str:
-        """The look that was asked for; "" if the items do not agree."""
+        """The look that was asked for; "" if the items do not agree, or if the model knows no domains."""
         return self.common("domain") or ""
 
 
@@ -126,31 +126,24 @@ def read_samples(path: str | os.PathLike[str], figures: Figures) -> Samples:
       UserError: there are no items, one is damaged, or the figures judge no such folder, or other items.
     """
     path = pathlib.Path(path)
-    places = sorted(place.parent for place in path.glob("*/item.json"))
-    if not places:
-        raise UserError(
-            f"{path}: no items (folders with an item.json) in it; expected what this writes:\n"
-            f"  python -m realiz3d_jax.sample --output {path}"
-        )
-    items = {}
-    for place in places:
-        item = _read_json(place / "item.json", f"python -m realiz3d_jax.sample --output {path}")
-        missing = {"uid", "caption", "task", "domain", "seed", "mesh", "sampling", "model", "versions"} - set(item)
+    found = {}
+    for item in items.read_all(path):
+        missing = {"domain", "seed", "sampling", "model", "versions"} - set(item.description)
         if missing:
             raise UserError(
-                f"{place / 'item.json'}: has no {sorted(missing)[0]!r}; expected what realiz3d_jax.sample writes. "
-                "Remove the folder and sample it again."
+                f"{item.folder / items.DESCRIPTION}: has no {sorted(missing)[0]!r}; expected what realiz3d_jax.sample "
+                "writes. Remove the folder and sample it again."
             )
-        items[item["uid"]] = item
+        found[item.uid] = item
     row = _row_of(path, figures)
     judged = set(figures.objects(row))
-    if judged != set(items):
-        strange = sorted(judged ^ set(items))
+    if judged != set(found):
+        strange = sorted(judged ^ set(found))
         raise UserError(
-            f"{figures.path}: its row {row!r} judges {len(judged)} objects, but {path} holds {len(items)} "
+            f"{figures.path}: its row {row!r} judges {len(judged)} objects, but {path} holds {len(found)} "
             f"({strange[0]!r} is in one of them only); expected the same objects. Evaluate the folder again."
         )
-    return Samples(path, row, items)
+    return Samples(path, row, found)
 
 
 def common_objects(folders: Sequence[Samples]) -> list[str]:
@@ -168,19 +161,14 @@ def common_objects(folders: Sequence[Samples]) -> list[str]:
     return common
 
 
-def read_grid(samples: Samples, uid: str, size: int) -> np.ndarray:
+def read_grid(item: Item, size: int) -> np.ndarray:
     """The four views of an item in their 2x2 grid, uint8[2 size, 2 size, 3], from the files that were judged.
 
     Raises:
       UserError: a view is missing, damaged or of another size.
     """
-    front, right, back, left = read_views(samples, uid, size)
-    return np.block([[[front], [right]], [[back], [left]]])
-
-
-def read_views(samples: Samples, uid: str, size: int) -> np.ndarray:
-    """The four views of an item, uint8[4, size, size, 3], as ``read_grid``."""
-    return np.stack([read_image(samples.path / uid / f"view_{azimuth:03d}.png", size) for azimuth in AZIMUTHS])
+    first, second, third, fourth = items.read_views(item, size)
+    return np.block([[[first], [second]], [[third], [fourth]]])
 
 
 def read_image(path: pathlib.Path, side: int) -> np.ndarray:
@@ -189,11 +177,7 @@ def read_image(path: pathlib.Path, side: int) -> np.ndarray:
     Raises:
       UserError: the image is missing, damaged or of another size.
     """
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read as an image ({error}); expected a PNG. Sample it again.") from error
+    pixels = items.read_image(path)
     if pixels.shape[:2] != (side, side):
         raise UserError(
             f"{path}: found {pixels.shape[1]} x {pixels.shape[0]} pixels, expected {side} x {side}, as the figures "

@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from realiz3d_jax.data import items
+from realiz3d_jax.data.items import Item
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
 from realiz3d_jax.reporting import facts, textured
 from realiz3d_jax.reporting.images import asset_uri, image_uri
-from realiz3d_jax.reporting.inputs import REFERENCES, Figures, Samples, TrainingRun, read_image, read_views
+from realiz3d_jax.reporting.inputs import REFERENCES, Figures, Samples, TrainingRun, read_image
 from realiz3d_jax.reporting.page import scores
-from realiz3d_jax.reporting.textured import ELEVATION, FIELD_OF_VIEW, NAME, Rendering, TexturedMesh
+from realiz3d_jax.reporting.textured import ELEVATION, FIELD_OF_VIEW, Rendering, TexturedMesh
 
 VIEWER = "model-viewer-umd.min.js"
 """The file that has to lie beside pages with a viewer."""
@@ -68,7 +70,7 @@ def render(page: ObjectPage) -> tuple[str, list[str]]:
     Raises:
       UserError: an image is missing or damaged.
     """
-    caption = page.folders[0].items[page.uid]["caption"]
+    caption = page.folders[0].items[page.uid].caption
     assets, problems = _assets(page)
     script = (_HERE / "object_page.js").read_text()
     neighbours = [
@@ -101,34 +103,52 @@ def _views_note(page: ObjectPage) -> str:
 
 
 def _rows(page: ObjectPage) -> str:
-    """A row for each kind of picture, under the names of the four sides."""
+    """A row for each kind of picture, under the names of the four sides, which are said again where they change."""
     size = page.figures.size
-    first = page.folders[0]
-    folder = first.path / page.uid
-    heads = "".join(f'<div class="head">{word}</div>' for word in ("", *cameras.VIEW_WORDS))
-    rows = []
-    asset, problem = textured.read_shape(first.items[page.uid], folder / NAME)
+    first = page.folders[0].items[page.uid]
+    sides = _sides_of(first)
+    rows = [_heads(sides)]
+    asset, problem = textured.read_shape(first)
     if asset is not None:
-        clay = textured.clay_views(asset, page.rendering.still_size)
-        rows.append(_row("Input mesh", "Its shape alone; the model is given no colours.", "", clay))
+        clay = textured.clay_views(asset, first.cameras, page.rendering.still_size)
+        rows.append(_row("Input mesh", "Its shape alone; the model is given no colours.", "", clay, sides))
     elif problem:
         rows.append(f'<div class="label"><h3>Input mesh</h3><p>{html.escape(problem)}</p></div>')
     for name, (title, note) in _CONTROLS.items():
-        if (folder / name).exists():
-            rows.append(_row(title, note, "", _split(read_image(folder / name, 2 * size))))
+        if (first.folder / name).exists():
+            rows.append(_row(title, note, "", _split(read_image(first.folder / name, 2 * size)), sides))
+    shown = []
     for samples in page.folders:
-        note = scores(page.figures.objects(samples.row)[page.uid])
-        rows.append(_row(samples.title, note, samples.domain, read_views(samples, page.uid, size)))
+        item, note = samples.items[page.uid], scores(page.figures.objects(samples.row)[page.uid])
+        shown.append((samples.title, note, samples.domain, items.read_views(item, size), _sides_of(item)))
     for look in REFERENCES if page.truth is not None else ():
         judged = page.figures.objects(REFERENCES[look]).get(page.uid)
-        rows.append(_row(_TRUTH[look], scores(judged) if judged else "", "reference", page.truth[look]))
-    return heads + "".join(rows)
+        note = scores(judged) if judged else ""
+        shown.append((_TRUTH[look], note, "reference", page.truth[look], cameras.VIEW_WORDS))
+    for *row, new in shown:
+        rows += [_heads(new)] if new != sides else []
+        rows.append(_row(*row, sides := new))
+    return "".join(rows)
 
 
-def _row(title: str, note: str, style: str, views: np.ndarray) -> str:
+def _sides_of(item: Item) -> tuple[str, ...]:
+    """What the views of an item are called, such as "front" and "60°, 20° above"."""
+    words = []
+    for azimuth, elevation in map(cameras.parse_view_name, item.names):
+        side = dict(zip(cameras.AZIMUTHS, cameras.VIEW_WORDS, strict=True)).get(azimuth, f"{azimuth:g}°")
+        above = f", {abs(elevation):g}° {'above' if elevation > 0 else 'below'}" if elevation else ""
+        words.append(f"{side}{above}")
+    return tuple(words)
+
+
+def _heads(sides: Sequence[str]) -> str:
+    return "".join(f'<div class="head">{word}</div>' for word in ("", *sides))
+
+
+def _row(title: str, note: str, style: str, views: np.ndarray, sides: Sequence[str]) -> str:
     """A label and four pictures; ``note`` is HTML."""
     images = []
-    for view, word in zip(views, cameras.VIEW_WORDS, strict=True):
+    for view, word in zip(views, sides, strict=True):
         pixels = ' class="pixels"' if len(view) <= _SMALL else ""
         images.append(f'<img{pixels} src="{image_uri(view)}" alt="{html.escape(title)}, {word}" {_sides(view)}>')
     title = title[:1].upper() + title[1:]
@@ -139,10 +159,11 @@ def _assets(page: ObjectPage) -> tuple[str, list[str]]:
     """The textured meshes of all folders, and what is wrong with them."""
     sections, problems = [], []
     for samples in page.folders:
-        item, path = samples.items[page.uid], samples.path / page.uid / NAME
+        item = samples.items[page.uid]
+        path = item.folder / items.TEXTURED
         if not path.exists():
-            if item["mesh"]:
-                sections.append(_missing(samples, page.uid, item["mesh"]["path"]))
+            if item.mesh is not None and not any(camera.perspective for camera in item.cameras):
+                sections.append(_missing(samples, item))
             continue
         try:
             mesh = textured.read_textured(path, page.rendering)
@@ -162,16 +183,15 @@ def _title(samples: Samples, note: str = "") -> str:
     return f'<section class="asset"><h3>{_dot(samples.domain)}{html.escape(title)}{note}</h3>'
 
 
-def _missing(samples: Samples, uid: str, mesh: str) -> str:
-    folder = samples.path / uid
-    words = ["python", "-m", "realiz3d_jax.bake", "--mesh", mesh, "--views", str(folder)]
-    command = shlex.join([*words, "--output", str(folder / NAME)])
+def _missing(samples: Samples, item: Item) -> str:
+    words = ["python", "-m", "realiz3d_jax.bake", "--mesh", str(item.mesh), "--views", str(item.folder)]
+    command = shlex.join([*words, "--output", str(item.folder / items.TEXTURED)])
     text = f"These views have not become a texture yet. This makes it; then write the report again:\n  {command}"
     return f'{_title(samples)}<p class="notice">{html.escape(text)}</p></section>'
 
 
 def _asset(samples: Samples, uid: str, mesh: TexturedMesh) -> str:
-    coverage = samples.items[uid].get("baked", {}).get("coverage")
+    coverage = samples.items[uid].description.get(items.BAKED, {}).get("coverage")
     seen = "" if coverage is None else f" The views see {coverage:.0%} of the surface; the rest is filled."
     panels = _viewer(samples, uid, mesh) + _turntable(uid, mesh) + _texture(uid, mesh, seen)
     return f'{_title(samples, f"{mesh.faces:,} triangles")}<div class="panels">{panels}</div></section>'

@@ -161,13 +161,13 @@ def _pictures(report: Report) -> tuple[str, int]:
     rows, columns = [], 0
     for uid in _shown(report):
         tiles, link = [], report.links.get(uid, "")
-        normal = report.folders[0].path / uid / "normal.png"
+        normal = report.folders[0].items[uid].folder / "normal.png"
         if normal.exists():
             control = read_image(normal, 2 * size)
             tiles.append(_tile("control", "", control, "normals", f"normal maps of {uid}", link))
         for folder in report.folders:
             label, note = folder.title, scores(figures.objects(folder.row)[uid])
-            tiles.append(_tile(label, folder.domain, read_grid(folder, uid, size), note, f"{label}: {uid}", link))
+            tiles.append(_tile(label, folder.domain, read_grid(folder.items[uid], size), note, f"{label}: {uid}", link))
         for look in REFERENCES if uid in true else ():
             label = {"real": "true real render", "synthetic": "true flat render"}[look]
             judged = figures.objects(REFERENCES[look]).get(uid)
@@ -176,7 +176,7 @@ def _pictures(report: Report) -> tuple[str, int]:
             )
             note = scores(judged) if judged else ""
             tiles.append(_tile(label, "reference", grid, note, f"{label} of {uid}", link))
-        caption = _linked(html.escape(report.folders[0].items[uid]["caption"]), link)
+        caption = _linked(html.escape(report.folders[0].items[uid].caption), link)
         rows.append(
             f'<section class="object"><h3>{caption} <small>{html.escape(uid)}</small></h3>'
             f'<div class="views">{"".join(tiles)}</div></section>'

@@ -35,7 +35,7 @@ def render_picture(figures: Figures, folders: Sequence[Samples], held_out: Recor
         draw.text((_GAP + column * width, 5), title, fill=(90, 90, 90), font=font)
     for row, (uid, columns) in enumerate(zip(shown, rows, strict=True)):
         top = _CAPTION + row * height
-        draw.text((_GAP, top), folders[0].items[uid]["caption"], fill=(20, 20, 20), font=font)
+        draw.text((_GAP, top), folders[0].items[uid].caption, fill=(20, 20, 20), font=font)
         for column, strip in enumerate(columns.values()):
             picture = Image.fromarray(strip).resize((strip.shape[1] * _SCALE, strip.shape[0] * _SCALE), Image.NEAREST)
             sheet.paste(picture, (_GAP + column * width, top + _CAPTION - 4))
@@ -49,11 +49,11 @@ def _columns(
 ) -> dict[str, np.ndarray]:
     """uint8[H, 4 W, 3] for each column's title."""
     columns = {}
-    normal = folders[0].path / uid / "normal.png"
+    normal = folders[0].items[uid].folder / "normal.png"
     if normal.exists():
         columns["control (normals)"] = _strip(inputs.read_image(normal, 2 * figures.size))
     for folder in folders:
-        columns[folder.row] = _strip(inputs.read_grid(folder, uid, figures.size))
+        columns[folder.row] = _strip(inputs.read_grid(folder.items[uid], figures.size))
     if uid in truth:
         columns["true real render"] = np.concatenate(truth[uid], axis=1)
     return columns

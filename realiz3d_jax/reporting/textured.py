@@ -1,22 +1,20 @@
 """A textured mesh as a page shows it: its file, its texture, and the frames of a turntable."""
 
 import dataclasses
-import hashlib
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from realiz3d_jax.data import items
+from realiz3d_jax.data.items import Item
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
 from realiz3d_jax.geometry.assets import Asset, load_asset
+from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.geometry.mesh import world_to_gltf
 from realiz3d_jax.geometry.pictures import Pictures, turntable_distance
-
-NAME = "textured.glb"
-"""The file in an item's folder."""
 
 FIELD_OF_VIEW, ELEVATION = 30.0, 12.0
 """Degrees, of the turntable and of the viewer that starts where it does."""
@@ -95,34 +93,28 @@ def read_textured(path: pathlib.Path, rendering: Rendering) -> TexturedMesh:
     )
 
 
-def read_shape(item: Mapping[str, Any], otherwise: pathlib.Path) -> tuple[Asset | None, str]:
+def read_shape(item: Item) -> tuple[Asset | None, str]:
     """The mesh that an item was made for, and what is to be said of it.
 
-    Args:
-      item: its description.
-      otherwise: a GLB of the same shape, which is taken if the item's own file is gone or another one by now.
+    Its textured mesh, which has the same shape, is taken if the item's own file is gone or another one by now.
     """
-    if not item["mesh"]:
+    if item.mesh is None:
         return None, ""
-    path, problem = pathlib.Path(item["mesh"]["path"]), ""
     try:
-        if hashlib.sha256(path.read_bytes()).hexdigest() == item["mesh"]["sha256"]:
-            return load_asset(path), ""
-        problem = f"{path} is not the file any more that these views were made for."
-    except OSError as error:
-        problem = f"{path} cannot be read any more ({error.strerror})."
+        items.check_mesh(item)
+        return load_asset(item.mesh, item.up), ""
     except UserError as error:
         problem = str(error)
     try:
-        return load_asset(otherwise), ""
+        return load_asset(item.folder / items.TEXTURED), ""
     except UserError:
         return None, problem
 
 
-def clay_views(asset: Asset, size: int) -> np.ndarray:
-    """The shape in the four standard views: uint8[4, size, size, 4]."""
+def clay_views(asset: Asset, views: Sequence[Camera], size: int) -> np.ndarray:
+    """The shape as each camera sees it: uint8[V, size, size, 4]."""
     pictures = Pictures(asset)
-    return np.stack([pictures.clay(camera, size) for camera in cameras.STANDARD])
+    return np.stack([pictures.clay(camera, size) for camera in views])
 
 
 def _reduced(pixels: np.ndarray) -> np.ndarray:
