@@ -6,8 +6,8 @@ Needs Stage 1: ``python -m realiz3d_jax.train --config configs/stage1.py`` (of t
 
 ``:pixart_sigma``, ``:pixart_alpha`` and the other sizes of ``training/bases.py``: the paper's settings, at 8 grids of 2x2 views
 of 512 px a device. The texturing task has 12 input channels, 4 of noisy latents and 8 of controls;
-``--config.task=text_to_multiview`` has 4. Steps are ten epochs of the paper's 120,000 assets on 64 devices, 512 grids a step, real and synthetic alternating; on
-fewer see ``configs/stage1.py``. Not run to the end by us.
+``--config.task=text_to_multiview`` has 4. Steps are ten epochs of the paper's 120,000 assets on 64 devices, 512 grids a step,
+real and synthetic alternating; on fewer see ``configs/stage1.py``. Not run to the end by us.
 """
 
 from realiz3d_jax.training import bases

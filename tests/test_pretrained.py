@@ -24,6 +24,7 @@ from benchmarks import noise
 from realiz3d_jax.data import encoded, pipeline, records
 from realiz3d_jax.data.shapes import datasets
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.models import control as control_embedding
 from realiz3d_jax.models import dit, vae
 from realiz3d_jax.training import encoders, encoding, loop, pretrained, setup
 from realiz3d_jax.training.checkpoint import flatten
@@ -221,7 +222,7 @@ def test_a_trained_backbone_goes_back_to_diffusers_which_computes_the_same(stage
     }
     both = np.concatenate([latents, control], axis=-1)
     expected = pixart_reference.predict_reference(reference, both, **inputs)
-    tokens = setup.control.apply("texture", CONFIG, model.params["control"], control[:, None])
+    tokens = control_embedding.apply("texture", CONFIG, model.params["control"], control[:, None])
     captions = {"states": inputs["text"][:, None], "mask": inputs["text_mask"][:, None]}
     found = dit.apply(
         CONFIG, model.params["backbone"], latents[:, None], inputs["timestep"][:, None], captions, control_tokens=tokens

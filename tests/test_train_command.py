@@ -1,5 +1,6 @@
 """The command ``train``: what interrupts a run does not change what comes out of it."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -16,8 +17,9 @@ import pytest
 from worlds import HELD_OUT, REPOSITORY, World, assert_same, command, leaves, load_config, run_command, stage_changes
 
 from realiz3d_jax import files
-from realiz3d_jax.training import checkpoint, loop, monitoring, previews, setup
+from realiz3d_jax.training import checkpoint, loop, monitoring, previews, setup, sources
 from realiz3d_jax.training.checkpoint import Checkpoints
+from realiz3d_jax.training.pretrained import open_model
 from realiz3d_jax.training.setup import Run
 
 STEPS, CHECKPOINT_EVERY, METRICS_EVERY = 40, 15, 4
@@ -157,7 +159,10 @@ def test_stage_2_stopped_then_killed_and_resumed_ends_with_the_same_bits(world, 
 
 def test_a_run_leaves_its_config_its_curves_and_its_last_checkpoint(world, first):
     config = load_config("stage1", settings(world, "stage1", world.base))
-    assert checkpoint.read_config(first) == config
+    base = sources.checksum(open_model(world.base).params)
+    assert checkpoint.read_config(first) == dataclasses.replace(
+        config, data=dataclasses.replace(config.data, base_sha256=base)
+    )
     assert json.loads((first / "config.json").read_text())["init"]["source"] == str(world.base)
     assert list((first / "tensorboard").iterdir())
     assert [line["step"] for line in lines(first)] == [4, 8, 12, 15, 16, 20, 24, 28, 30, 32, 36, 40]
@@ -220,12 +225,18 @@ def test_too_many_steps_that_are_not_finite_end_the_run_and_what_was_saved_is_fi
     assert all(np.isfinite(leaf).all() for leaf in leaves(state).values())
 
 
-def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(world, here, first, tmp_path):
+def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on_at_a_rate_that_is_said(
+    world, here, first, tmp_path, capsys
+):
     workdir = tmp_path / "run"
     shutil.copytree(first, workdir)
     assert train(world, workdir) == 0
     assert lines(workdir) == lines(first)
-    assert train(world, workdir, steps=STEPS + 2) == 0
+    assert train(world, workdir, steps=STEPS * 2) == 2
+    assert "'cosine' learning rate would jump from 0 to 0.0015; expected 40" in capsys.readouterr().err
+    assert lines(workdir) == lines(first)
+    constant = {"optimizer__schedule": "constant", "optimizer__learning_rate": 1e-5}
+    assert train(world, workdir, steps=STEPS + 2, **constant) == 0
     assert checkpoint.latest_step(workdir) == STEPS + 2
     assert lines(workdir)[:-1] == lines(first)
     assert lines(workdir)[-1]["steps"] == 2

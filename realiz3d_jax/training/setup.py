@@ -67,9 +67,7 @@ class Run:
         data = self.config.data
         settings = stream_config(self.config, self.encoder)
         names = tuple(dict.fromkeys(kind.stream for kind in self.stage.iterations))
-        if sources.REAL_IMAGES in names:
-            sources.check_generated(settings.open("generated"), data.base_sha256)
-        return {
+        streams = {
             name: open_stream(
                 name,
                 settings,
@@ -81,6 +79,9 @@ class Run:
             )
             for name in names
         }
+        if sources.REAL_IMAGES in names:
+            sources.check_generated(settings.open("generated"), data.base_sha256)
+        return streams
 
     def put(self, batch: Batch) -> Batch:
         """This host's part of a batch as global arrays, split over all devices."""
@@ -115,7 +116,7 @@ def make_run(
     mesh = sharding.make_mesh(config.mesh, devices)
     config = _with_whole_batch(config, mesh.size)
     if any(kind.stream == sources.REAL_IMAGES for kind in stage.iterations):
-        base = sources.base_checksum(config.init.source)
+        base = sources.base_checksum(config.init)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, base_sha256=base))
     encoder = None if is_latent(config) else encoders.open_text_encoder(config)
     if empty_caption is None and encoder is None:

@@ -1,9 +1,11 @@
 """Where a run's parameters come from: a base model, or an earlier stage, and whether they mean the same here."""
 
+import contextlib
 import dataclasses
 import hashlib
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,7 +16,7 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.training import checkpoint, release, sharding
 from realiz3d_jax.training.build import outline
-from realiz3d_jax.training.config import MeshConfig, TrainConfig, is_latent
+from realiz3d_jax.training.config import InitConfig, MeshConfig, TrainConfig, is_latent
 
 REAL_IMAGES = "real_images"
 """The stream of the images that a base model made itself."""
@@ -32,13 +34,11 @@ def read_init(config: TrainConfig, like: Params) -> Params:
             f"config.init.source: {source} does not exist; the stage {config.stage!r} takes its "
             f"{' and '.join(like)} from there. Make it with:\n  {config.init.command}"
         )
-    try:
+    with _naming(config.init):
         before = release.read_config(source)
         _check_same(config, before, source, tuple(like))
         _check_finished(config, before, source)
         return release.read_params(source, like)
-    except UserError as error:
-        raise UserError(f"config.init.source: {error}\nWhat makes it:\n  {config.init.command}") from error
 
 
 _EXECUTION = (
@@ -52,6 +52,15 @@ _EXECUTION = (
     "positions",
 )
 """Settings of a backbone that its weights do not depend on."""
+
+
+@contextlib.contextmanager
+def _naming(init: InitConfig) -> Iterator[None]:
+    """Says of what is wrong with a source which setting names it, and what makes it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"config.init.source: {error}\nWhat makes it:\n  {init.command}") from error
 
 
 def _check_same(config: TrainConfig, before: TrainConfig, source: pathlib.Path, partitions: tuple[str, ...]) -> None:
@@ -103,19 +112,20 @@ def checksum(params: Params) -> str:
     return digest.hexdigest()
 
 
-def base_checksum(source: str) -> str:
-    """The checksum of the base model that ``source`` is, or that it was trained from; "" where that is not known.
+def base_checksum(init: InitConfig) -> str:
+    """The checksum of the base model that a run's source is, or was trained from; "" where there is none, or it is not known.
 
     Raises:
-      UserError: ``source`` is damaged.
+      UserError: the source is damaged.
     """
-    if not source or not pathlib.Path(source).exists():
+    if not init.source or not pathlib.Path(init.source).exists():
         return ""
-    before = release.read_config(source)
-    if before.data.base_sha256:
-        return before.data.base_sha256
-    is_base = outline(before)[0].partitions == ("backbone",)
-    return checksum(read_on_host(source)[1]) if is_base else ""
+    with _naming(init):
+        before = release.read_config(init.source)
+        if before.data.base_sha256:
+            return before.data.base_sha256
+        is_base = outline(before)[0].partitions == ("backbone",)
+        return checksum(read_on_host(init.source)[1]) if is_base else ""
 
 
 def check_generated(held: records.Records, base_sha256: str) -> None:
