@@ -4,9 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from worlds import encoded, load_config, random_params
 
+from realiz3d_jax.method import interface
+from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import control, dit
 from realiz3d_jax.models.codec import PixelCodec
+from realiz3d_jax.models.text import WordEncoder
 
 CONFIG = dit.DiTConfig(
     width=16,
@@ -49,6 +53,29 @@ def test_texture_tokens_are_the_convolution_of_the_concatenated_channels():
     )
     tokens = control.apply("texture", CONFIG, params, maps)
     np.testing.assert_allclose(tokens, expected.reshape(2, 4, 4, 16), rtol=1e-5, atol=1e-5)
+
+
+def test_viewpoints_in_latents_are_one_colour_a_view_and_go_through_the_patch_embedding():
+    """What the paper adds to the latents is added to the tokens through the patch embedding, which is linear."""
+    base = load_config("base")
+    method = interface.load("realiz3d", {})
+    model = Model(base.model, method, "text_to_multiview", base.diffusion, base.codec, "latents")
+    params = model.init(("shifters", "control"), jax.random.key(0)) | random_params(base)
+    assert params["control"]["kernel"].shape == (6, 3)
+    random = np.random.default_rng(0)
+    noise, timestep = random.normal(size=(1, 4, 32, 32, 3)).astype(np.float32), np.array([[500]])
+    captions = encoded(WordEncoder(64, 20), ["a red cone"], 1)
+    domain, control_given = jnp.zeros(base.model.depth, jnp.int32), np.zeros((1, 0), np.float32)
+    predict = jax.jit(model.predict)
+    null = predict(params, noise, timestep, captions, domain=domain)
+    fresh = predict(params, noise, timestep, captions, domain=domain, control=control_given)
+    np.testing.assert_array_equal(fresh, null)
+    params["control"]["kernel"] = kernel = random.normal(size=(6, 3)).astype(np.float32)
+    added = (control.azimuth_code(control.AZIMUTHS) @ kernel)[None, :, None, None, :]
+    found = predict(params, noise, timestep, captions, domain=domain, control=control_given)
+    expected = predict(params, noise + added, timestep, captions, domain=domain)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert np.std(found - null) > 1e-3
 
 
 def test_a_null_control_adds_nothing_even_when_trained():

@@ -25,6 +25,7 @@ class Model:
       task: "texture" or "text_to_multiview".
       process: of diffusion.
       codec: between images and latents.
+      viewpoints: where "text_to_multiview" adds its control, one of ``control.VIEWPOINTS``.
     """
 
     config: backbone.Config
@@ -32,6 +33,7 @@ class Model:
     task: str
     process: Process
     codec: Codec = dataclasses.field(default_factory=PixelCodec)
+    viewpoints: str = "tokens"
 
     def init(self, partitions: tuple[str, ...], key: jax.Array) -> Params:
         """Fresh parameters of ``partitions``, each from a key of its own."""
@@ -40,7 +42,9 @@ class Model:
         if "backbone" in partitions:
             made["backbone"] = backbone.of(self.config).init(self.config, backbone_key)
         if "control" in partitions:
-            made["control"] = control_embedding.init(self.task, self.config, control_key, self.codec.control_channels)
+            made["control"] = control_embedding.init(
+                self.task, self.config, control_key, self.codec.control_channels, self.viewpoints
+            )
         return {name: made[name] for name in partitions}
 
     def predict(
@@ -71,6 +75,8 @@ class Model:
         tokens = None
         if control is not None:
             tokens = control_embedding.apply(self.task, self.config, params["control"], control)
+            if self.task == "text_to_multiview" and self.viewpoints == "latents":
+                latents, tokens = latents + tokens[..., None, :], None
         output = backbone.of(self.config).apply(
             self.config,
             params["backbone"],

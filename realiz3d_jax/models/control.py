@@ -1,12 +1,16 @@
-"""Controls as tokens: what a task adds to the embedded patches.
+"""Controls: what a task adds to the embedded patches, or to the noisy latents.
 
     texture             tokens = patches(control) W       normal and position maps, encoded as the latents are      (1)
     text_to_multiview   tokens_v = code(azimuth_v) W      four fixed viewpoints                                     (2)
+                    or  latents_v = code(azimuth_v) W     the same, W with C outputs for D                          (3)
     code(a) = [sin(f a), cos(f a)],  f in (1, 2, 4)
 
 (1) is the paper's channel concatenation: W holds the input convolution's weights for the new channels, kept apart so
 that the sum is formed as the base model forms it. W starts at zero and has no bias: a fresh control, and a null (zero)
-one, change nothing, bit for bit. In (2) cos(4 a) = 1 for the four azimuths and takes the place of a bias.
+one, change nothing, bit for bit. In (2) and (3) cos(4 a) = 1 for the four azimuths and takes the place of a bias.
+
+(3) is the paper's "positional encoding added to the latent samples". The patch embedding is linear, so what (3) can add to
+tokens is a part of what (2) can, C of D dimensions; ``configs/stage2.py`` has what both measure.
 """
 
 import jax
@@ -17,33 +21,38 @@ from einops import rearrange
 from realiz3d_jax.models.backbone import Config, Params
 
 TASKS = ("texture", "text_to_multiview")
+VIEWPOINTS = ("tokens", "latents")
+"""Where text_to_multiview adds its viewpoints: (2) or (3)."""
+
 AZIMUTHS = (0, 90, 180, 270)
 """Degrees, counter-clockwise from above, of the views of a grid in row-major order."""
 
 _FREQUENCIES = (1, 2, 4)
 
 
-def init(task: str, config: Config, key: jax.Array, control_channels: int = 6) -> Params:
-    """Fresh (zero) parameters: {"kernel": float32[inputs, D]}.
+def init(task: str, config: Config, key: jax.Array, control_channels: int = 6, viewpoints: str = "tokens") -> Params:
+    """Fresh (zero) parameters: {"kernel": float32[inputs, D]}, or [inputs, C] for viewpoints in latents.
 
     Args:
         task: one of ``TASKS``.
         key: unused by zeros; taken so that every partition is made alike.
         control_channels: of the control ("texture").
+        viewpoints: one of ``VIEWPOINTS`` ("text_to_multiview").
     """
     del key
     inputs = {"texture": control_channels * config.patch_size**2, "text_to_multiview": 2 * len(_FREQUENCIES)}[task]
-    return {"kernel": jnp.zeros((inputs, config.width), jnp.float32)}
+    outputs = config.in_channels if task == "text_to_multiview" and viewpoints == "latents" else config.width
+    return {"kernel": jnp.zeros((inputs, outputs), jnp.float32)}
 
 
 def apply(task: str, config: Config, params: Params, control: jax.Array | None) -> jax.Array:
-    """The tokens to add, in float32.
+    """What to add to the tokens, or to the latents if there are viewpoints in them; in float32.
 
     Args:
         control: float[B, V, h, w, control channels], 0 where there is nothing ("texture"); not looked at, so None, for
             "text_to_multiview".
 
-    Returns: float32[B, V, N, D] ("texture") or float32[1, V, 1, D] ("text_to_multiview", V = 4).
+    Returns: float32[B, V, N, D] ("texture") or float32[1, V, 1, D or C] ("text_to_multiview", V = 4).
     """
     if task == "texture":
         side = config.patch_size

@@ -24,7 +24,7 @@ def make_model(config: TrainConfig) -> Model:
     if config.task not in control.TASKS:
         raise UserError(f"config.task: found {config.task!r}, expected one of {', '.join(control.TASKS)}.")
     attention.check_backend(config.model.attention)
-    return Model(config.model, method, config.task, config.diffusion, config.codec)
+    return Model(config.model, method, config.task, config.diffusion, config.codec, config.viewpoints)
 
 
 def find_stage(model: Model, name: str) -> Stage:

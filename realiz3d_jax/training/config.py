@@ -18,6 +18,7 @@ from realiz3d_jax.geometry.cameras import AZIMUTHS, STANDARD_RIG, Camera, Rig, v
 from realiz3d_jax.method.generate import SamplingConfig
 from realiz3d_jax.models import backbone
 from realiz3d_jax.models.codec import Codec, PixelCodec, codec_class
+from realiz3d_jax.models.control import VIEWPOINTS
 
 Dataclass = TypeVar("Dataclass")
 
@@ -137,6 +138,7 @@ class TrainConfig:
     Attributes:
       stage: a stage of the method.
       task: "texture" (normal and position maps) or "text_to_multiview" (four fixed viewpoints).
+      viewpoints: what "text_to_multiview" adds its viewpoints to, "tokens" or, as the paper, "latents".
       workdir: where the run lives unless ``--workdir`` says otherwise.
       steps: how many iterations, of both kinds together.
       ema_decay: of the exponential moving average of the trained partitions, which sampling uses; early on the average is
@@ -159,6 +161,7 @@ class TrainConfig:
     model: backbone.Config
     method: Mapping[str, Any]
     task: str = "texture"
+    viewpoints: str = "tokens"
     seed: int = 0
     ema_decay: float = 0.999
     timestep_weight_cap: float = 1.0
@@ -260,6 +263,7 @@ def _check_ranges(config: TrainConfig) -> None:
             '"t5" with an autoencoder, "words" with pixels',
         ),
         "data.batch_grids": (data.batch_grids, data.batch_grids >= 1, "at least 1"),
+        "viewpoints": (config.viewpoints, config.viewpoints in VIEWPOINTS, " or ".join(map(repr, VIEWPOINTS))),
         "data.batch_of": (data.batch_of, data.batch_of in ("run", "device"), '"run" or "device"'),
         "accumulation": (config.accumulation, config.accumulation >= 1, "at least 1"),
         "data.caption_dropout": (data.caption_dropout, 0.0 <= data.caption_dropout <= 1.0, "0 to 1"),

@@ -143,6 +143,8 @@ def _meaning(config: TrainConfig) -> dict[str, Any]:
     model = {name: value for name, value in dataclasses.asdict(config.model).items() if name not in _EXECUTION}
     meaning = {f"model.{name}": value for name, value in model.items()}
     meaning |= {f"diffusion.{name}": value for name, value in dataclasses.asdict(config.diffusion).items()}
+    if config.task == "text_to_multiview":
+        meaning["viewpoints"] = config.viewpoints
     meaning["codec.codec"] = config.codec.codec
     if is_latent(config):
         vae = config.codec.autoencoder
