@@ -22,7 +22,7 @@ from realiz3d_jax.method import interface
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.method.model import Model
-from realiz3d_jax.models import mmdit
+from realiz3d_jax.models import backbone, mmdit
 from realiz3d_jax.models.text import WordEncoder
 from realiz3d_jax.training import release, setup, sharding
 from realiz3d_jax.training.checkpoint import flatten
@@ -75,6 +75,23 @@ def test_with_fresh_shifters_and_control_the_model_is_the_base_model_bit_for_bit
     np.testing.assert_array_equal(found, expected)
 
 
+def test_views_with_positions_of_their_own_are_the_pictures_that_the_transformer_makes_of_each_alone():
+    config = dataclasses.replace(load_config("base", size="tiny_sd3").model, positions="view")
+    params = random_params(load_config("base", size="tiny_sd3"))["backbone"]
+    random = np.random.default_rng(0)
+    latents = random.normal(size=(1, 4, 32, 32, 3)).astype(np.float32)
+    timestep = random.uniform(0, 1000, (1, 4)).astype(np.float32)
+    captions = encoded(WordEncoder(64, 20), ["a red cone", "a blue cube", "a cone", "a cube"], 1)
+    alone = lambda array: np.moveaxis(array, 1, 0)  # noqa: E731
+    expected = jax.jit(functools.partial(mmdit.apply, config))(
+        params, alone(latents), alone(timestep), jax.tree.map(alone, captions)
+    )[:, 0]
+    for positions, same in (("view", True), ("canvas", False)):
+        apply = jax.jit(functools.partial(mmdit.apply, dataclasses.replace(config, positions=positions)))
+        error = np.abs(apply(params, latents, timestep, captions)[0] - expected).max() / np.abs(expected).max()
+        assert (error < 1e-5) == same, (positions, error)
+
+
 def test_stage_1_trains_the_shifters_of_the_image_stream_and_nothing_else():
     run = make_run("stage1")
     for number, kind in enumerate(run.stage.iterations):
@@ -104,6 +121,26 @@ def test_a_real_iteration_leaves_the_first_blocks_of_both_streams_and_what_feeds
                 rests = part in mmdit.PARTS.input or (part == "last_text" and frozen == DEPTH)
                 assert np.array_equal(old[path], new[path]) == rests, (path, frozen)
     assert len(seen) == DEPTH + 1
+
+
+def test_shared_parts_can_be_frozen_so_that_features_behind_frozen_blocks_stay_as_they_are():
+    """All that feeds several blocks rests, bit for bit, whichever blocks a real iteration freezes."""
+    for size in ("tiny", "tiny_sd3"):
+        changes = {
+            "data.batch_grids": GRIDS,
+            "method.freeze_shared": True,
+            "method.tau": 1.0,
+            "optimizer.warmup_steps": 0,
+        }
+        run = setup.make_run(load_config("stage2", changes, size=size), jax.devices()[:1])
+        kind = run.stage.iterations[1]
+        before, after, metrics = take_step(run, kind, 1)
+        assert metrics["finite"]
+        parts = backbone.of(run.config.model).PARTS
+        old, new = dict(flatten(before.params["backbone"])), dict(flatten(after.params["backbone"]))
+        moved = {path.split("/")[0] for path in old if not np.array_equal(old[path], new[path])}
+        assert not moved & set(parts.input + parts.shared)
+        assert "final" in moved
 
 
 def test_a_synthetic_iteration_trains_the_whole_backbone_and_the_control():
@@ -151,7 +188,7 @@ def test_published_weights_of_it_convert_with_their_process_and_go_back_bit_for_
     assert run_command("convert", f"--source={tmp_path / 'source'}", f"--output={tmp_path / 'ours'}") == 0
     config = release.read_config(tmp_path / "ours")
     assert config.diffusion == RectifiedFlow()
-    assert config.model == dataclasses.replace(SMALL, dtype="bfloat16", remat="attention")
+    assert config.model == dataclasses.replace(SMALL, dtype="bfloat16", remat="attention", positions="view")
     assert run_command("convert", f"--workdir={tmp_path / 'ours'}", f"--export={tmp_path / 'back'}") == 0
     again, said = diffusers.SD3Transformer2DModel.from_pretrained(tmp_path / "back", output_loading_info=True)
     assert not any(said.values()), said

@@ -1,7 +1,6 @@
 """What the compiled programs do on several devices: who holds what, what is exchanged, and that they lower for TPUs."""
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -82,8 +81,7 @@ def test_a_shape_is_as_many_bytes_as_it_says():
 # fsdp
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", [0, 1], ids=["synthetic", "real"])
+@pytest.mark.parametrize(("size", "kind"), [("tiny", 1), ("tiny_sd3", 0)], ids=["real", "synthetic"])
 def test_under_fsdp_a_device_computes_its_own_part_of_the_batch(size: str, kind: int):
     """Or the partitioner would follow the split parameters, and every device would compute the activations of all grids."""
     reports = {}
@@ -122,17 +120,9 @@ def test_parameters_that_fsdp_does_not_divide_are_told_with_what_they_cost():
 # TPUs
 
 
-def jaxprs(jaxpr: Any, within: tuple[str, ...] = ()) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """Every equation of a jaxpr, and the names of those that it stands in."""
-    for equation in jaxpr.eqns:
-        yield equation, within
-        for inner in jax.core.jaxprs_in_params(equation.params):
-            yield from jaxprs(inner, (*within, equation.primitive.name))
-
-
 def check_kernels(traced: Any) -> None:
     """The kernel is reached, through ``shard_map`` alone, and the program lowers for TPUs."""
-    kernels = [within for equation, within in jaxprs(traced.jaxpr.jaxpr) if equation.primitive.name == "pallas_call"]
+    kernels = compiled.kernels(traced.jaxpr)
     assert kernels
     assert all("shard_map" in within for within in kernels)
     assert "tpu_custom_call" in traced.lower(lowering_platforms=("tpu",)).as_text()
@@ -211,7 +201,7 @@ def steps_taken(devices: int, accumulation: int) -> tuple[Any, ...]:
     return leaves(adam_state(state.opt_state).mu), leaves(adam_state(state.opt_state).count), metrics
 
 
-@pytest.mark.parametrize(("devices", "accumulation"), [(1, 4), (1, 8), (4, 2)])
+@pytest.mark.parametrize(("devices", "accumulation"), [(1, 4), (4, 2)])
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole_batch(devices: int, accumulation: int):
     """To the rounding of sums in another order; what rests does so in every part."""
     moments, counts, metrics = steps_taken(devices, accumulation)

@@ -26,7 +26,7 @@ from realiz3d_jax.data.shapes import datasets
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import control as control_embedding
 from realiz3d_jax.models import dit, vae
-from realiz3d_jax.training import encoders, encoding, loop, pretrained, setup
+from realiz3d_jax.training import bases, encoders, encoding, loop, pretrained, setup
 from realiz3d_jax.training.checkpoint import flatten
 from realiz3d_jax.training.config import TrainConfig
 from realiz3d_jax.training.state import new_state
@@ -91,6 +91,33 @@ def shorten_captions(folder: pathlib.Path) -> None:
     release.write(folder / "transformer.safetensors", dataclasses.replace(held, config=config))
 
 
+def test_a_published_base_is_asked_for_images_at_the_positions_that_its_weights_know(converted: Converted, source):
+    """Each of the four that are drawn together is the picture that diffusers predicts alone; on a canvas none is."""
+    base = pretrained.open_model(converted.folder)
+    reference = PixArtTransformer2DModel.from_pretrained(source / "transformer").eval()
+    random = np.random.default_rng(0)
+    latents = random.standard_normal((4, 16, 16, 4), dtype=np.float32)
+    inputs = {
+        "timestep": np.array([900, 600, 300, 20]),
+        "text": random.standard_normal((4, 7, 20), dtype=np.float32),
+        "text_mask": np.arange(7)[None] < np.array([[7], [3], [5], [1]]),
+    }
+    expected = pixart_reference.predict_reference(reference, latents, **inputs)[..., :4]
+    captions = {"states": inputs["text"][None], "mask": inputs["text_mask"][None]}
+
+    def error(positions: str) -> float:
+        config = dataclasses.replace(base.model.config, dtype="float32", positions=positions)
+        model = dataclasses.replace(base.model, config=config)
+        nowhere = np.zeros(config.depth, np.int32)
+        found = model.predict(base.params, latents[None], inputs["timestep"][None], captions, domain=nowhere)[0]
+        return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+    assert base.model.config.positions == "view"
+    assert error(base.model.config.positions) < 1e-4
+    assert error("canvas") > 1e-2
+    assert bases.find(str(converted.folder)).on_grids()["model"].positions == "canvas"
+
+
 def test_encoded_records_hold_the_moments_and_the_states_that_the_encoders_give(converted: Converted):
     config = converted.config("stage1")
     asset = records.open_split(converted.data, "shapes_assets", "train")[3]
@@ -143,7 +170,7 @@ def stage2(converted: Converted, stage1, tmp_path_factory) -> pathlib.Path:
 
 
 def test_both_stages_train_on_encoded_data_and_each_trains_its_part(converted: Converted, stage1, stage2):
-    base = dict(flatten(pretrained.open_model(converted.folder).params["backbone"]))
+    base = dict(flatten(pretrained.pretrained.open_model(converted.folder).params["backbone"]))
     first = dict(flatten(pretrained.open_model(stage1).params["backbone"]))
     assert_same(first, base)
     second = dict(flatten(pretrained.open_model(stage2).params["backbone"]))

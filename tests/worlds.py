@@ -74,7 +74,7 @@ def load_config(file: str, changes: Mapping[str, Any] | None = None, size: str =
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     values = module.get_config(size)
-    values.update_from_flattened_dict({"data.batch_grids": 8, **(changes or {})})
+    values.update_from_flattened_dict({"data.batch_grids": 8, "data.batch_of": "run", **(changes or {})})
     return configs.from_config_dict(values)
 
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax.extend.core
+
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 _BITS = {"pred": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "s4": 4, "u4": 4, "c64": 64}
@@ -87,6 +89,18 @@ def collectives(text: str) -> list[Collective]:
     """
     computations, entry = _computations(text)
     return list(_collectives(computations, entry, 1))
+
+
+def kernels(jaxpr: jax.extend.core.ClosedJaxpr) -> list[tuple[str, ...]]:
+    """Of every Pallas kernel in a traced program the primitives that it stands in, from the outermost."""
+    return [within for name, within in _primitives(jaxpr.jaxpr, ()) if name == "pallas_call"]
+
+
+def _primitives(jaxpr: jax.extend.core.Jaxpr, within: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name, within
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from _primitives(inner, (*within, equation.primitive.name))
 
 
 def _collectives(computations: Mapping[str, list[str]], name: str, times: int) -> Iterator[Collective]:
