@@ -37,7 +37,7 @@ from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import SAMPLERS, SPACINGS, Generator, SamplingConfig
 from realiz3d_jax.training import encoders, platform
 from realiz3d_jax.training.build import stream_config
-from realiz3d_jax.training.config import TrainConfig, is_latent, view_cameras, view_names
+from realiz3d_jax.training.config import TrainConfig, is_latent, view_cameras
 from realiz3d_jax.training.pretrained import SHIPPED, Pretrained, open_model
 
 _TASK = flags.DEFINE_enum("task", "texture", ["texture", "text-to-multiview"], "What controls the views.")
@@ -225,7 +225,7 @@ def _sample_all(
         return done, problems
     cameras = view_cameras(pretrained.config)
     ready = _prepared(tasks, pretrained.config.data.size, cameras, problems)
-    names = view_names(pretrained.config)
+    names = pretrained.config.data.rig.names(pretrained.config.data.views)
     unwrapped = functools.lru_cache(maxsize=1)(unwrap)
     texturing = progress.bar("texturing", len(tasks)) if texture else contextlib.nullcontext(lambda: None)
     with progress.bar("sampling", len(tasks)) as drawn, texturing as textured:

@@ -21,7 +21,7 @@ from realiz3d_jax.data import records
 from realiz3d_jax.data.geometry_maps import Geometry
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets import checksum
-from realiz3d_jax.geometry.cameras import STANDARD_RIG, Camera, view_name
+from realiz3d_jax.geometry.cameras import STANDARD_RIG, Camera
 
 DESCRIPTION = "item.json"
 TEXTURED = "textured.glb"
@@ -104,7 +104,7 @@ def _views_of(description: dict[str, Any], path: pathlib.Path, mend: str) -> tup
     """The cameras of the views and the files of these."""
     try:
         rig = records.rig_of(description) if "rig" in description else STANDARD_RIG
-        cameras, angles = rig.cameras(), rig.angles()
+        cameras = rig.cameras()
     except (ValueError, LookupError, TypeError, AttributeError, UserError) as error:
         raise UserError(
             f"{path}: its rig cannot be used ({error}); expected azimuths, elevations, projection, width, fov and "
@@ -114,7 +114,7 @@ def _views_of(description: dict[str, Any], path: pathlib.Path, mend: str) -> tup
     counted = isinstance(views, list) and all(type(view) is int and 0 <= view < len(cameras) for view in views)
     if not counted or len(views) != 4:
         raise UserError(f"{path}: views are {views!r}; expected four of the rig's {len(cameras)}, from 0. {mend}")
-    return tuple(cameras[view] for view in views), tuple(view_name(*angles[view]) for view in views)
+    return tuple(cameras[view] for view in views), rig.names(views)
 
 
 def check_mesh(item: Item) -> None:

@@ -225,6 +225,11 @@ class Rig:
             raise UserError(f"rig: elevations are {elevations}; expected degrees from -90 to 90.")
         return list(zip(self.azimuths, elevations, strict=True))
 
+    def names(self, views: Sequence[int]) -> tuple[str, ...]:
+        """The files of some of its views."""
+        angles = self.angles()
+        return tuple(view_name(*angles[view]) for view in views)
+
     def cameras(self) -> tuple[Camera, ...]:
         """The cameras.
 

@@ -14,7 +14,7 @@ import ml_collections
 from realiz3d_jax.diffusion.ddpm import DDPM
 from realiz3d_jax.diffusion.process import Process, process_class
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.cameras import AZIMUTHS, STANDARD_RIG, Camera, Rig, view_name
+from realiz3d_jax.geometry.cameras import AZIMUTHS, STANDARD_RIG, Camera, Rig
 from realiz3d_jax.method.generate import SamplingConfig
 from realiz3d_jax.models import backbone
 from realiz3d_jax.models.codec import Codec, PixelCodec, codec_class
@@ -188,12 +188,6 @@ _VARIANTS: dict[type, tuple[str, str, Callable[[str], type]]] = {
 def is_latent(config: TrainConfig) -> bool:
     """Whether the model works on what pretrained encoders make of images and captions, and reads data that is encoded."""
     return config.codec.codec != "pixel"
-
-
-def view_names(config: TrainConfig) -> list[str]:
-    """The files of a grid's views."""
-    angles = config.data.rig.angles()
-    return [view_name(*angles[view]) for view in config.data.views]
 
 
 def config_dict(config: Any) -> ml_collections.ConfigDict:

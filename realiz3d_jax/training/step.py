@@ -1,6 +1,7 @@
 """One training iteration as a pure function: what ``train``, the tests and ahead-of-time compilation all compile."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from einops import rearrange
 from realiz3d_jax.diffusion.loss import squared_error
 from realiz3d_jax.method.interface import Iteration, Params, Stage
 from realiz3d_jax.method.model import Model
+from realiz3d_jax.method.plans import BlockPlan
 from realiz3d_jax.models import backbone, parallel
 from realiz3d_jax.models.backbone import Captions
 from realiz3d_jax.training.optimizer import activity
@@ -63,23 +65,7 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
         inputs = parallel.split_batch({**_draw(config, iteration, state.step, batch), "control": control})
         trainable = {name: state.params[name] for name in config.stage.trainable}
         frozen = {name: state.params[name] for name in state.params if name not in trainable}
-
-        def loss_fn(trainable: Params, inputs: Batch) -> tuple[jax.Array, jax.Array]:
-            prediction = model.predict(
-                {**frozen, **trainable},
-                inputs["noisy"],
-                inputs["timestep"],
-                inputs["captions"],
-                domain=plan.domain,
-                control=inputs["control"],
-                frozen_blocks=plan.frozen if iteration.draw_plan else None,
-                freeze_input=iteration.freeze_input,
-                freeze_shared=iteration.freeze_shared,
-            )
-            losses = squared_error(prediction, inputs["target"], groups=inputs["timestep"].shape[1])
-            weight = model.process.weight(inputs["timestep"], config.timestep_weight_cap)
-            return jnp.mean(weight * losses), losses
-
+        loss_fn = functools.partial(_loss, config, iteration, plan, frozen)
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, losses), gradients = _mean_over_parts(gradient_fn, trainable, inputs, config.accumulation)
         parts, depth = backbone.of(model.config).PARTS, model.config.depth
@@ -117,6 +103,27 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
         return new_state, metrics
 
     return step
+
+
+def _loss(
+    config: StepConfig, iteration: Iteration, plan: BlockPlan, frozen: Params, trainable: Params, inputs: Batch
+) -> tuple[jax.Array, jax.Array]:
+    """The weighted mean loss, and the losses float32[B, G] of the groups without their weights."""
+    model = config.model
+    prediction = model.predict(
+        {**frozen, **trainable},
+        inputs["noisy"],
+        inputs["timestep"],
+        inputs["captions"],
+        domain=plan.domain,
+        control=inputs["control"],
+        frozen_blocks=plan.frozen if iteration.draw_plan else None,
+        freeze_input=iteration.freeze_input,
+        freeze_shared=iteration.freeze_shared,
+    )
+    losses = squared_error(prediction, inputs["target"], groups=inputs["timestep"].shape[1])
+    weight = model.process.weight(inputs["timestep"], config.timestep_weight_cap)
+    return jnp.mean(weight * losses), losses
 
 
 def _mean_over_parts(
