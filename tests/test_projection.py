@@ -76,6 +76,29 @@ def test_a_view_sees_its_own_pixels_as_they_are():
         np.testing.assert_allclose(colour[view][seen[view]], picture[view][seen[view]], rtol=1e-5)
 
 
+@pytest.mark.parametrize("others_only", [False, True])
+def test_colours_are_blended_by_cosine_pixel_by_pixel(others_only: bool):
+    random, views, size = np.random.default_rng(0), 3, 2
+    pixels = (views, views, size, size)
+    cosine = np.where(random.uniform(size=pixels) < 0.3, 0, random.uniform(0.2, 1, pixels)).astype(np.float32)
+    taps = random.integers(0, size * size, (*pixels, 4)).astype(np.int32)
+    shares = random.dirichlet(np.ones(4), pixels).astype(np.float32)
+    images = random.uniform(0, 255, (views, size, size, 3))
+    where = projection.Correspondence(np.ones((views, size, size), bool), cosine, taps, shares)
+    colour, seen = projection.blend(where, images, others_only=others_only)
+    for view, row, column in np.ndindex(views, size, size):
+        total, weight = np.zeros(3), 0.0
+        for looking in range(views):
+            if looking == view and others_only:
+                continue
+            here = (view, looking, row, column)
+            taken = [images[looking, tap // size, tap % size] for tap in taps[here]]
+            total += cosine[here] * sum(share * value for share, value in zip(shares[here], taken, strict=True))
+            weight += cosine[here]
+        assert seen[view, row, column] == (weight > 0)
+        np.testing.assert_allclose(colour[view, row, column], total / max(weight, 1e-9), rtol=1e-4)
+
+
 def test_a_cube_seen_face_on_has_no_overlap_at_all():
     assert overlap_fraction(cube()) == 0.0
 

@@ -379,9 +379,11 @@ def test_flops_are_those_of_the_backbone_times_the_passes_that_a_stage_needs(fir
 
 
 def test_the_plan_of_a_real_iteration_is_drawn_from_the_step_number_alone():
-    kind = interface.load("realiz3d", {}).stages()["stage2"].iterations[1]
-    for step in range(5):
-        one, other = (kind.plan(stream_key(3, "plan", step), 10) for _ in range(2))
-        assert_same(one._asdict(), other._asdict())
-        expected = plans.draw_real_plan(stream_key(3, "plan", step), 10, 0.4, 0.1)
-        assert_same(one._asdict(), expected._asdict())
+    for tau, probability in ((0.4, 0.1), (0.7, 0.9)):
+        options = {"tau": tau, "reassignment_probability": probability}
+        kind = interface.load("realiz3d", options).stages()["stage2"].iterations[1]
+        for step in range(5):
+            one, other = (kind.plan(stream_key(3, "plan", step), 10) for _ in range(2))
+            assert_same(one._asdict(), other._asdict())
+            expected = plans.draw_real_plan(stream_key(3, "plan", step), 10, tau, probability)
+            assert_same(one._asdict(), expected._asdict())
