@@ -174,16 +174,43 @@ def test_filtering_across_a_seam_shows_a_linear_colour_as_it_is():
         np.testing.assert_allclose(255 * shown, 255 * expected, atol=1.2)
 
 
-def test_views_are_blended_in_linear_light():
-    # All four sides of the box are seen alike by two views; half of full light is 188 of 255, not 128.
-    mesh, uv = unwrapped(trimesh.creation.box((0.6, 0.6, 0.6)), 45.0)
-    options = baking.BakeOptions(size=SIZE, edge_feather=0)
+@pytest.mark.parametrize(("turned", "power"), [(45.0, 4.0), (30.0, 4.0), (30.0, 1.0)])
+def test_views_are_blended_in_linear_light_by_a_power_of_their_cosine(turned: float, power: float):
+    # Each side of the box is seen by two views, a black one and a white one; half of full light is 188 of 255, not 128.
+    mesh, uv = unwrapped(trimesh.creation.box((0.6, 0.6, 0.6)), turned)
+    options = baking.BakeOptions(size=SIZE, edge_feather=0, cosine_power=power)
     baked = baking.bake(mesh, uv, plain(mesh, [0, 255, 0, 255]), options=options)
-    both = int(np.round(255 * linear_to_srgb(0.5)))
     found = texels.rasterise(uv, SIZE)
-    middle = found.index[baked.seen.reshape(-1)[found.index] & (found.barycentric.min(axis=1) > 0.1)]
-    assert len(middle) > 500
-    assert (baked.texture.reshape(-1, 3)[middle] == both).all()
+    middle = baked.seen.reshape(-1)[found.index] & (found.barycentric.min(axis=1) > 0.1)
+    cosines = RayScene(mesh).face_normals[found.face[middle]] @ np.stack([camera.backward for camera in SIX[:4]]).T
+    weights = np.maximum(cosines, 0) ** power
+    white = weights[:, [1, 3]].sum(axis=1) / weights.sum(axis=1)
+    assert len(white) > 500
+    shown = baked.texture.reshape(-1, 3)[found.index[middle]]
+    assert np.abs(shown - 255 * linear_to_srgb(white)[:, None]).max() < 0.6
+
+
+def test_the_weight_of_a_view_rises_from_its_edges_inwards():
+    # As above, at 45 degrees: where a side ends in one view, at a silhouette, it goes on in the other, round a crease.
+    mesh, uv = unwrapped(trimesh.creation.box((0.6, 0.6, 0.6)), 45.0)
+    options = baking.BakeOptions(size=SIZE, edge_erosion=3, edge_feather=40)
+    baked = baking.bake(mesh, uv, plain(mesh, [0, 255, 0, 255]), options=options)
+    found = texels.rasterise(uv, SIZE)
+    place = np.einsum("nc,ncd->nd", found.barycentric, mesh.vertices[mesh.faces[found.face]])
+    normal = RayScene(mesh).face_normals[found.face]
+    chosen = baked.seen.reshape(-1)[found.index] & (np.abs(place[:, 2]) < 0.1) & (np.abs(normal[:, 2]) < 0.5)
+    weights = []
+    for camera in cameras.STANDARD:
+        pixels, _ = camera.project(place, PIXELS)
+        outline, _ = camera.project(mesh.vertices, PIXELS)
+        inwards = np.minimum(pixels[:, 0] - outline[:, 0].min(), outline[:, 0].max() - pixels[:, 0])
+        rise = np.clip((inwards + 0.5 - 3) / 41, 0, 1)  # a pixel's centre lies half a pixel from its border
+        weights.append(np.where(normal @ camera.backward > 0.1, rise, 0.0))
+    weights = np.stack(weights, axis=-1)[chosen]
+    white = weights[:, [1, 3]].sum(axis=1) / weights.sum(axis=1)
+    assert np.ptp(white) > 0.8
+    shown = srgb_to_linear(baked.texture.reshape(-1, 3)[found.index[chosen], 0] / 255)
+    assert np.abs(shown - white).max() < 0.05
 
 
 def test_gains_that_differ_between_views_are_found_and_taken_out():
