@@ -84,21 +84,26 @@ def test_both_branches_see_the_control(params):
         assert error(with_control, without) > 0.05, scale
 
 
-def test_a_request_is_drawn_with_its_seeds_captions_control_and_all_settings(params):
+@pytest.mark.parametrize(
+    ("texts", "domain"),
+    [([["a red cone"], ["a blue cube"]], Domain.REAL), ([["a cone", "a cube", "", "a torus"]] * 2, Domain.SYNTHETIC)],
+)
+def test_a_request_is_drawn_with_its_seeds_captions_control_domain_and_all_settings(params, texts, domain):
     """Levels of 255, rounded: a sample that lies between two of them may come out as either."""
+    given = control() if len(texts[0]) == 1 else None
     settings = SamplingConfig(spacing="linspace", steps=3, guidance_scale=2.0, eta=ETA, block_max=0.4, timestep_max=600)
     here = jax.device_put(params, sharding.replicated(sharding.make_mesh(MeshConfig(1), jax.devices()[:1])))
     generator = Generator(MODEL, ENCODER, settings)
-    images = generator(here, [["a red cone"], ["a blue cube"]], SEEDS, Domain.REAL, control())
-    synthetic, real = Domain.SYNTHETIC, Domain.REAL
+    images = generator(here, texts, SEEDS, domain, given)
+    shifted = Domain.SYNTHETIC
     expected = by_hand.sample(
         predict,
         params,
         by_hand.initial_noise(SEEDS, VIEWS),
-        captions("a red cone", "a blue cube"),
+        captions(*texts[0], *texts[1]),
         EMPTY,
-        np.array([[synthetic] * 3, [synthetic, real, real], [synthetic, real, real]], np.int32),
-        control(),
+        np.array([[shifted] * 3, [shifted, domain, domain], [shifted, domain, domain]], np.int32),
+        given,
         timesteps=np.array([999, 500, 0]),
         guidance_scale=2.0,
         eta=ETA,

@@ -70,6 +70,7 @@ SECOND = {
     "timestep_weight_cap": 100.0,
     "data__caption_dropout": 0.3,
     "ema_decay": 0.999,
+    "optimizer__clip_norm": 0.0,
 }
 
 
@@ -226,6 +227,8 @@ def test_skipping_the_backward_pass_of_frozen_blocks_or_masking_it_gives_the_sam
         masked, other_metrics = take_step(masking, at_step, real)
         assert metrics["loss"] == pytest.approx(float(other_metrics["loss"]), rel=1e-6)
         assert metrics["gradient_norm"] == pytest.approx(float(other_metrics["gradient_norm"]), rel=1e-5)
+        moments = [np.sum(np.square(moment / 0.1)) for moment in leaves(adam_state(skipped).mu).values()]
+        assert metrics["gradient_norm"] == pytest.approx(np.sqrt(sum(moments)), rel=1e-5), "of what trains alone"
         for path, moment in leaves(adam_state(skipped).mu).items():
             other = leaves(adam_state(masked).mu)[path]
             error = np.max(np.abs(moment - other)) / max(np.max(np.abs(other)), 1e-12)
@@ -295,7 +298,9 @@ def loss_by_hand(run: Run, kind: interface.Iteration, state: TrainState, batch, 
         batch,
         latents,
         run.step_config.empty_caption,
-        np.asarray(kind.plan(by_hand.stream(SEED, "plan", step), DEPTH).domain),
+        np.asarray(kind.draw_plan(by_hand.stream(SEED, "plan", step), DEPTH).domain)
+        if kind.draw_plan
+        else np.full(DEPTH, kind.domain),
         batch["control"] if kind.control else None,
         seed=SEED,
         step=step,
@@ -338,6 +343,7 @@ def test_caps_and_dropped_captions_would_be_seen_in_the_loss(first: Run):
 def test_the_average_follows_the_parameters_with_its_decay_and_faster_early_on(request, name: str, decays: list[float]):
     run = request.getfixturevalue(name)
     state = random_state(run)
+    assert_same(state.sampling_params(), state.params)
     average = random_params(run.config, seed=1)
     state = dataclasses.replace(state, ema={name: average[name] for name in state.ema})
     for step, decay in zip((0, 9, 100, 100_000), decays, strict=True):

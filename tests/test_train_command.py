@@ -293,7 +293,13 @@ def test_samples_show_every_domain_that_the_stage_trains(stage, domains, world):
 
 
 def test_samples_are_put_into_tensorboard_and_change_nothing_of_the_training(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "Previews", lambda run: lambda params: np.zeros((4, 4, 3), np.uint8))
+    seen = []
+
+    def preview(params):
+        seen.append(jax.device_get(params))
+        return np.zeros((4, 4, 3), np.uint8)
+
+    monkeypatch.setattr(loop, "Previews", lambda run: preview)
     changes = {**settings(world, "stage1", world.base), "steps": 2, "log.metrics_every": 1, "data.batch_grids": 8}
     losses = []
     for every in (1, 0):
@@ -306,7 +312,12 @@ def test_samples_are_put_into_tensorboard_and_change_nothing_of_the_training(wor
             [{key: value for key, value in line.items() if key.startswith("loss")} for line in lines(workdir)]
         )
     assert losses[0] == losses[1]
-    assert len(losses[0]) == 2
+    kinds = [name for line in losses[0] for name in line if name.startswith("loss/")]
+    assert kinds == ["loss/synthetic", "loss/real"], "the first step is of the stage's first kind"
+    shapes = setup.make_run(load_config("stage1", changes)).abstract_state.params
+    averaged, last = (checkpoint.read_params(tmp_path / "every_1", shapes, averaged) for averaged in (True, False))
+    assert_same(seen[-1], averaged)
+    assert not np.array_equal(averaged["shifters"]["left"], last["shifters"]["left"])
 
 
 def metrics_of(loss: float, finite: bool = True, in_a_row: int = 0) -> dict:
