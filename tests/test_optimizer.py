@@ -1,5 +1,7 @@
 """The optimizer: PyTorch's AdamW with ``grad=None`` on whatever rests, and bit-identical rest."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,6 +116,14 @@ def test_what_rests_keeps_parameters_moments_and_count_bit_for_bit(frozen: int):
                     assert same == rests(name, layer, REAL, frozen), (name, layer)
             else:
                 assert np.array_equal(before, after) == rests(name, None, REAL, frozen), name
+
+
+def test_a_control_that_is_not_given_rests_also_where_what_feeds_block_0_trains():
+    real = dataclasses.replace(REAL, freeze_input=False)
+    active = optimizer.activity(fresh_params(), real, jnp.int32(0), PARTS, DEPTH)
+    assert not active["control"]["kernel"]
+    assert active["backbone"]["patch_embedding"]["kernel"]
+    assert active["backbone"]["blocks"]["mlp"]["kernel"].all()
 
 
 def test_clipping_sees_only_what_trains():

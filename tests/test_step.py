@@ -1,6 +1,7 @@
 """One iteration: what it computes, what it changes, and what it must leave exactly as it is."""
 
 import dataclasses
+import functools
 import itertools
 
 import by_hand
@@ -132,23 +133,32 @@ def test_with_fresh_shifters_and_control_the_model_is_the_base_model_bit_for_bit
             np.testing.assert_array_equal(found, expected, err_msg=f"{domain}, control {given is not None}")
 
 
-def test_a_control_and_a_domain_change_the_prediction_once_they_have_been_learnt():
-    config = load_config("stage2")
-    model = setup.make_model(config)
-    params, predict_jitted = random_params(config), jax.jit(model.predict)
-    captions = encoded(open_text_encoder(config), ["a red cone"], 1)
-    noise = np.random.default_rng(0).normal(size=(1, 4, 32, 32, 3)).astype(np.float32)
-    control = np.ones((1, 4, 32, 32, 6), np.float32)
-
-    def predict(domain: Domain, control: np.ndarray | None) -> np.ndarray:
-        plan = jnp.full(DEPTH, domain)
-        timestep = np.array([[500]])
-        return np.array(predict_jitted(params, noise, timestep, captions, domain=plan, control=control))
-
-    real = predict(Domain.REAL, None)
-    assert np.std(predict(Domain.SYNTHETIC, None) - real) > 1e-3
-    assert np.std(predict(Domain.REAL, control) - real) > 1e-3
-    np.testing.assert_array_equal(predict(Domain.REAL, 0 * control), real)
+def test_a_prediction_is_the_backbones_under_the_shifts_of_its_domains_and_the_tokens_of_its_control():
+    config, random = config_of("stage2"), np.random.default_rng(0)
+    params, side, width = random_params(config), config.model.patch_size, config.model.width
+    noise = random.normal(size=(GRIDS, 4, 32, 32, 3)).astype(np.float32)
+    control = random.uniform(0, 1, (GRIDS, 4, 32, 32, 6)).astype(np.float32)
+    timestep, domain = np.array([[40], [700]]), np.array([Domain.REAL, Domain.SYNTHETIC, Domain.REAL])
+    captions = encoded(open_text_encoder(config), ["a red cone", "a blue cube"], GRIDS)
+    left, right, embedding = (params["shifters"][name] for name in ("left", "right", "embedding"))
+    shift = np.stack([left[block] @ (right[block] @ embedding[block, domain[block]]) for block in range(DEPTH)])
+    patches = control.reshape(GRIDS, 4, 32 // side, side, 32 // side, side, 6).transpose(0, 1, 2, 4, 6, 3, 5)
+    tokens = patches.reshape(GRIDS, 4, -1, 6 * side**2) @ params["control"]["kernel"]
+    apply = jax.jit(functools.partial(dit.apply, config.model))
+    expected = apply(
+        params["backbone"],
+        noise,
+        timestep,
+        captions,
+        block_shift=shift.reshape(DEPTH, 1, width),
+        control_tokens=tokens,
+    )
+    found = predict(params, noise, timestep, captions, domain=domain, control=control)
+    assert expected.shape[-1] > 3, "a sigma is predicted, too, and not read"
+    np.testing.assert_allclose(found, expected[..., :3], atol=1e-5)
+    for change in ({"domain": domain[[1, 0, 2]]}, {"control": 0 * control}):
+        other = predict(params, noise, timestep, captions, **{"domain": domain, "control": control, **change})
+        assert np.std(found - other) > 1e-3, change
 
 
 # What a stage leaves alone
@@ -297,7 +307,7 @@ def loss_by_hand(run: Run, kind: interface.Iteration, state: TrainState, batch, 
         {name: state.params[name] for name in ("backbone", "shifters", "control") if name != "control" or kind.control},
         batch,
         latents,
-        run.step_config.empty_caption,
+        {name: array[0] for name, array in run.encoder.encode([""]).items()},
         np.asarray(kind.draw_plan(by_hand.stream(SEED, "plan", step), DEPTH).domain)
         if kind.draw_plan
         else np.full(DEPTH, kind.domain),
