@@ -84,6 +84,18 @@ bound=self.codec.bound
 bound=None
 test_generate.py
 
+the sigma that a model predicts is taken for its noise
+method/model.py
+output[..., : latents.shape[-1]]
+output[..., -latents.shape[-1] :]
+test_step.py -k a_prediction_is
+
+the first block runs in the last one's domain
+method/model.py
+shifters.select(shifts, domain)
+shifters.select(shifts, domain[::-1])
+test_generate.py
+
 the timestep t_max itself is not shifted
 method/plans.py
 np.asarray(timesteps) >= timestep_max
@@ -276,6 +288,12 @@ float(total[bucket] / count[bucket])
 float(total[bucket])
 test_train_command.py -k averages_are
 
+the row of skipped steps that is told is the shortest
+training/monitoring.py
+max(int(metrics["skipped_in_a_row"])
+min(int(metrics["skipped_in_a_row"])
+test_train_command.py -k averages_are
+
 clip_norm is taken for 1
 training/optimizer.py
 optax.clip_by_global_norm(config.clip_norm)
@@ -330,6 +348,18 @@ return update * factor if
 return update / factor if
 test_optimizer.py
 
+a control that is not given decays
+training/optimizer.py
+iteration.control and not iteration.freeze_input
+not iteration.freeze_input
+test_optimizer.py
+
+previews are drawn without control
+training/previews.py
+self._generator(params, captions, range(len(items)), domain, control)
+self._generator(params, captions, range(len(items)), domain, None)
+test_train_command.py -k held_out_captions
+
 the images of a caption are stored with the views of others
 training/self_generation.py
 "image": images[row, view]}
@@ -347,6 +377,12 @@ training/setup.py
 make_optimizer(config.optimizer, config.steps,
 make_optimizer(config.optimizer, 2 * config.steps,
 test_step.py -k cosine
+
+the caption dropout of the settings is ignored
+training/setup.py
+caption_dropout=config.data.caption_dropout
+caption_dropout=0.1
+test_step.py -k named_streams
 
 all streams are one
 training/state.py
@@ -467,6 +503,18 @@ training/step.py
 frozen_blocks=plan.frozen if iteration.draw_plan else None
 frozen_blocks=None
 test_step.py -k masking
+
+the loss that is told is not the one that is minimised
+training/step.py
+"loss": loss,
+"loss": jnp.mean(losses),
+test_step.py -k named_streams
+
+noisy timesteps are told as clean ones
+training/step.py
+jnp.minimum(timestep * TIMESTEP_BUCKETS // num_timesteps
+jnp.minimum((num_timesteps - 1 - timestep) * TIMESTEP_BUCKETS // num_timesteps
+test_step.py -k named_streams
 
 a view takes part in judging itself
 metrics/consistency.py
@@ -630,6 +678,12 @@ data/pipeline.py
 {**source[int(number)], "caption": prompt(source[int(number)]["caption"], 0), "record": number})
 test_pipeline.py
 
+renders are prompted as photos
+data/pipeline.py
+prompt(record["caption"], named_view, render)
+prompt(record["caption"], named_view)
+test_pipeline.py
+
 stored positions are mirrored
 data/records.py
 positions + 0.5, 0.5))
@@ -682,6 +736,12 @@ shadow rays of a bake go the wrong way
 geometry/baking.py
 places.position[texel], side, axes[2])
 places.position[texel], side, -axes[2])
+test_baking.py
+
+the overlap counts what one view sees
+geometry/baking.py
+area[count > 1]
+area[count > 0]
 test_baking.py
 
 cameras go round clockwise
@@ -738,11 +798,29 @@ np.abs(1 - step - fraction[:, axis])
 np.abs(step - fraction[:, axis])
 test_projection.py
 
+a view's own pixels all weigh 1
+geometry/projection.py
+np.maximum(source.normal @ source.backward, 1e-3)
+1.0
+test_projection.py
+
+the cosine is that to the pixel's own camera
+geometry/projection.py
+cosine[point] = source.normal[point] @ target.backward
+cosine[point] = source.normal[point] @ source.backward
+test_projection.py
+
 normals are those of the other side
 geometry/render.py
 return np.where(inside, -smooth, smooth), geometric
 return np.where(inside, smooth, -smooth), geometric
 test_render.py
+
+points shadow themselves
+geometry/render.py
+np.asarray(normals, np.float64) + directions
+directions - np.asarray(normals, np.float64)
+test_render.py test_projection.py
 
 a seam is crossed from the wrong end
 geometry/seams.py
@@ -756,6 +834,12 @@ total[known] / count[known]
 total[known]
 test_surface_fill.py
 
+fills begin with the lattice's colours
+geometry/surface_fill.py
+share * joined + (1 - share) * old[close]
+(1 - share) * joined + share * old[close]
+test_surface_fill.py
+
 texels stand for their corners
 geometry/texels.py
 corners = np.round((uv * size - 0.5) * 4096) / 4096
@@ -766,6 +850,12 @@ the gutter stands for the far end of the border
 geometry/texels.py
 weights[each, sides[edge]] = 1 - along
 weights[each, sides[edge]] = along
+test_texels.py
+
+the last of overlapping faces gives the colour
+geometry/texels.py
+(face[index] > owner)
+(face[index] < owner)
 test_texels.py
 
 textures are filtered as they are displayed

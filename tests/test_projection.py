@@ -59,6 +59,19 @@ def test_a_point_is_projected_onto_the_pixel_that_shows_it():
         assert distance.max() < 2 * pixel
 
 
+def test_the_cosine_is_that_of_the_surface_to_the_looking_camera():
+    mesh = sphere()
+    where, normal = projection.correspondence(mesh, SIZE), render.render_maps(mesh, SIZE).normal
+    for source, target in np.ndindex(4, 4):
+        expected = normal[source] @ cameras.STANDARD[target].backward
+        seen = where.cosine[source, target] > 0
+        np.testing.assert_allclose(where.cosine[source, target][seen], expected[seen].clip(1e-3), atol=1e-6)
+        if source != target:
+            assert expected[seen].min(initial=1.0) >= 0.2
+        else:
+            np.testing.assert_array_equal(seen, where.mask[source])
+
+
 def test_bilinear_weights_are_whole_where_a_view_sees_and_none_where_it_does_not():
     where = projection.correspondence(sphere(), SIZE)
     np.testing.assert_allclose(where.tap_weights.sum(axis=-1), where.cosine > 0, atol=1e-6)
