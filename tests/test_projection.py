@@ -175,6 +175,25 @@ def test_nearer_surfaces_do_not_bleed_onto_farther_ones():
     np.testing.assert_allclose(colour[seen], behind[seen], atol=1e-5)
 
 
+def test_a_surface_that_is_hidden_is_not_seen_even_if_what_hides_it_is_less_than_a_pixel_nearer():
+    # Two thin slanted plates: beside the front one's edges the rear one is hidden from one view and not from the other.
+    front, rear = trimesh.creation.box((0.3, 0.004, 0.6)), trimesh.creation.box((0.7, 0.004, 0.6))
+    rear.apply_translation((0, 0.9 * cameras.ORTHO_WIDTH / SIZE, 0))
+    both = trimesh.util.concatenate([front, rear])
+    both.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 4, (0, 0, 1)))
+    mesh = mesh_of(both)
+    where, maps, scene = projection.correspondence(mesh, SIZE), render.render_maps(mesh, SIZE), render.RayScene(mesh)
+    hidden_in_all = 0
+    for source, target in np.argwhere(~np.eye(4, dtype=bool)):
+        backward = cameras.STANDARD[target].backward
+        facing = maps.mask[source] & (maps.normal[source] @ backward >= 0.2)
+        hidden = np.zeros_like(facing)
+        hidden[facing] = scene.occluded(maps.position[source][facing], maps.normal[source][facing], backward)
+        assert not (hidden & (where.cosine[source, target] > 0)).any()
+        hidden_in_all += hidden.sum()
+    assert hidden_in_all > 30
+
+
 def test_pixels_outside_the_frame_are_not_seen():
     # The test cameras see 1.1 units; a wall twice as wide reaches out of the neighbouring views.
     wall = trimesh.creation.box((1.8, 0.02, 0.5))
