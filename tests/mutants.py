@@ -94,7 +94,7 @@ the first block runs in the last one's domain
 method/model.py
 shifters.select(shifts, domain)
 shifters.select(shifts, domain[::-1])
-test_generate.py
+test_step.py -k a_prediction_is
 
 the timestep t_max itself is not shifted
 method/plans.py
@@ -712,37 +712,37 @@ the preference for frontal views is ignored
 geometry/baking.py
 weight = cosine**options.cosine_power * feather
 weight = cosine * feather
-test_baking.py
+test_baking.py -k power_of
 
 weights do not rise beyond edges
 geometry/baking.py
 weight = cosine**options.cosine_power * feather
 weight = cosine**options.cosine_power * np.ones_like(feather)
-test_baking.py
+test_baking.py -k rises_from
 
 one pixel beside edges less is left out
 geometry/baking.py
 (margin > options.edge_erosion)
 (margin >= options.edge_erosion)
-test_baking.py
+test_baking.py -k never_bleeds
 
 gains make the views differ twice as much
 geometry/baking.py
 return np.exp(logarithms)
 return np.exp(-logarithms)
-test_baking.py
+test_baking.py -k gains_that
 
 shadow rays of a bake go the wrong way
 geometry/baking.py
 places.position[texel], side, axes[2])
 places.position[texel], side, -axes[2])
-test_baking.py
+test_baking.py -k hidden_in_all
 
 the overlap counts what one view sees
 geometry/baking.py
 area[count > 1]
 area[count > 0]
-test_baking.py
+test_baking.py -k coverage_of
 
 cameras go round clockwise
 geometry/cameras.py
@@ -783,7 +783,7 @@ test_projection.py
 what is hidden is seen
 geometry/projection.py
 point = point[~scene.occluded(
-point = point[scene.occluded(source.position[point], source.facet[point], target.backward) | ~scene.occluded(
+point = point[True | ~scene.occluded(
 test_projection.py
 
 taps of another surface count
@@ -868,25 +868,25 @@ views are blended as they are displayed
 geometry/view_sampling.py
 _LINEAR = srgb_to_linear(np.arange(256) / 255.0).astype(np.float32)
 _LINEAR = (np.arange(256) / 255.0).astype(np.float32)
-test_baking.py
+test_baking.py -k power_of
 
 views are sampled bilinearly
 geometry/view_sampling.py
 weight = cubic[:, 1, down] * cubic[:, 0, right]
 weight = linear[:, 1, down] * linear[:, 0, right]
-test_baking.py
+test_baking.py -k rendered_and_baked
 
 backs of closed bodies are seen
 geometry/view_sampling.py
 either & (flat < 0), -shaded
 flat < 0, -shaded
-test_baking.py
+test_baking.py -k open_sheet
 
 transparent pixels of a view are used
 geometry/view_sampling.py
 view[..., 3] < 128
 view[..., 3] < 0
-test_baking.py
+test_bake_command.py
 """
 
 

@@ -138,7 +138,7 @@ def test_a_prediction_is_the_backbones_under_the_shifts_of_its_domains_and_the_t
     params, side, width = random_params(config), config.model.patch_size, config.model.width
     noise = random.normal(size=(GRIDS, 4, 32, 32, 3)).astype(np.float32)
     control = random.uniform(0, 1, (GRIDS, 4, 32, 32, 6)).astype(np.float32)
-    timestep, domain = np.array([[40], [700]]), np.array([Domain.REAL, Domain.SYNTHETIC, Domain.REAL])
+    timestep, domain = np.array([[40], [700]]), np.array([Domain.REAL, Domain.SYNTHETIC, Domain.SYNTHETIC])
     captions = encoded(open_text_encoder(config), ["a red cone", "a blue cube"], GRIDS)
     left, right, embedding = (params["shifters"][name] for name in ("left", "right", "embedding"))
     shift = np.stack([left[block] @ (right[block] @ embedding[block, domain[block]]) for block in range(DEPTH)])
