@@ -868,19 +868,13 @@ views are blended as they are displayed
 geometry/view_sampling.py
 _LINEAR = srgb_to_linear(np.arange(256) / 255.0).astype(np.float32)
 _LINEAR = (np.arange(256) / 255.0).astype(np.float32)
-test_baking.py -k power_of
+test_baking.py -k all_views_share
 
 views are sampled bilinearly
 geometry/view_sampling.py
 weight = cubic[:, 1, down] * cubic[:, 0, right]
 weight = linear[:, 1, down] * linear[:, 0, right]
-test_baking.py -k rendered_and_baked
-
-backs of closed bodies are seen
-geometry/view_sampling.py
-either & (flat < 0), -shaded
-flat < 0, -shaded
-test_baking.py -k open_sheet
+test_baking.py -k parabolas
 
 transparent pixels of a view are used
 geometry/view_sampling.py

@@ -1,5 +1,6 @@
 """Textures that are known everywhere, rendered and baked back."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import trimesh
@@ -7,7 +8,7 @@ from sheets import cut_sheet
 
 from benchmarks import ground_truth, textured
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry import baking, cameras, texels
+from realiz3d_jax.geometry import baking, cameras, texels, view_sampling
 from realiz3d_jax.geometry.mesh import Mesh, linear_to_srgb, smooth_normals, srgb_to_linear
 from realiz3d_jax.geometry.render import RayScene, render_maps
 from realiz3d_jax.geometry.textured_views import render_colors, texture_colors
@@ -211,6 +212,19 @@ def test_the_weight_of_a_view_rises_from_its_edges_inwards():
     assert np.ptp(white) > 0.8
     shown = srgb_to_linear(baked.texture.reshape(-1, 3)[found.index[chosen], 0] / 255)
     assert np.abs(shown - white).max() < 0.05
+
+
+def test_parabolas_of_light_and_ramps_of_margins_are_sampled_as_they_are_and_ridges_by_the_pixel():
+    """What Keys' cubic and linear interpolation keep exactly."""
+    row, column = np.mgrid[:12, :16] + 0.5
+    light = [0.9 - 0.01 * (column - 7) ** 2, 0.2 + 0.004 * row**2, 0.5 + 0.003 * (row - 5) * (column - 8)]
+    image = jnp.asarray(np.stack([*light, 1 + 0.5 * row + 0.25 * column], axis=-1), jnp.float32)
+    x, y = np.random.default_rng(0).uniform(2.5, [13.5, 9.5], (200, 2)).T
+    pixels, nowhere = jnp.asarray(np.stack([x, y], axis=-1), jnp.float32), jnp.zeros(200, bool)
+    expected = [0.9 - 0.01 * (x - 7) ** 2, 0.2 + 0.004 * y**2, 0.5 + 0.003 * (y - 5) * (x - 8), 1 + 0.5 * y + 0.25 * x]
+    np.testing.assert_allclose(view_sampling.sample(image, pixels, nowhere), np.stack(expected, -1), atol=1e-5)
+    own = np.asarray(image)[np.floor(y).astype(int), np.floor(x).astype(int)]
+    np.testing.assert_array_equal(view_sampling.sample(image, pixels, ~nowhere), own)
 
 
 def test_gains_that_differ_between_views_are_found_and_taken_out():
