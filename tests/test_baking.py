@@ -1,5 +1,6 @@
 """Textures that are known everywhere, rendered and baked back."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import trimesh
@@ -7,7 +8,7 @@ from sheets import cut_sheet
 
 from benchmarks import ground_truth, textured
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry import baking, cameras, texels
+from realiz3d_jax.geometry import baking, cameras, texels, view_sampling
 from realiz3d_jax.geometry.mesh import Mesh, linear_to_srgb, smooth_normals, srgb_to_linear
 from realiz3d_jax.geometry.render import RayScene, render_maps
 from realiz3d_jax.geometry.textured_views import render_colors, texture_colors
@@ -174,16 +175,56 @@ def test_filtering_across_a_seam_shows_a_linear_colour_as_it_is():
         np.testing.assert_allclose(255 * shown, 255 * expected, atol=1.2)
 
 
-def test_views_are_blended_in_linear_light():
-    # All four sides of the box are seen alike by two views; half of full light is 188 of 255, not 128.
-    mesh, uv = unwrapped(trimesh.creation.box((0.6, 0.6, 0.6)), 45.0)
-    options = baking.BakeOptions(size=SIZE, edge_feather=0)
+@pytest.mark.parametrize(("turned", "power"), [(45.0, 4.0), (30.0, 4.0), (30.0, 1.0)])
+def test_views_are_blended_in_linear_light_by_a_power_of_their_cosine(turned: float, power: float):
+    # Each side of the box is seen by two views, a black one and a white one; half of full light is 188 of 255, not 128.
+    mesh, uv = unwrapped(trimesh.creation.box((0.6, 0.6, 0.6)), turned)
+    options = baking.BakeOptions(size=SIZE, edge_feather=0, cosine_power=power)
     baked = baking.bake(mesh, uv, plain(mesh, [0, 255, 0, 255]), options=options)
-    both = int(np.round(255 * linear_to_srgb(0.5)))
     found = texels.rasterise(uv, SIZE)
-    middle = found.index[baked.seen.reshape(-1)[found.index] & (found.barycentric.min(axis=1) > 0.1)]
-    assert len(middle) > 500
-    assert (baked.texture.reshape(-1, 3)[middle] == both).all()
+    middle = baked.seen.reshape(-1)[found.index] & (found.barycentric.min(axis=1) > 0.1)
+    cosines = RayScene(mesh).face_normals[found.face[middle]] @ np.stack([camera.backward for camera in SIX[:4]]).T
+    weights = np.maximum(cosines, 0) ** power
+    white = weights[:, [1, 3]].sum(axis=1) / weights.sum(axis=1)
+    assert len(white) > 500
+    shown = baked.texture.reshape(-1, 3)[found.index[middle]]
+    assert np.abs(shown - 255 * linear_to_srgb(white)[:, None]).max() < 0.6
+
+
+def test_the_weight_of_a_view_rises_from_its_edges_inwards():
+    # As above, at 45 degrees: where a side ends in one view, at a silhouette, it goes on in the other, round a crease.
+    mesh, uv = unwrapped(trimesh.creation.box((0.6, 0.6, 0.6)), 45.0)
+    options = baking.BakeOptions(size=SIZE, edge_erosion=3, edge_feather=40)
+    baked = baking.bake(mesh, uv, plain(mesh, [0, 255, 0, 255]), options=options)
+    found = texels.rasterise(uv, SIZE)
+    place = np.einsum("nc,ncd->nd", found.barycentric, mesh.vertices[mesh.faces[found.face]])
+    normal = RayScene(mesh).face_normals[found.face]
+    chosen = baked.seen.reshape(-1)[found.index] & (np.abs(place[:, 2]) < 0.1) & (np.abs(normal[:, 2]) < 0.5)
+    weights = []
+    for camera in cameras.STANDARD:
+        pixels, _ = camera.project(place, PIXELS)
+        outline, _ = camera.project(mesh.vertices, PIXELS)
+        inwards = np.minimum(pixels[:, 0] - outline[:, 0].min(), outline[:, 0].max() - pixels[:, 0])
+        rise = np.clip((inwards + 0.5 - 3) / 41, 0, 1)  # a pixel's centre lies half a pixel from its border
+        weights.append(np.where(normal @ camera.backward > 0.1, rise, 0.0))
+    weights = np.stack(weights, axis=-1)[chosen]
+    white = weights[:, [1, 3]].sum(axis=1) / weights.sum(axis=1)
+    assert np.ptp(white) > 0.8
+    shown = srgb_to_linear(baked.texture.reshape(-1, 3)[found.index[chosen], 0] / 255)
+    assert np.abs(shown - white).max() < 0.05
+
+
+def test_parabolas_of_light_and_ramps_of_margins_are_sampled_as_they_are_and_ridges_by_the_pixel():
+    """What Keys' cubic and linear interpolation keep exactly."""
+    row, column = np.mgrid[:12, :16] + 0.5
+    light = [0.9 - 0.01 * (column - 7) ** 2, 0.2 + 0.004 * row**2, 0.5 + 0.003 * (row - 5) * (column - 8)]
+    image = jnp.asarray(np.stack([*light, 1 + 0.5 * row + 0.25 * column], axis=-1), jnp.float32)
+    x, y = np.random.default_rng(0).uniform(2.5, [13.5, 9.5], (200, 2)).T
+    pixels, nowhere = jnp.asarray(np.stack([x, y], axis=-1), jnp.float32), jnp.zeros(200, bool)
+    expected = [0.9 - 0.01 * (x - 7) ** 2, 0.2 + 0.004 * y**2, 0.5 + 0.003 * (y - 5) * (x - 8), 1 + 0.5 * y + 0.25 * x]
+    np.testing.assert_allclose(view_sampling.sample(image, pixels, nowhere), np.stack(expected, -1), atol=1e-5)
+    own = np.asarray(image)[np.floor(y).astype(int), np.floor(x).astype(int)]
+    np.testing.assert_array_equal(view_sampling.sample(image, pixels, ~nowhere), own)
 
 
 def test_gains_that_differ_between_views_are_found_and_taken_out():

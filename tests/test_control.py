@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from worlds import encoded, load_config, random_params
 
+from realiz3d_jax.geometry import cameras
 from realiz3d_jax.method import interface
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import control, dit
@@ -91,8 +92,10 @@ def test_a_token_sees_its_own_patch_only():
     assert np.argwhere(moved).tolist() == [[1, 2, 2]]
 
 
-def test_the_four_viewpoints_can_be_given_any_four_vectors():
+def test_the_four_viewpoints_are_those_of_the_cameras_and_can_be_given_any_four_vectors():
     code = control.azimuth_code(control.AZIMUTHS)
+    angles = np.deg2rad(np.outer(cameras.AZIMUTHS, [1, 2, 4]))
+    np.testing.assert_allclose(code, np.concatenate([np.sin(angles), np.cos(angles)], axis=1), atol=1e-6)
     assert code.shape == (4, 6)
     assert set(np.unique(code)) == {-1.0, 0.0, 1.0}
     assert np.linalg.matrix_rank(code) == 4

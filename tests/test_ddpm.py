@@ -50,6 +50,21 @@ def test_data_is_recovered_from_the_noisy_sample_and_its_noise():
     np.testing.assert_allclose(recovered, x0, atol=1e-5)
 
 
+@pytest.mark.parametrize("cap", [1.0, 100.0, 300.0])
+def test_a_timestep_weighs_the_inverse_of_its_signal_to_noise_ratio_from_1_to_the_cap(cap: float):
+    alphas = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    expected = np.minimum(np.maximum((1 - alphas) / alphas, 1.0), cap)
+    found = DDPM().weight(jnp.arange(1000).reshape(250, 4), cap)
+    np.testing.assert_allclose(found, expected.reshape(250, 4), rtol=2e-4)  # of 1 - ᾱ in float32
+    assert float(found.max()) == cap
+
+
+def test_every_timestep_is_drawn_as_often_as_any_other():
+    counts = np.bincount(np.asarray(DDPM(num_timesteps=10).draw_timesteps(jax.random.key(0), (5000, 4))).ravel())
+    assert len(counts) == 10
+    assert np.abs(counts - 2000).max() < 5 * np.sqrt(2000)
+
+
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("steps", [1, 2, 7, 20, 50, 333, 1000])
 def test_sampling_timesteps_are_those_of_diffusers(spacing: str, steps: int):

@@ -1,4 +1,4 @@
-"""Guidance on the text: its formula, and that both branches see everything else alike."""
+"""Guidance on the text: its formula, for any denoiser; ``test_generate.py`` has it with a model."""
 
 import jax
 import jax.numpy as jnp

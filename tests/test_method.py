@@ -94,15 +94,23 @@ def test_a_shift_is_left_times_right_times_the_domains_embedding():
     np.testing.assert_array_equal(chosen[:, 0], np.stack([shifts[1, 0], shifts[0, 1], shifts[1, 2]]))
 
 
-def test_fresh_shifters_add_exactly_nothing():
-    assert not np.any(shifters.apply(shifters.init(4, 16, 8, jax.random.key(3))))
+def test_fresh_shifters_add_exactly_nothing_and_tell_the_domains_apart_as_soon_as_they_learn():
+    fresh = shifters.init(4, 256, 8, jax.random.key(3))
+    assert not np.any(shifters.apply(fresh))
+    assert not np.any(fresh["left"])
+    assert float(jnp.std(fresh["right"])) == pytest.approx(256**-0.5, rel=0.05)
+    assert float(jnp.std(fresh["embedding"])) == pytest.approx(1.0, rel=0.1)
+    drawn = [np.asarray(fresh[name]).reshape(-1, 256) for name in ("embedding", "right")]
+    correlations = np.corrcoef(np.concatenate(drawn))
+    assert np.abs(correlations - np.eye(len(correlations))).max() < 5 / 16, "each is drawn by itself: five sigma"
 
 
 def test_real_and_synthetic_iterations_alternate_by_an_exact_rule():
     stage = interface.load("realiz3d", {"real_fraction": 0.3, "real_warmup_steps": 5}).stages()["stage2"]
     names = [stage.iteration(step).name for step in range(105)]
     assert names[:5] == ["real"] * 5
-    assert names[5:].count("real") == 30
+    counts = np.cumsum([name == "real" for name in names[5:]])
+    np.testing.assert_array_equal(counts, 3 * np.arange(1, 101) // 10)
 
 
 def test_the_stages_of_realiz3d_are_the_papers():
@@ -121,6 +129,25 @@ def test_the_stages_of_realiz3d_are_the_papers():
     assert not real.control
     assert real.domain is Domain.REAL
     assert real.freeze_input
+
+
+def test_every_stage_reads_its_own_streams_in_their_domains():
+    read = {
+        (name, stage, kind.name): (kind.stream, kind.domain, kind.joint, kind.control, kind.freeze_input)
+        for name in ("realiz3d", "syn_only", "pretraining")
+        for stage, made in interface.load(name, {}).stages().items()
+        for kind in made.iterations
+    }
+    assert read == {
+        ("realiz3d", "stage1", "synthetic"): ("synthetic_images", Domain.SYNTHETIC, False, False, False),
+        ("realiz3d", "stage1", "real"): ("real_images", Domain.REAL, False, False, False),
+        ("realiz3d", "stage2", "synthetic"): ("synthetic_grids", Domain.SYNTHETIC, True, True, False),
+        ("realiz3d", "stage2", "real"): ("real_images", Domain.REAL, False, False, True),
+        ("syn_only", "finetune", "synthetic"): ("synthetic_grids", Domain.SYNTHETIC, True, True, False),
+        ("pretraining", "pretrain", "photo"): ("photos", Domain.REAL, False, False, False),
+    }
+    first = interface.load("realiz3d", {"real_fraction": 0.3}).stages()["stage1"]
+    assert [first.iteration(step).name for step in range(100)].count("real") == 30
 
 
 def test_a_method_or_an_option_that_does_not_exist_is_named():

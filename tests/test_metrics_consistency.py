@@ -9,6 +9,7 @@ from test_projection import cube, mesh_of, sphere
 
 from realiz3d_jax.geometry import cameras, projection, render
 from realiz3d_jax.geometry.mesh import Mesh
+from realiz3d_jax.metrics import image
 from realiz3d_jax.metrics.consistency import consistency
 
 SIZE = 64
@@ -51,6 +52,24 @@ def test_a_view_of_another_colour_costs_the_overlap_score_much_more_than_the_who
     score = consistency(where, changed)
     assert score.overlap_psnr < score.whole_psnr - 4
     assert score.overlap_psnr < 20
+
+
+def test_the_figures_are_those_of_the_blends_of_all_and_of_the_other_views_where_these_see_anything():
+    mesh = sphere()
+    where, views = projection.correspondence(mesh, SIZE), painted(mesh)
+    views[2] = np.where(where.mask[2][..., None], views[2] // 2, 255)
+    score, white = consistency(where, views), np.float32(255)
+    blended, _ = projection.blend(where, views, others_only=False)
+    blended = np.where(where.mask[..., None], blended, white)
+    assert score.whole_psnr == pytest.approx(image.psnr(views, blended), rel=1e-5)
+    assert score.whole_ssim == pytest.approx(image.ssim(views, blended), rel=1e-5)
+    others, seen = projection.blend(where, views, others_only=True)
+    error = np.square(others[seen] - views[seen]).mean()
+    assert score.overlap_psnr == pytest.approx(10 * np.log10(255**2 / error), rel=1e-5)
+    both = [np.where(seen[..., None], others, views), views]
+    wide = [np.pad(picture, ((0, 0), (5, 5), (5, 5), (0, 0)), constant_values=255.0) for picture in both]
+    assert score.overlap_ssim == pytest.approx(image.similarity_map(*wide)[seen].mean(), rel=1e-5)
+    assert score.overlap_fraction == seen.sum() / where.mask.sum()
 
 
 def test_an_object_without_overlap_says_so_instead_of_scoring():

@@ -64,6 +64,15 @@ def test_kernel_distance_of_whole_sets_is_the_unbiased_estimate():
     assert deviation == pytest.approx(0.0, abs=1e-12)
 
 
+def test_the_subsets_of_both_sets_are_drawn_at_random_so_that_their_mean_is_that_of_the_whole_sets():
+    random = np.random.default_rng(4)
+    a, b = random.normal(size=(15, 8)), random.normal(0.5, 1.2, size=(15, 8))
+    a[:5], b[:5] = a[:5] + 2, b[:5] - 2  # the first of each set are like no others
+    mean, deviation = kernel_distance(a, b, subsets=2000, subset_size=5)
+    assert deviation > 0.1
+    assert mean == pytest.approx(naive_kernel_distance(a, b), abs=5 * deviation / np.sqrt(2000))
+
+
 def test_kernel_distance_of_equal_distributions_is_zero_on_average_and_grows_with_a_shift():
     random = np.random.default_rng(5)
     a, b = random.normal(size=(2, 2000, 8))

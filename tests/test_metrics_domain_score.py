@@ -68,11 +68,19 @@ def test_an_image_is_judged_alike_alone_and_in_any_batch_and_shift(classifier: d
     np.testing.assert_allclose(alone, together[::23], rtol=1e-5)
 
 
-def test_training_twice_gives_the_same_parameters_and_another_seed_others():
-    data = discs(64, 0)
+def test_training_twice_gives_the_same_parameters_and_another_seed_others(monkeypatch: pytest.MonkeyPatch):
+    update, keys, data = domain_score._update, [], discs(64, 0)
+
+    def recorded(*given):
+        keys.append(tuple(jax.random.key_data(given[-1]).tolist()))
+        return update(*given)
+
+    monkeypatch.setattr(domain_score, "_update", recorded)
     first, second, other = (domain_score.train(*data, seed=seed, steps=3).params for seed in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, second)
     assert np.any(first["features"]["kernel"] != other["features"]["kernel"])
+    assert keys[:3] == keys[3:6]
+    assert len(set(keys)) == 6, "every step changes its images in another way"
 
 
 def test_a_classifier_survives_its_file(classifier: domain_score.Classifier, tmp_path):

@@ -1,5 +1,7 @@
 """The optimizer: PyTorch's AdamW with ``grad=None`` on whatever rests, and bit-identical rest."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +60,7 @@ def rests(path: str, layer: int | None, iteration: Iteration, frozen: int) -> bo
 
 
 def test_random_freezing_follows_torch_adamw_with_grad_none_on_what_rests():
-    transformation = make_optimizer(learning_rate=0.03, weight_decay=0.1, clip_norm=0.0)
+    transformation = make_optimizer(learning_rate=0.03, weight_decay=0.1, clip_norm=0.0, b1=0.8, b2=0.95, epsilon=0.01)
     params = fresh_params()
     state = transformation.init(params)
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
@@ -68,7 +70,7 @@ def test_random_freezing_follows_torch_adamw_with_grad_none_on_what_rests():
         for path, leaf in zip(paths, jax.tree.leaves(params), strict=True)
     ]
     reference = torch.optim.AdamW(
-        [p for row in pieces for p in row], lr=0.03, weight_decay=0.1, betas=(0.9, 0.999), eps=1e-8
+        [p for row in pieces for p in row], lr=0.03, weight_decay=0.1, betas=(0.8, 0.95), eps=0.01
     )
 
     @jax.jit
@@ -127,6 +129,14 @@ def test_what_rests_keeps_parameters_moments_and_count_bit_for_bit(frozen: int, 
                 assert np.array_equal(before, after) == rests(name, None, iteration, frozen), name
 
 
+def test_a_control_that_is_not_given_rests_also_where_what_feeds_block_0_trains():
+    real = dataclasses.replace(REAL, freeze_input=False)
+    active = activity(fresh_params(), real)
+    assert not active["control"]["kernel"]
+    assert active["backbone"]["patch_embedding"]["kernel"]
+    assert active["backbone"]["blocks"]["mlp"]["kernel"].all()
+
+
 def test_clipping_sees_only_what_trains():
     params = fresh_params()
     transformation = make_optimizer(learning_rate=1.0, weight_decay=0.0, clip_norm=1.0)
@@ -136,6 +146,48 @@ def test_clipping_sees_only_what_trains():
     trained = jax.tree.leaves(adam_state(state).mu)
     norm = np.sqrt(sum(float(jnp.sum(jnp.square(moment / 0.1))) for moment in trained))
     assert norm == pytest.approx(1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5, 3.0, 1e6])
+def test_gradients_are_scaled_down_together_to_the_norm_of_the_settings(clip_norm: float):
+    params = fresh_params()
+    transformation = make_optimizer(learning_rate=1.0, weight_decay=0.0, clip_norm=clip_norm, b1=0.75)
+    random = np.random.default_rng(0)
+    gradients = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), params)
+    trained = [leaf for name in TRAINABLE for leaf in jax.tree.leaves(gradients[name])]
+    norm = np.sqrt(sum(float(jnp.sum(jnp.square(leaf))) for leaf in trained))
+    assert 10 < norm < 100
+    everything = activity(params, SYNTHETIC)
+    _, state = transformation.update(gradients, transformation.init(params), params, active=everything)
+    moments = adam_state(state).mu
+    factor = min(1.0, clip_norm / norm) if clip_norm else 1.0
+    for moment, gradient in zip(
+        [leaf for name in TRAINABLE for leaf in jax.tree.leaves(moments[name])], trained, strict=True
+    ):
+        np.testing.assert_allclose(moment, 0.25 * factor * gradient, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "trapezoid"])
+def test_update_n_is_as_long_as_the_schedule_says_at_n(schedule: str):
+    """Of a gradient that is always 1, AdamW's step without decay is the learning rate; with it, decay comes on top."""
+    transformation = make_optimizer(
+        learning_rate=0.5, schedule=schedule, warmup_steps=3, weight_decay=0.2, clip_norm=0.0, epsilon=1e-12
+    )
+    params = fresh_params()
+    state, ones = transformation.init(params), jax.tree.map(jnp.ones_like, params)
+    everything = activity(params, SYNTHETIC)
+    update = jax.jit(lambda state: transformation.update(ones, state, params, active=everything))
+    ends = {
+        "constant": [0.5] * 7,
+        "cosine": 0.25 * (1 + np.cos(np.pi * np.arange(7) / 7)),
+        "trapezoid": [0.5] * 6 + [0.25],
+    }
+    for rate in (0.0, 0.5 / 3, 1.0 / 3, *ends[schedule]):
+        steps, state = update(state)
+        assert not np.any(steps["shifters"]["left"]), "what does not train rests"
+        steps, weights = ({name: tree[name] for name in TRAINABLE} for tree in (steps, params))
+        for step, leaf in zip(jax.tree.leaves(steps), jax.tree.leaves(weights), strict=True):
+            np.testing.assert_allclose(step, -rate * (1 + 0.2 * leaf), rtol=1e-4, atol=1e-6)
 
 
 def test_the_control_factor_scales_the_steps_of_the_control_alone():

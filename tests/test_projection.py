@@ -60,6 +60,19 @@ def test_a_point_is_projected_onto_the_pixel_that_shows_it(projected: str):
         assert distance.max() < 2 * pixel
 
 
+def test_the_cosine_is_that_of_the_surface_to_the_looking_camera():
+    mesh = sphere()
+    where, normal = projection.correspondence(mesh, SIZE), render.render_maps(mesh, SIZE).normal
+    for source, target in np.ndindex(4, 4):
+        expected = normal[source] @ cameras.STANDARD[target].backward
+        seen = where.cosine[source, target] > 0
+        np.testing.assert_allclose(where.cosine[source, target][seen], expected[seen].clip(1e-3), atol=1e-6)
+        if source != target:
+            assert expected[seen].min(initial=1.0) >= 0.2
+        else:
+            np.testing.assert_array_equal(seen, where.mask[source])
+
+
 def test_bilinear_weights_are_whole_where_a_view_sees_and_none_where_it_does_not():
     where = projection.correspondence(sphere(), SIZE)
     np.testing.assert_allclose(where.tap_weights.sum(axis=-1), where.cosine > 0, atol=1e-6)
@@ -75,6 +88,29 @@ def test_a_view_sees_its_own_pixels_as_they_are():
         colour, seen = projection.blend(alone, picture, others_only=False)
         np.testing.assert_array_equal(seen[view], where.mask[view])
         np.testing.assert_allclose(colour[view][seen[view]], picture[view][seen[view]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("others_only", [False, True])
+def test_colours_are_blended_by_cosine_pixel_by_pixel(others_only: bool):
+    random, views, size = np.random.default_rng(0), 3, 2
+    pixels = (views, views, size, size)
+    cosine = np.where(random.uniform(size=pixels) < 0.3, 0, random.uniform(0.2, 1, pixels)).astype(np.float32)
+    taps = random.integers(0, size * size, (*pixels, 4)).astype(np.int32)
+    shares = random.dirichlet(np.ones(4), pixels).astype(np.float32)
+    images = random.uniform(0, 255, (views, size, size, 3))
+    where = projection.Correspondence(np.ones((views, size, size), bool), cosine, taps, shares)
+    colour, seen = projection.blend(where, images, others_only=others_only)
+    for view, row, column in np.ndindex(views, size, size):
+        total, weight = np.zeros(3), 0.0
+        for looking in range(views):
+            if looking == view and others_only:
+                continue
+            here = (view, looking, row, column)
+            taken = [images[looking, tap // size, tap % size] for tap in taps[here]]
+            total += cosine[here] * sum(share * value for share, value in zip(shares[here], taken, strict=True))
+            weight += cosine[here]
+        assert seen[view, row, column] == (weight > 0)
+        np.testing.assert_allclose(colour[view, row, column], total / max(weight, 1e-9), rtol=1e-4)
 
 
 def test_a_cube_seen_face_on_has_no_overlap_at_all():
@@ -157,6 +193,25 @@ def test_a_perspective_view_sees_a_point_of_a_sphere_at_the_cosine_of_its_own_ra
         clear = np.abs(expected - projection.MINIMUM_COSINE) > 0.01
         np.testing.assert_array_equal(found[clear] > 0, seen[clear])
         np.testing.assert_allclose(found[clear & seen], expected[clear & seen], atol=0.01)
+
+
+def test_a_surface_that_is_hidden_is_not_seen_even_if_what_hides_it_is_less_than_a_pixel_nearer():
+    # Two thin slanted plates: beside the front one's edges the rear one is hidden from one view and not from the other.
+    front, rear = trimesh.creation.box((0.3, 0.004, 0.6)), trimesh.creation.box((0.7, 0.004, 0.6))
+    rear.apply_translation((0, 0.9 * cameras.ORTHO_WIDTH / SIZE, 0))
+    both = trimesh.util.concatenate([front, rear])
+    both.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 4, (0, 0, 1)))
+    mesh = mesh_of(both)
+    where, maps, scene = projection.correspondence(mesh, SIZE), render.render_maps(mesh, SIZE), render.RayScene(mesh)
+    hidden_in_all = 0
+    for source, target in np.argwhere(~np.eye(4, dtype=bool)):
+        backward = cameras.STANDARD[target].backward
+        facing = maps.mask[source] & (maps.normal[source] @ backward >= 0.2)
+        hidden = np.zeros_like(facing)
+        hidden[facing] = scene.occluded(maps.position[source][facing], maps.normal[source][facing], backward)
+        assert not (hidden & (where.cosine[source, target] > 0)).any()
+        hidden_in_all += hidden.sum()
+    assert hidden_in_all > 30
 
 
 def test_pixels_outside_the_frame_are_not_seen():

@@ -29,14 +29,14 @@ class LandsAfter:
         return self.distance
 
 
-def run(sampler, timesteps, epsilons, noise, key=None):
+def run(sampler, timesteps, epsilons, noise, key=None, bound=None):
     schedule = DDPM()
     key = jax.random.key(0) if key is None else key
 
     def denoise(x, timestep, index):
         return epsilons[index]
 
-    return jax.jit(lambda x: samplers.sample(sampler, schedule, timesteps, denoise, x, key))(noise)
+    return jax.jit(lambda x: samplers.sample(sampler, schedule, timesteps, denoise, x, key, bound))(noise)
 
 
 def variance(alphas_cumprod):
@@ -176,6 +176,35 @@ def test_predictions_of_x0_are_not_clipped():
     timesteps = DDPM().sampling_timesteps(5)
     x0 = run(DDIM(), timesteps, jnp.zeros((5, 3)), jnp.full((3,), 50.0))
     assert np.min(x0) > 50.0
+
+
+@pytest.mark.parametrize("sampler", [DDIM(), DDIM(0.6), DPMSolverPP2M()])
+@pytest.mark.parametrize("bound", [0.5, 1.0])
+def test_predictions_of_bounded_data_are_clipped_and_their_noise_is_what_is_left(sampler, bound: float):
+    """Four steps by hand in float64; beyond the bound the noise that was predicted is no longer the noise in x."""
+    eta = getattr(sampler, "eta", 0.0)
+    schedule, key, timesteps = DDPM(), jax.random.key(3), np.array([900, 600, 300, 50])
+    noise, epsilons = jax.random.normal(jax.random.key(1), (2, 50)), jax.random.normal(jax.random.key(2), (4, 2, 50))
+    alphas = np.append(schedule.exact_alphas_cumprod[timesteps], 1.0)
+    log_snr = np.log(alphas[:-1] / (1 - alphas[:-1])) / 2
+    x, previous, clipped = np.array(noise, np.float64), 0.0, []
+    for index in range(4):
+        signal, sigma = np.sqrt(alphas[index]), np.sqrt(1 - alphas[index])
+        x0 = (x - sigma * np.array(epsilons[index])) / signal
+        clipped.append(np.mean(np.abs(x0) > bound))
+        x0 = np.clip(x0, -bound, bound)
+        left = (x - signal * x0) / sigma
+        variance = eta**2 * (1 - alphas[index + 1]) / (1 - alphas[index]) * (1 - alphas[index] / alphas[index + 1])
+        fresh = np.array(jax.random.normal(jax.random.fold_in(key, index), noise.shape))
+        momentum = 0.0
+        if sampler == DPMSolverPP2M() and index in (1, 2):
+            last, step = np.diff(log_snr)[index - 1 : index + 1]
+            momentum = np.sqrt(alphas[index + 1]) * (1 - np.exp(-step)) * step / last / 2
+        x = np.sqrt(alphas[index + 1]) * x0 + np.sqrt(1 - alphas[index + 1] - variance) * left
+        x, previous = x + momentum * (x0 - previous) + np.sqrt(variance) * fresh, x0
+    assert min(clipped) > 0.1
+    assert clipped[-1] < 0.9
+    np.testing.assert_allclose(run(sampler, timesteps, epsilons, noise, key, bound), x, atol=1e-5)
 
 
 def test_with_a_key_each_what_a_sample_draws_does_not_depend_on_its_batch():

@@ -1,6 +1,7 @@
 """The real training images: four of each caption, the same bytes however often making them was interrupted."""
 
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from realiz3d_jax.data import making, records
 from realiz3d_jax.data.pipeline import VIEW_WORDS
 from realiz3d_jax.data.shapes import datasets
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.training import self_generation
 from realiz3d_jax.training.pretrained import Pretrained, open_model
@@ -90,9 +92,14 @@ def test_two_hosts_that_share_a_directory_make_the_images_of_one(world, base, tm
 def test_view_words_prompt_the_model_and_are_not_stored(world, base, tmp_path, monkeypatch):
     asked = []
 
+    def colour(prompt: str) -> int:
+        return zlib.crc32(prompt.encode()) % 256
+
     def draw(self, params, captions, seeds, domain, *rest):
+        assert domain is Domain.REAL
         asked.append((captions, list(seeds)))
-        return np.zeros((len(captions), 4, 32, 32, 3), np.uint8)
+        colours = np.array([[colour(prompt) for prompt in prompts] for prompts in captions], np.uint8)
+        return np.broadcast_to(colours[:, :, None, None, None], (len(captions), 4, 32, 32, 3))
 
     monkeypatch.setattr(Generator, "__call__", draw)
     data = new_data(world, tmp_path / "data")
@@ -102,6 +109,9 @@ def test_view_words_prompt_the_model_and_are_not_stored(world, base, tmp_path, m
     assert all(len(prompts) == 3 for prompts, _ in asked), "every chunk is filled up: one compilation"
     stored = records.open_split(data, "shapes_generated", "train")
     assert len(stored) == 16
+    for image in stored:
+        prompt = f"{image['caption']}, {VIEW_WORDS[image['view']]} view"
+        assert (image["image"] == colour(prompt)).all(), "the image of its own prompt"
     assert not any("view" in record["caption"].split() for record in stored)
     seeds = [seed for prompts, seeds in asked for seed in seeds]
     assert len(set(seeds)) == len(seeds)

@@ -1,7 +1,10 @@
 """One iteration: what it computes, what it changes, and what it must leave exactly as it is."""
 
 import dataclasses
+import functools
+import itertools
 
+import by_hand
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,19 +15,23 @@ from realiz3d_jax.method import interface, plans
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import dit
+from realiz3d_jax.models.codec import PixelCodec
 from realiz3d_jax.training import monitoring, setup
+from realiz3d_jax.training.config import TrainConfig
 from realiz3d_jax.training.encoders import open_text_encoder
 from realiz3d_jax.training.setup import Run
 from realiz3d_jax.training.state import TrainState, new_state, stream_key
 
-GRIDS, DEPTH = 2, 3
+GRIDS, DEPTH, SEED = 2, 3, 3
+
+
+def config_of(file: str, **changes) -> TrainConfig:
+    named = {key.replace("__", "."): value for key, value in changes.items()}
+    return load_config(file, {"data.batch_grids": GRIDS, "seed": SEED, **named})
 
 
 def make_run(file: str, **changes) -> Run:
-    named = {key.replace("__", "."): value for key, value in changes.items()}
-    return setup.make_run(
-        load_config(file, {"data.batch_grids": GRIDS, "timestep_weight_cap": 1.0, **named}), jax.devices()[:1]
-    )
+    return setup.make_run(config_of(file, **changes), jax.devices()[:1])
 
 
 def random_state(run: Run) -> TrainState:
@@ -54,15 +61,42 @@ def take_step(run: Run, state: TrainState, kind: interface.Iteration, batch=None
     return jax.device_get(run.steps[kind.name](there, run.put(batch)))
 
 
+SECOND = {
+    "method__tau": 1.0,
+    "timestep_weight_cap": 100.0,
+    "data__caption_dropout": 0.3,
+    "ema_decay": 0.999,
+    "optimizer__clip_norm": 0.0,
+}
+
+
 @pytest.fixture(scope="module")
 def first() -> Run:
-    return make_run("stage1")
+    return make_run("stage1", timestep_weight_cap=300.0, data__caption_dropout=0.5, ema_decay=0.5)
 
 
 @pytest.fixture(scope="module")
 def second() -> Run:
     """Stage 2; real iterations freeze any number of blocks, from none to all."""
-    return make_run("stage2", method__tau=1.0)
+    return make_run("stage2", **SECOND)
+
+
+class DrawnCodec(PixelCodec):
+    """Stores nothing but noise: latents are what the key gives."""
+
+    def latents(self, stored, key=None):
+        return jax.random.normal(key, stored.shape)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Run:
+    """Stage 1 under the plain objective, on latents that are drawn in every step; two steps long."""
+    changes = {"steps": 2, "optimizer__warmup_steps": 0, "timestep_weight_cap": 1.0, "data__caption_dropout": 0.0}
+    config = config_of("stage1", **changes)
+    return setup.make_run(dataclasses.replace(config, codec=DrawnCodec()), jax.devices()[:1])
+
+
+predict = jax.jit(setup.make_model(config_of("stage2")).predict)
 
 
 # What a fresh model is
@@ -94,23 +128,32 @@ def test_with_fresh_shifters_and_control_the_model_is_the_base_model_bit_for_bit
             np.testing.assert_array_equal(found, expected, err_msg=f"{domain}, control {given is not None}")
 
 
-def test_a_control_and_a_domain_change_the_prediction_once_they_have_been_learnt():
-    config = load_config("stage2")
-    model = setup.make_model(config)
-    params, predict_jitted = random_params(config), jax.jit(model.predict)
-    captions = encoded(open_text_encoder(config), ["a red cone"], 1)
-    noise = np.random.default_rng(0).normal(size=(1, 4, 32, 32, 3)).astype(np.float32)
-    control = np.ones((1, 4, 32, 32, 6), np.float32)
-
-    def predict(domain: Domain, control: np.ndarray | None) -> np.ndarray:
-        plan = jnp.full(DEPTH, domain)
-        timestep = np.array([[500]])
-        return np.array(predict_jitted(params, noise, timestep, captions, domain=plan, control=control))
-
-    real = predict(Domain.REAL, None)
-    assert np.std(predict(Domain.SYNTHETIC, None) - real) > 1e-3
-    assert np.std(predict(Domain.REAL, control) - real) > 1e-3
-    np.testing.assert_array_equal(predict(Domain.REAL, 0 * control), real)
+def test_a_prediction_is_the_backbones_under_the_shifts_of_its_domains_and_the_tokens_of_its_control():
+    config, random = config_of("stage2"), np.random.default_rng(0)
+    params, side, width = random_params(config), config.model.patch_size, config.model.width
+    noise = random.normal(size=(GRIDS, 4, 32, 32, 3)).astype(np.float32)
+    control = random.uniform(0, 1, (GRIDS, 4, 32, 32, 6)).astype(np.float32)
+    timestep, domain = np.array([[40], [700]]), np.array([Domain.REAL, Domain.SYNTHETIC, Domain.SYNTHETIC])
+    captions = encoded(open_text_encoder(config), ["a red cone", "a blue cube"], GRIDS)
+    left, right, embedding = (params["shifters"][name] for name in ("left", "right", "embedding"))
+    shift = np.stack([left[block] @ (right[block] @ embedding[block, domain[block]]) for block in range(DEPTH)])
+    patches = control.reshape(GRIDS, 4, 32 // side, side, 32 // side, side, 6).transpose(0, 1, 2, 4, 6, 3, 5)
+    tokens = patches.reshape(GRIDS, 4, -1, 6 * side**2) @ params["control"]["kernel"]
+    apply = jax.jit(functools.partial(dit.apply, config.model))
+    expected = apply(
+        params["backbone"],
+        noise,
+        timestep,
+        captions,
+        block_shift=shift.reshape(DEPTH, 1, width),
+        control_tokens=tokens,
+    )
+    found = predict(params, noise, timestep, captions, domain=domain, control=control)
+    assert expected.shape[-1] > 3, "a sigma is predicted, too, and not read"
+    np.testing.assert_allclose(found, expected[..., :3], atol=1e-5)
+    for change in ({"domain": domain[[1, 0, 2]]}, {"control": 0 * control}):
+        other = predict(params, noise, timestep, captions, **{"domain": domain, "control": control, **change})
+        assert np.std(found - other) > 1e-3, change
 
 
 # What a stage leaves alone
@@ -190,7 +233,7 @@ def test_frozen_blocks_keep_parameters_and_optimizer_state_for_every_number_in_o
 
 
 def test_skipping_the_backward_pass_of_frozen_blocks_or_masking_it_gives_the_same_update(second: Run):
-    masking = make_run("stage2", method__tau=1.0, model__skip_frozen_backward=False)
+    masking = make_run("stage2", **SECOND, model__skip_frozen_backward=False)
     real = second.stage.iterations[1]
     state = random_state(second)
     for frozen, step in {frozen_at(second, step): step for step in range(1, 40)}.items():
@@ -199,6 +242,8 @@ def test_skipping_the_backward_pass_of_frozen_blocks_or_masking_it_gives_the_sam
         masked, other_metrics = take_step(masking, at_step, real)
         assert metrics["loss"] == pytest.approx(float(other_metrics["loss"]), rel=1e-6)
         assert metrics["gradient_norm"] == pytest.approx(float(other_metrics["gradient_norm"]), rel=1e-5)
+        moments = [np.sum(np.square(moment / 0.1)) for moment in leaves(adam_state(skipped.opt_state).mu).values()]
+        assert metrics["gradient_norm"] == pytest.approx(np.sqrt(sum(moments)), rel=1e-5), "of what trains alone"
         for path, moment in leaves(adam_state(skipped.opt_state).mu).items():
             other = leaves(adam_state(masked.opt_state).mu)[path]
             error = np.max(np.abs(moment - other)) / max(np.max(np.abs(other)), 1e-12)
@@ -235,62 +280,111 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_step_and_the_counts(s
     assert all(np.isfinite(leaf).all() for leaf in leaves(healed).values())
 
 
-# What is told of a step
-
-
-def test_the_losses_of_the_timestep_buckets_add_up_to_the_mean_loss(first: Run, second: Run):
-    for run, kind in [(first, first.stage.iterations[1]), (second, second.stage.iterations[0])]:
-        _, metrics = take_step(run, random_state(run), kind)
-        assert np.sum(metrics["bucket_count"]) == GRIDS * (1 if kind.joint else 4)
-        mean = np.sum(metrics["bucket_loss"]) / np.sum(metrics["bucket_count"])
-        assert mean == pytest.approx(float(metrics["loss"]), rel=1e-6)
-
-
-def test_every_timestep_falls_into_the_quarter_it_lies_in(second: Run):
-    """The draws of 40 steps: the count of each bucket is that of the timesteps that the named stream gives."""
-    counts = np.zeros(4)
-    expected = np.zeros(4)
+def test_a_finite_loss_whose_gradient_is_not_finite_is_skipped_too(second: Run):
+    synthetic, _ = second.stage.iterations
     state = random_state(second)
-    synthetic = second.stage.iterations[0]
-    for step in range(8):
+    last = state.params["backbone"]["final"]["linear"]
+    last["kernel"] = last["kernel"] * np.float32(1e17)
+    after, metrics = take_step(second, state, synthetic)
+    assert np.isfinite(metrics["loss"])
+    assert not np.isfinite(metrics["gradient_norm"])
+    assert int(after.skipped) == 1
+    assert_same(after.params, state.params)
+
+
+# What is learnt
+
+
+def loud_batch(run: Run, kind: interface.Iteration) -> dict[str, np.ndarray]:
+    """A batch whose captions weigh so much in the loss that one that is dropped, or not, is seen there."""
+    batch = random_batch(run, kind)
+    return {**batch, "captions": {**batch["captions"], "states": 10 * batch["captions"]["states"]}}
+
+
+def loss_by_hand(run: Run, kind: interface.Iteration, state: TrainState, batch, **changes):
+    config, step = run.config, int(state.step)
+    latents = batch["image"] / 127.5 - 1.0
+    if isinstance(config.codec, DrawnCodec):
+        latents = np.asarray(jax.random.normal(by_hand.stream(SEED, "latents", step), batch["image"].shape))
+    settings = {"caption_dropout": config.data.caption_dropout, "cap": config.timestep_weight_cap, **changes}
+    return by_hand.training_loss(
+        predict,
+        {name: state.params[name] for name in ("backbone", "shifters", "control") if name != "control" or kind.control},
+        batch,
+        latents,
+        {name: array[0] for name, array in run.encoder.encode([""]).items()},
+        np.asarray(kind.draw_plan(by_hand.stream(SEED, "plan", step), DEPTH).domain)
+        if kind.draw_plan
+        else np.full(DEPTH, kind.domain),
+        batch["control"] if kind.control else None,
+        seed=SEED,
+        step=step,
+        joint=kind.joint,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize(("name", "number"), [("first", 0), ("first", 1), ("second", 0), ("second", 1), ("plain", 0)])
+def test_the_loss_is_that_of_the_draws_of_the_named_streams_in_every_step(request, name: str, number: int):
+    """Noise, timesteps (each single image has its own), dropped captions, domains, weights, drawn latents: done by hand."""
+    run = request.getfixturevalue(name)
+    kind = run.stage.iterations[number]
+    state, batch, seen = random_state(run), loud_batch(run, kind), []
+    for step in (0, 1, 2, 3, 700):
         at_step = dataclasses.replace(state, step=np.int32(step))
-        _, metrics = take_step(second, at_step, synthetic)
-        counts += np.array(metrics["bucket_count"])
-        drawn = jax.random.randint(stream_key(second.config.seed, "timestep", step), (GRIDS, 1), 0, 1000)
-        expected += np.histogram(drawn, bins=[0, 250, 500, 750, 1000])[0]
-    np.testing.assert_array_equal(counts, expected)
-    assert np.count_nonzero(expected) >= 3
+        _, metrics = take_step(run, at_step, kind, batch)
+        loss, losses, timestep = loss_by_hand(run, kind, at_step, batch)
+        assert metrics["loss"] == pytest.approx(loss, rel=2e-5)
+        quarter = np.digitize(timestep, [250, 500, 750])
+        for bucket in range(4):
+            assert metrics["bucket_count"][bucket] == (quarter == bucket).sum()
+            assert metrics["bucket_loss"][bucket] == pytest.approx(losses[quarter == bucket].sum(), rel=2e-5)
+        seen += timestep.ravel().tolist()
+    assert len(set(seen)) == len(seen), "no timestep comes twice"
 
 
-def test_captions_are_dropped_with_their_probability_and_become_the_empty_caption(second: Run):
-    from realiz3d_jax.training.step import _draw
-
-    kind = second.stage.iterations[0]
-    config = dataclasses.replace(second.step_config, caption_dropout=0.3)
-    batch = {
-        "image": np.zeros((512, 4, 4, 4, 3), np.uint8),
-        "captions": {
-            "states": np.full((512, 1, 20, 64), 7.0, np.float32),
-            "mask": np.ones((512, 1, 20), bool),
-            "pooled": np.full((512, 1, 64), 7.0, np.float32),
-        },
-    }
-    drawn = _draw(config, kind, jnp.int32(5), batch)["captions"]
-    dropped = np.array(drawn["states"][:, 0, 0, 0] != 7.0)
-    assert abs(dropped.mean() - 0.3) < 0.1  # five sigma
-    for name, empty in second.encoder.encode([""]).items():
-        np.testing.assert_array_equal(drawn[name][dropped][0, 0], empty[0])
-    assert (np.array(drawn["mask"][~dropped])).all()
+def test_caps_and_dropped_captions_would_be_seen_in_the_loss(first: Run):
+    """The test above tells them apart by hundreds of times its tolerance."""
+    kind = first.stage.iterations[1]
+    state, batch = random_state(first), loud_batch(first, kind)
+    given = loss_by_hand(first, kind, state, batch)[0]
+    for change in ({"cap": 1.0}, {"cap": 100.0}, {"caption_dropout": 0.0}, {"caption_dropout": 1.0}):
+        assert abs(loss_by_hand(first, kind, state, batch, **change)[0] / given - 1) > 5e-3, change
 
 
-def test_the_average_follows_the_parameters_with_its_decay(second: Run):
-    synthetic = second.stage.iterations[0]
-    state = dataclasses.replace(random_state(second), step=np.int32(9))
-    after, _ = take_step(second, state, synthetic)
-    decay = min(second.config.ema_decay, 10 / 19)
-    for path, average in leaves(after.ema).items():
-        old, new = leaves(state.ema)[path], leaves({name: after.params[name] for name in after.ema})[path]
-        np.testing.assert_allclose(average, decay * old + (1 - decay) * new, rtol=1e-6, atol=1e-7)
+@pytest.mark.parametrize(
+    ("name", "decays"), [("first", [0.1, 0.5, 0.5, 0.5]), ("second", [0.1, 10 / 19, 101 / 110, 0.999])]
+)
+def test_the_average_follows_the_parameters_with_its_decay_and_faster_early_on(request, name: str, decays: list[float]):
+    run = request.getfixturevalue(name)
+    state = random_state(run)
+    assert_same(state.sampling_params(), state.params)
+    average = random_params(run.config, seed=1)
+    state = dataclasses.replace(state, ema={name: average[name] for name in state.ema})
+    for step, decay in zip((0, 9, 100, 100_000), decays, strict=True):
+        after, _ = take_step(run, dataclasses.replace(state, step=np.int32(step)), run.stage.iterations[0])
+        new, old = leaves({name: after.params[name] for name in after.ema}), leaves(state.ema)
+        for path, found in leaves(after.ema).items():
+            np.testing.assert_allclose(found, decay * old[path] + (1 - decay) * new[path], rtol=1e-5, atol=1e-6)
+        assert_same(after.sampling_params(), {**after.params, **after.ema})
+
+
+def test_a_cosine_has_come_to_rest_after_the_last_step_of_the_run(plain: Run):
+    kind = plain.stage.iterations[0]
+    states = [random_state(plain)]
+    for _ in range(3):
+        states.append(take_step(plain, states[-1], kind)[0])
+    moved = [
+        max(np.abs(new - leaves(before.params)[path]).max() for path, new in leaves(after.params).items())
+        for before, after in itertools.pairwise(states)
+    ]
+    peak = plain.config.optimizer.learning_rate
+    assert moved[0] == pytest.approx(peak, rel=1e-2)
+    assert 0.0 < moved[1] < peak
+    assert moved[2] == 0.0
+
+
+# What is told of a step
 
 
 def test_flops_are_those_of_the_backbone_times_the_passes_that_a_stage_needs(first: Run, second: Run):
@@ -306,9 +400,11 @@ def test_flops_are_those_of_the_backbone_times_the_passes_that_a_stage_needs(fir
 
 
 def test_the_plan_of_a_real_iteration_is_drawn_from_the_step_number_alone():
-    kind = interface.load("realiz3d", {}).stages()["stage2"].iterations[1]
-    for step in range(5):
-        one, other = (kind.plan(stream_key(3, "plan", step), 10) for _ in range(2))
-        assert_same(one._asdict(), other._asdict())
-        expected = plans.draw_real_plan(stream_key(3, "plan", step), 10, 0.4, 0.1)
-        assert_same(one._asdict(), expected._asdict())
+    for tau, probability in ((0.4, 0.1), (0.7, 0.9)):
+        options = {"tau": tau, "reassignment_probability": probability}
+        kind = interface.load("realiz3d", options).stages()["stage2"].iterations[1]
+        for step in range(5):
+            one, other = (kind.plan(stream_key(3, "plan", step), 10) for _ in range(2))
+            assert_same(one._asdict(), other._asdict())
+            expected = plans.draw_real_plan(stream_key(3, "plan", step), 10, tau, probability)
+            assert_same(one._asdict(), expected._asdict())

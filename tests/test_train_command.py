@@ -17,6 +17,10 @@ import pytest
 from worlds import HELD_OUT, REPOSITORY, World, assert_same, command, leaves, load_config, run_command, stage_changes
 
 from realiz3d_jax import files
+from realiz3d_jax.data import records
+from realiz3d_jax.data.pipeline import VIEW_WORDS, control_maps
+from realiz3d_jax.method.domains import Domain
+from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.training import checkpoint, loop, monitoring, previews, setup, sources
 from realiz3d_jax.training.checkpoint import Checkpoints
 from realiz3d_jax.training.pretrained import open_model
@@ -303,8 +307,38 @@ def test_samples_show_every_domain_that_the_stage_trains(stage, domains, world):
     assert (picture.dtype, picture.shape) == (np.uint8, (domains * 64, HELD_OUT["validation"] * 64, 3))
 
 
+@pytest.mark.parametrize(("stage", "views"), [("stage1", True), ("stage2", False)])
+def test_samples_are_of_held_out_captions_under_their_control_once_a_control_trains(stage, views, world, monkeypatch):
+    asked = []
+
+    def draw(self, params, captions, seeds, domain, control=None):
+        asked.append((captions, list(seeds), domain, control))
+        return np.full((len(captions), 4, 32, 32, 3), 100 + domain, np.uint8)
+
+    monkeypatch.setattr(Generator, "__call__", draw)
+    run = setup.make_run(load_config(stage, stage_changes(world)), jax.devices()[:1])
+    picture = previews.Previews(run)({})
+    held = records.open_split(world.data, "shapes_assets", "validation")
+    expected = [record["caption"] for record in held]
+    captions = [[f"{text}, {word} view" for word in VIEW_WORDS] if views else [text] for text in expected]
+    assert [call[:3] for call in asked] == [(captions, [0, 1], domain) for domain in (Domain.SYNTHETIC, Domain.REAL)]
+    for _, _, domain, control in asked:
+        assert (picture[64 * domain : 64 * (domain + 1)] == 100 + domain).all()
+        if views:
+            assert control is None
+        else:
+            maps = [control_maps(record["normal"], record["position"], record["mask"]) for record in held]
+            np.testing.assert_array_equal(control, np.stack(maps))
+
+
 def test_samples_are_put_into_tensorboard_and_change_nothing_of_the_training(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "Previews", lambda run: lambda params: np.zeros((4, 4, 3), np.uint8))
+    seen = []
+
+    def preview(params):
+        seen.append(jax.device_get(params))
+        return np.zeros((4, 4, 3), np.uint8)
+
+    monkeypatch.setattr(loop, "Previews", lambda run: preview)
     changes = {**settings(world, "stage1", world.base), "steps": 2, "log.metrics_every": 1, "data.batch_grids": 8}
     losses = []
     for every in (1, 0):
@@ -317,7 +351,12 @@ def test_samples_are_put_into_tensorboard_and_change_nothing_of_the_training(wor
             [{key: value for key, value in line.items() if key.startswith("loss")} for line in lines(workdir)]
         )
     assert losses[0] == losses[1]
-    assert len(losses[0]) == 2
+    kinds = [name for line in losses[0] for name in line if name.startswith("loss/")]
+    assert kinds == ["loss/synthetic", "loss/real"], "the first step is of the stage's first kind"
+    shapes = setup.make_run(load_config("stage1", changes)).abstract_state.params
+    averaged, last = (checkpoint.read_params(tmp_path / "every_1", shapes, averaged) for averaged in (True, False))
+    assert_same(seen[-1], averaged)
+    assert not np.array_equal(averaged["shifters"]["left"], last["shifters"]["left"])
 
 
 def metrics_of(loss: float, finite: bool = True, in_a_row: int = 0) -> dict:
