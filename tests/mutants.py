@@ -4,7 +4,8 @@ One fault after the other is put into a copy of the tree and the tests that are 
 fail of it, and none without it. Exits 1 if a fault survives, or if the text that it changes is not there exactly once any
 more. WORDS choose the faults whose entry holds them.
 
-An entry of ``mutants.txt``: what goes wrong, the file below ``realiz3d_jax``, the text as it is, as it is with the fault, and pytest's arguments.
+An entry of ``mutants.txt``: what goes wrong, the file below ``realiz3d_jax``, the text as it is, as it is with the fault, and
+pytest's arguments.
 """
 
 import os
@@ -16,19 +17,24 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PARTS = ("realiz3d_jax", "tests", "configs", "benchmarks", "pyproject.toml")
-TABLE = ROOT / "tests" / "mutants.txt"
 
 
 def main(words: str) -> int:
-    faults = [block.split("\n") for block in TABLE.read_text().strip("\n").split("\n\n") if words in block]
+    chosen = faults(words)
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder)
         for part in PARTS:
             (shutil.copytree if (ROOT / part).is_dir() else shutil.copy)(ROOT / part, copy / part)
-        sound = {tests: run(copy, tests) == 0 for tests in dict.fromkeys(fault[-1] for fault in faults)}
-        alive = [fault for fault in faults if not noticed(copy, sound[fault[-1]], *fault)]
-    print(f"{len(faults)} faults, {len(alive)} not noticed")
-    return 1 if alive or not faults else 0
+        sound = {tests: run(copy, tests) == 0 for tests in dict.fromkeys(fault[-1] for fault in chosen)}
+        alive = [fault for fault in chosen if not noticed(copy, sound[fault[-1]], *fault)]
+    print(f"{len(chosen)} faults, {len(alive)} not noticed")
+    return 1 if alive or not chosen else 0
+
+
+def faults(words: str) -> list[list[str]]:
+    """The entries of the table that hold ``words``: what, file, old, new, tests."""
+    blocks = (ROOT / "tests" / "mutants.txt").read_text().strip("\n").split("\n\n")
+    return [block.split("\n") for block in blocks if words in block]
 
 
 def noticed(copy: pathlib.Path, sound: bool, what: str, file: str, old: str, new: str, tests: str) -> bool:

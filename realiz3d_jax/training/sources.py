@@ -66,9 +66,8 @@ def _naming(init: InitConfig) -> Iterator[None]:
 def _check_same(config: TrainConfig, before: TrainConfig, source: pathlib.Path, partitions: tuple[str, ...]) -> None:
     """Raises UserError unless the parameters of ``source``, trained as ``before`` says, mean the same under ``config``."""
     ours, theirs = _meaning(config), _meaning(before)
-    if partitions != (
-        "backbone",
-    ):  # what a method has learned, it has learned at these positions; a base has yet to learn them
+    # What a method has learned, it has learned at these positions; a base has yet to learn them.
+    if partitions != ("backbone",):
         ours["model.positions"], theirs["model.positions"] = config.model.positions, before.model.positions
     for name, value in ours.items():
         if theirs.get(name, value) != value:
