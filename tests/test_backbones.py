@@ -192,6 +192,7 @@ def test_the_commands_train_both_stages_of_it_and_sample(world, tmp_path, capsys
     few = ["--config.steps=2", "--config.data.batch_grids=8", "--config.log.samples_every=0", data]
     for stage, source in (("stage1", base), ("stage2", tmp_path / "stage1")):
         arguments = [f"--config=configs/{stage}.py:tiny_sd3", f"--workdir={tmp_path / stage}"]
+        arguments += ["--config.method.real_warmup_steps=1"]
         assert run_command("train", *arguments, f"--config.init.source={source}", *few) == 0
     output = ["--output", str(tmp_path / "out"), "--limit", "1", "--steps", "2", "--batch", "1"]
     assert run_command("sample", "--workdir", str(tmp_path / "stage2"), "--data", str(world.data), *output) == 0

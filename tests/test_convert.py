@@ -83,7 +83,9 @@ def test_every_part_of_a_pipeline_is_what_the_importers_read(pipeline, tmp_path,
     expected = {part: huggingface.import_model(pipeline / part, dtype) for part in huggingface.KINDS}
     transformer = release.read(output / "transformer.safetensors")
     assert_same(transformer.params, {"backbone": expected["transformer"].params})
-    assert transformer.config.model == dataclasses.replace(CONFIG, dtype="bfloat16", remat="attention")
+    assert transformer.config.model == dataclasses.replace(
+        CONFIG, dtype="bfloat16", remat="attention", positions="view"
+    )
     assert transformer.config.codec.autoencoder == VAE
     assert transformer.facts["command"] == "python -m realiz3d_jax.convert --source pipeline"
     for part, kind in (("vae", VAEConfig), ("text_encoder", T5Config)):

@@ -14,6 +14,10 @@ def test_guidance_extrapolates_from_the_empty_text_through_the_caption(scale: fl
     assert float(guidance.combine(jnp.float32(1.0), jnp.float32(3.0), scale)) == pytest.approx(expected)
 
 
+def test_a_control_without_numbers_has_two_branches_too():
+    assert guidance.both(*[jnp.zeros((3, 4, 0))] * 2).shape == (6, 4, 0)
+
+
 def test_both_branches_see_the_same_sample_control_and_plan_in_one_call():
     text = guidance.both(jnp.zeros((2, 1)), jnp.array([[1.0], [2.0]]))
     control = guidance.both(*[jnp.array([[10.0], [20.0]])] * 2)

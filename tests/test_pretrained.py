@@ -170,7 +170,7 @@ def stage2(converted: Converted, stage1, tmp_path_factory) -> pathlib.Path:
 
 
 def test_both_stages_train_on_encoded_data_and_each_trains_its_part(converted: Converted, stage1, stage2):
-    base = dict(flatten(pretrained.pretrained.open_model(converted.folder).params["backbone"]))
+    base = dict(flatten(pretrained.open_model(converted.folder).params["backbone"]))
     first = dict(flatten(pretrained.open_model(stage1).params["backbone"]))
     assert_same(first, base)
     second = dict(flatten(pretrained.open_model(stage2).params["backbone"]))

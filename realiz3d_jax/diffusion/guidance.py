@@ -18,7 +18,8 @@ def combine(unconditional: jax.Array, conditional: jax.Array, scale: jax.Array |
 
 def both(unconditional: jax.Array, conditional: jax.Array) -> jax.Array:
     """[2B, ...], the two branches of each item side by side: of a batch that devices share, each device has both of its own."""
-    return jnp.stack([unconditional, conditional], axis=1).reshape(-1, *unconditional.shape[1:])
+    batch, *shape = unconditional.shape
+    return jnp.stack([unconditional, conditional], axis=1).reshape(2 * batch, *shape)
 
 
 def guided(

@@ -9,7 +9,6 @@ import jax
 from jax.sharding import Mesh
 
 from realiz3d_jax.data.pipeline import TextEncoder
-from realiz3d_jax.errors import UserError
 from realiz3d_jax.importers import converted
 from realiz3d_jax.method.generate import Generator, SamplingConfig
 from realiz3d_jax.method.interface import Params, Stage
@@ -67,8 +66,6 @@ class Pretrained:
 
 def read_config(source: str | os.PathLike[str], encoders_folder: str = "") -> TrainConfig:
     """The config of a trained model; arguments and errors as for ``open_model``."""
-    if not pathlib.Path(source).exists():
-        raise UserError(f"{source}: there is no such workdir or release; name one that realiz3d_jax.train has written.")
     config = release.read_config(source)
     beside = release.find(source).parent
     if not encoders_folder and (beside / converted.TEXT_ENCODER).is_file():

@@ -66,7 +66,13 @@ def read(path: str | os.PathLike[str]) -> Release:
 
 
 def read_config(source: str | os.PathLike[str]) -> TrainConfig:
-    """The config of a release or of a workdir's newest checkpoint."""
+    """The config of a release or of a workdir's newest checkpoint.
+
+    Raises:
+      UserError: nothing is there, or it is damaged.
+    """
+    if not pathlib.Path(source).exists():
+        raise UserError(f"{source}: there is no such workdir or release; name one that realiz3d_jax.train has written.")
     source = find(source)
     if not source.is_file():
         return checkpoint.read_config(source)
