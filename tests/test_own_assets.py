@@ -31,11 +31,12 @@ def test_a_team_trains_and_samples_on_its_own_assets(world, tmp_path, monkeypatc
     first = [f"--workdir={stage1}", f"--config.init.source={world.base}", *settings]
     assert run_command("train", "--config=configs/stage1.py:tiny", *first) == 0
     second = ["--config=configs/stage2.py:tiny", f"--workdir={stage2}", f"--config.init.source={stage1}", *settings]
+    second += ["--config.method.real_warmup_steps=0"]
     capsys.readouterr()
     assert run_command("train", *second) == 2
     assert "To train on these views: --config.data.rig.azimuths=" in capsys.readouterr().err
     second += ["--config.data.rig.azimuths=(0,90,180,270,0,0)", "--config.data.rig.elevations=(0.,0.,0.,0.,90.,-90.)"]
-    second += ["--config.data.views=(0,1,4,5)", "--config.method.real_warmup_steps=0"]
+    second += ["--config.data.views=(0,1,4,5)"]
     assert run_command("train", *second) == 0
     out = tmp_path / "out"
     sampled = [
