@@ -9,8 +9,9 @@
 that the sum is formed as the base model forms it. W starts at zero and has no bias: a fresh control, and a null (zero)
 one, change nothing, bit for bit. In (2) and (3) cos(4 a) = 1 for the four azimuths and takes the place of a bias.
 
-(3) is the paper's "positional encoding added to the latent samples". The patch embedding is linear, so what (3) can add to
-tokens is a part of what (2) can, C of D dimensions; ``configs/stage2.py`` has what both measure.
+(3) is the paper's "positional encoding added to the latent samples", and what the settings for published bases take. The patch
+embedding is linear, so what (3) can add to tokens is a part of what (2) can, C of D dimensions. On the shapes benchmark, whose
+shipped model has (2), they measure the same (``configs/stage2.py``).
 """
 
 import jax

@@ -90,6 +90,7 @@ class Base:
         """``on_grids``, and how every method trains the whole backbone: rows of a table differ in nothing else."""
         if self.published:  # the paper's
             return self.on_grids(**PAPER_BATCH) | {
+                "viewpoints": "latents",
                 "steps": 4_700,  # ten epochs of 120,000 assets in batches of 512, and as many steps on real images
                 "optimizer": OptimizerConfig(learning_rate=5e-5, weight_decay=0.0),
                 "log": LogConfig(metrics_every=50, samples_every=5_000, checkpoint_every=1_000),
