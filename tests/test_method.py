@@ -155,3 +155,5 @@ def test_a_method_or_an_option_that_does_not_exist_is_named():
         interface.load("realised", {})
     with pytest.raises(UserError, match=r"config.method.ranks: .* has no such option; it has .*rank"):
         interface.load("realiz3d", {"ranks": 8})
+    with pytest.raises(UserError, match=r"config.method.freeze_shared: found True without layer_aware"):
+        interface.load("realiz3d", {"freeze_shared": True, "layer_aware": False})
