@@ -95,6 +95,14 @@ def test_every_config_says_what_it_is_and_what_it_needs(name: str):
             "config.data.batch_grids: found 3 in all, expected a multiple of the 8 devices",
         ),
         (["--config.log.metrics_every=0"], "config.log.metrics_every: found 0, expected at least 1"),
+        (
+            ["--config.model.residual_dtype=bf16"],
+            "config.model.residual_dtype: found 'bf16', expected 'float32' or 'bfloat16'",
+        ),
+        (
+            ["--config.data.batch_of=device", "--config.data.batch_grids=2", "--config.accumulation=4"],
+            "config.data.batch_grids: found 2 on each device, expected a multiple of config.accumulation = 4",
+        ),
         (["--config.steps=0"], "config.steps: found 0, expected at least 1"),
         (["--config.mesh.fsdp=3"], "config.mesh: data=-1, fsdp=3 does not fit 8 devices"),
         (["surplus"], "unexpected argument 'surplus'"),

@@ -241,6 +241,8 @@ def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on_at_a_rate_that_is
     assert lines(workdir) == lines(first)
     constant = {"optimizer__schedule": "constant", "optimizer__learning_rate": 1e-5}
     assert train(world, workdir, steps=STEPS + 2, **constant) == 0
+    assert f"config.steps: {STEPS} -> {STEPS + 2}" in capsys.readouterr().err
+    assert json.loads((workdir / f"config_until_{STEPS}.json").read_text())["steps"] == STEPS
     assert checkpoint.latest_step(workdir) == STEPS + 2
     assert lines(workdir)[:-1] == lines(first)
     assert lines(workdir)[-1]["steps"] == 2

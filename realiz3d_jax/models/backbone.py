@@ -36,6 +36,8 @@ class Config(Protocol):
     in_channels: int
     sample_size: int
     positions: str
+    dtype: str
+    residual_dtype: str
     attention: str
 
 

@@ -124,13 +124,19 @@ def find(name: str) -> Base:
     return BASES[name]
 
 
-def _shapes(name: str) -> Base:
+def _shapes() -> Base:
     """Of the shapes benchmark, whose base model ships."""
     command = (
         "python -m realiz3d_jax.train --config configs/base.py\n"
         f"  python -m realiz3d_jax.convert --workdir runs/base --output {SHIPPED_BASE}"
     )
-    return Base(PRESETS[name], InitConfig(str(SHIPPED_BASE), ("backbone",), command))
+    return Base(PRESETS["shapes"], InitConfig(str(SHIPPED_BASE), ("backbone",), command))
+
+
+def _own(name: str, model: backbone.Config, **settings: Any) -> Base:
+    """Of the shapes benchmark, to be trained by ``configs/base.py``."""
+    command = f"python -m realiz3d_jax.train --config configs/base.py:{name}"
+    return Base(model, InitConfig(f"runs/{name}/base", ("backbone",), command), f"runs/{name}", **settings)
 
 
 def _flow(name: str, width: int, depth: int, heads: int) -> Base:
@@ -147,15 +153,7 @@ def _flow(name: str, width: int, depth: int, heads: int) -> Base:
         base_size=8,
         max_size=24,
     )
-    runs = f"runs/{name}"
-    command = f"python -m realiz3d_jax.train --config configs/base.py:{name}"
-    return Base(
-        model,
-        InitConfig(f"{runs}/base", ("backbone",), command),
-        runs,
-        RectifiedFlow(),
-        data=DataConfig(text_tokens=20),
-    )
+    return _own(name, model, diffusion=RectifiedFlow())
 
 
 def autoencoder_of(name: str) -> VAEConfig:
@@ -204,8 +202,8 @@ def _pixart(name: str) -> Base:
 
 
 BASES: dict[str, Base] = {
-    "shapes": _shapes("shapes"),
-    "tiny": _shapes("tiny"),
+    "shapes": _shapes(),
+    "tiny": _own("tiny", PRESETS["tiny"]),
     "shapes_sd3": _flow("shapes_sd3", width=128, depth=6, heads=4),
     "tiny_sd3": _flow("tiny_sd3", width=32, depth=3, heads=2),
     **{name: _pixart(name) for name in PIXART},

@@ -212,6 +212,9 @@ def to_json(config: TrainConfig) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2)
 
 
+_DTYPES = ("float32", "bfloat16")
+
+
 def _check_ranges(config: TrainConfig) -> None:
     """Raises UserError unless every value is one that a run can work with."""
     model, data, adam, log = config.model, config.data, config.optimizer, config.log
@@ -230,6 +233,12 @@ def _check_ranges(config: TrainConfig) -> None:
             model.sample_size,
             model.patch_size > 0 and model.sample_size % model.patch_size == 0,
             f"a multiple of model.patch_size = {model.patch_size}",
+        ),
+        "model.dtype": (model.dtype, model.dtype in _DTYPES, " or ".join(map(repr, _DTYPES))),
+        "model.residual_dtype": (
+            model.residual_dtype,
+            model.residual_dtype in _DTYPES,
+            " or ".join(map(repr, _DTYPES)),
         ),
         "model.positions": (model.positions, model.positions in ("canvas", "view"), '"canvas" or "view"'),
         "model.caption_channels": (

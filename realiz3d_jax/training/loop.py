@@ -27,8 +27,8 @@ from realiz3d_jax.training.previews import Previews
 from realiz3d_jax.training.setup import Run, make_run
 from realiz3d_jax.training.state import TrainState
 
-_FREE = ("steps", "workdir", "log", "mesh", "sampling")
-"""Settings that a resumed run may change without a word: they say how long, where and what is shown."""
+_FREE = ("workdir", "log", "mesh", "sampling")
+"""Settings that a resumed run may change without a word: they say where it runs and what is shown."""
 
 PREEMPTED = 128 + signal.SIGTERM
 """The exit status of a run that was asked to stop and has saved: not 0, so that a launcher starts it again."""

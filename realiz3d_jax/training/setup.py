@@ -162,13 +162,16 @@ def _with_whole_batch(config: TrainConfig, devices: int) -> TrainConfig:
     Raises:
       UserError: the devices, or the parts that gradients are accumulated over, do not divide it.
     """
-    data = config.data
-    whole = data.batch_grids * (devices if data.batch_of == "device" else 1)
+    data, of_each = config.data, config.data.batch_of == "device"
+    whole = data.batch_grids * (devices if of_each else 1)
     parts = devices * config.accumulation
     if whole % parts:
-        accumulated = f" times config.accumulation = {config.accumulation}" if config.accumulation > 1 else ""
+        accumulated = f"config.accumulation = {config.accumulation}"
+        factors = [f"the {devices} devices"] * (not of_each) + [accumulated] * (config.accumulation > 1)
+        where = "on each device" if of_each else "in all"
+        mend = "" if of_each else " With --config.data.batch_of=device it is the batch of each device."
         raise UserError(
-            f"config.data.batch_grids: found {whole} in all, expected a multiple of the {devices} devices{accumulated}. "
-            "With --config.data.batch_of=device it is the batch of each."
+            f"config.data.batch_grids: found {data.batch_grids} {where}, expected a multiple of "
+            f"{' times '.join(factors)}.{mend}"
         )
     return dataclasses.replace(config, data=dataclasses.replace(data, batch_grids=whole, batch_of="run"))
