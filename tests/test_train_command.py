@@ -287,7 +287,8 @@ def test_settings_that_change_within_a_run_are_told_and_the_old_ones_kept(world,
     assert train(world, workdir, **changes) == 0
     error = capsys.readouterr().err
     assert f"going on from step {STEPS} with other settings" in error
-    assert re.findall(r"  config\.(.*): .* -> (.*)", error) == [("optimizer.learning_rate", "0.125")]
+    told = dict(re.findall(r"  config\.(.*): .* -> (.*)", error))
+    assert told == {"optimizer.learning_rate": "0.125", "steps": f"{STEPS + 1}"}
     assert json.loads((workdir / f"config_until_{STEPS}.json").read_text())["optimizer"]["learning_rate"] != 0.125
     now = json.loads((workdir / "config.json").read_text())
     assert (now["optimizer"]["learning_rate"], now["workdir"]) == (0.125, str(workdir))
