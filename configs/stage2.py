@@ -9,8 +9,8 @@ of 0.919 and 15.1 dB of overlap-only consistency; by default 0.813, 0.907 and 13
 so what all blocks share trains. ``--config.task=text_to_multiview`` for 800 steps: with its viewpoints in tokens the last
 synthetic losses are 0.0316, the real score 0.928 and FID to base images 4.1; in latents, as in the paper, 0.0317, 0.928 and
 4.2. The 40 steps on real images alone lie inside the learning rate's warm-up, at a fifth of the rate on average, which is
-meant: they are to be short and gentle. At the full rate (``--config.optimizer.warmup_steps=10``) the figures are 0.825, 0.906
-and 13.5, within what seeds differ by (0.778 to 0.817, 0.886 to 0.907, 13.8 to 14.5 of three).
+meant: they are to be short and gentle. At the full rate (``--config.optimizer.warmup_steps=10``) realism and IoU are as seeds
+have them (0.825 and 0.906; three seeds 0.778 to 0.817 and 0.886 to 0.907), and consistency is no better (13.5; 13.8 to 14.5).
 
 ``:pixart_sigma``, ``:pixart_alpha`` and the other sizes of ``training/bases.py``: the paper's settings, at 8 grids of 2x2 views
 of 512 px a device. The texturing task has 12 input channels, 4 of noisy latents and 8 of controls;
