@@ -4,8 +4,8 @@ Needs Stage 1: ``python -m realiz3d_jax.train --config configs/stage1.py`` (of t
 
 ``:shapes`` (the default): 1,600 steps in seven minutes on two CPU cores; ``README.md`` states the figures.
 
-What was tried there, one seed each: with ``--config.method.freeze_shared=true`` real mode has a real score of 0.600, an IoU
-of 0.919 and 15.1 dB of overlap-only consistency; by default 0.813, 0.907 and 13.8. Realism is what real images are there for,
+What was tried there, one seed each: with ``--config.method.freeze_shared=true`` real mode has a real score of 0.571, an IoU
+of 0.919 and 15.1 dB of overlap-only consistency; by default 0.817, 0.906 and 13.8. Realism is what real images are there for,
 so what all blocks share trains. ``--config.task=text_to_multiview`` for 800 steps: with its viewpoints in tokens the last
 synthetic losses are 0.0316, the real score 0.928 and FID to base images 4.1; in latents, as in the paper, 0.0317, 0.928 and
 4.2. The 40 steps on real images alone lie inside the learning rate's warm-up, at a fifth of the rate on average, which is
