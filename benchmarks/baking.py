@@ -28,9 +28,10 @@ from absl import flags
 from benchmarks import ground_truth, peers, textured
 from benchmarks.ground_truth import BACKGROUND, GroundTruth
 from realiz3d_jax import errors
-from realiz3d_jax.geometry import baking, render
+from realiz3d_jax.geometry import render
 from realiz3d_jax.geometry.cameras import STANDARD, orbit
 from realiz3d_jax.geometry.textured_views import render_colors
+from realiz3d_jax.geometry.texturing import baking
 from realiz3d_jax.training import platform
 
 _SIZE = flags.DEFINE_integer("size", 2048, "Texels along a side of the texture.")

@@ -11,14 +11,14 @@ import pathlib
 import numpy as np
 
 from benchmarks import textured
-from realiz3d_jax.geometry import seams
-from realiz3d_jax.geometry.assets import load_asset
-from realiz3d_jax.geometry.baking import Baked
+from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.geometry.mesh import Mesh, linear_to_srgb, srgb_to_linear
-from realiz3d_jax.geometry.texels import rasterise
 from realiz3d_jax.geometry.textured_views import Colors, render_colors, texture_colors
-from realiz3d_jax.geometry.unwrap import unwrap
+from realiz3d_jax.geometry.texturing import seams
+from realiz3d_jax.geometry.texturing.baking import Baked
+from realiz3d_jax.geometry.texturing.texels import rasterise
+from realiz3d_jax.geometry.texturing.unwrap import unwrap
 from realiz3d_jax.metrics import image
 
 BACKGROUND = (255, 0, 255)

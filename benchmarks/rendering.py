@@ -21,7 +21,7 @@ from realiz3d_jax.data import asset_sets
 from realiz3d_jax.data.asset_list import Entry, list_assets
 from realiz3d_jax.data.asset_sets import RenderConfig
 from realiz3d_jax.data.shapes import objects
-from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.mesh import write_glb
 from realiz3d_jax.geometry.render import render_maps
 from realiz3d_jax.geometry.textured_views import render_colors

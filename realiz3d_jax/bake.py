@@ -14,10 +14,10 @@ from absl import flags
 from realiz3d_jax import errors, files
 from realiz3d_jax.data import items
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import ORTHO_WIDTH, Camera, orbit, parse_view_name
-from realiz3d_jax.geometry.texturing import SIZES, texture_asset, texture_size
-from realiz3d_jax.geometry.unwrap import unwrap
+from realiz3d_jax.geometry.texturing.texture import SIZES, texture_asset, texture_size
+from realiz3d_jax.geometry.texturing.unwrap import unwrap
 from realiz3d_jax.training import platform
 
 _MESH = flags.DEFINE_string("mesh", None, "The asset: GLB, glTF, OBJ, PLY, STL or OFF.", required=True)

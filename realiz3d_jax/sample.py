@@ -29,10 +29,10 @@ from realiz3d_jax.data.geometry_maps import Geometry, geometry_of
 from realiz3d_jax.data.pipeline import VIEWS, control_maps
 from realiz3d_jax.data.requests import Request
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.assets import Asset, checksum, load_asset
+from realiz3d_jax.geometry.assets.asset import Asset, checksum, load_asset
 from realiz3d_jax.geometry.cameras import Camera
-from realiz3d_jax.geometry.texturing import SIZES, texture_asset, texture_size
-from realiz3d_jax.geometry.unwrap import unwrap
+from realiz3d_jax.geometry.texturing.texture import SIZES, texture_asset, texture_size
+from realiz3d_jax.geometry.texturing.unwrap import unwrap
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import SAMPLERS, SPACINGS, Generator, SamplingConfig
 from realiz3d_jax.training import encoders, platform

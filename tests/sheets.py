@@ -3,7 +3,7 @@
 import numpy as np
 
 from realiz3d_jax.geometry.mesh import Mesh
-from realiz3d_jax.geometry.texels import Texels
+from realiz3d_jax.geometry.texturing.texels import Texels
 
 
 def cut_sheet(columns: int, rows: int, gap: float = 0.0) -> tuple[Mesh, np.ndarray]:

@@ -14,7 +14,7 @@ from realiz3d_jax.data import asset_sets, beam, geometry_maps, pipeline, records
 from realiz3d_jax.data.asset_list import Entry, list_assets
 from realiz3d_jax.data.asset_sets import RenderConfig
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 from realiz3d_jax.models.text import WordEncoder
 

@@ -9,9 +9,11 @@ import trimesh
 from asset_files import TETRAHEDRON, TETRAHEDRON_FACES
 
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry import asset_parts, charts, mesh, unwrap
-from realiz3d_jax.geometry.assets import _assemble, checksum, load_asset
-from realiz3d_jax.geometry.gltf_writer import write_textured_glb
+from realiz3d_jax.geometry import mesh
+from realiz3d_jax.geometry.assets import asset_parts
+from realiz3d_jax.geometry.assets.asset import _assemble, checksum, load_asset
+from realiz3d_jax.geometry.assets.gltf_writer import write_textured_glb
+from realiz3d_jax.geometry.texturing import unwrap, uv_charts
 
 GREY = np.full((8, 8, 3), 128, np.uint8)
 
@@ -37,7 +39,7 @@ def placed(asset):
 
 def flattened(asset):
     """With texture coordinates that need no other process."""
-    return dataclasses.replace(asset, uv=charts.project(triangles(asset.mesh)))
+    return dataclasses.replace(asset, uv=uv_charts.project(triangles(asset.mesh)))
 
 
 def again(folder, asset, **options):
@@ -311,12 +313,12 @@ def test_what_is_no_asset_is_refused(tmp_path):
 
 def test_coverage_counts_the_faces_over_each_texel_and_neighbours_share_none():
     _, faces, uv = square(u=(0.25, 0.75), v=(0.0, 0.5), steps=7)
-    counts = charts.coverage(uv[faces], 64)
+    counts = uv_charts.coverage(uv[faces], 64)
     expected = np.zeros((64, 64), int)
     expected[:32, 16:48] = 1
     assert np.count_nonzero(counts != expected) <= 3 * 32  # texels whose centre lies on an edge belong to nobody
     assert counts.max() == 1
-    np.testing.assert_array_equal(charts.coverage(np.concatenate([uv[faces]] * 3), 64), 3 * counts)
+    np.testing.assert_array_equal(uv_charts.coverage(np.concatenate([uv[faces]] * 3), 64), 3 * counts)
 
 
 def test_good_texture_coordinates_are_kept_to_the_bit(tmp_path):
@@ -352,8 +354,8 @@ def test_overlapping_and_missing_texture_coordinates_are_made_anew(tmp_path):
     bare = load_asset(save(tmp_path, "bare.glb", files.one_part(twice, both)))
     for made in (unwrap.unwrap(asset), unwrap.unwrap(bare)):
         assert unwrap.uv_problem(made.uv, np.ones(len(made.uv))) is None
-        assert charts.overlap(charts.coverage(made.uv)) <= unwrap.TOLERANCE
-        assert np.count_nonzero(charts.coverage(made.uv)) > 0.4 * charts.RASTER**2
+        assert uv_charts.overlap(uv_charts.coverage(made.uv)) <= unwrap.TOLERANCE
+        assert np.count_nonzero(uv_charts.coverage(made.uv)) > 0.4 * uv_charts.RASTER**2
 
 
 def test_parts_that_share_a_square_are_packed_each_as_a_whole(tmp_path):
@@ -362,7 +364,7 @@ def test_parts_that_share_a_square_are_packed_each_as_a_whole(tmp_path):
     other = dataclasses.replace(part, vertices=np.float32(vertices * 2 + 5))
     asset = _assemble(asset_parts.Contents((part, other), (asset_parts.Node(),), (0,)), "two", turned=False)
     made = unwrap.unwrap(asset)
-    assert charts.overlap(charts.coverage(made.uv)) == 0
+    assert uv_charts.overlap(uv_charts.coverage(made.uv)) == 0
     assert 0 <= made.uv.min() < made.uv.max() <= 1
     sizes = []
     for index in (0, 1):
@@ -393,16 +395,16 @@ def test_projections_overlap_nowhere_and_fill_some_of_the_square(solid):
     else:
         made = {"torus": lambda: trimesh.creation.torus(1.0, 0.3), "box": trimesh.creation.box}
         corners = made.get(solid, trimesh.creation.icosphere)().triangles
-    uv = charts.project(corners)
-    counts = charts.coverage(uv)
+    uv = uv_charts.project(corners)
+    counts = uv_charts.coverage(uv)
     assert counts.max() == 1
-    assert np.count_nonzero(counts) > 0.15 * charts.RASTER**2
+    assert np.count_nonzero(counts) > 0.15 * uv_charts.RASTER**2
     assert 0 <= uv.min() < uv.max() <= 1
 
 
 def test_packed_rectangles_are_inside_and_apart():
     sizes = np.random.default_rng(0).random((300, 2)) ** 3 + 1e-3
-    places, scale = charts.pack(sizes)
+    places, scale = uv_charts.pack(sizes)
     low, high = places, places + sizes * scale
     assert low.min() > 0
     assert high.max() < 1
@@ -416,7 +418,7 @@ def test_xatlas_is_stopped_in_time_and_projections_take_its_place(tmp_path, monk
     monkeypatch.setattr(unwrap, "_wait", lambda process, seconds: process.wait(0.0))
     made = unwrap.unwrap(asset, seconds=0.0)
     assert "flat projections take their place" in capsys.readouterr().err
-    assert charts.coverage(made.uv).max() == 1
+    assert uv_charts.coverage(made.uv).max() == 1
 
 
 def test_a_crash_of_xatlas_is_no_crash_of_ours(tmp_path, monkeypatch, capsys):
@@ -425,7 +427,7 @@ def test_a_crash_of_xatlas_is_no_crash_of_ours(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: start(["false"], **options))
     made = unwrap.unwrap(asset)
     assert "ended with status 1" in capsys.readouterr().err
-    assert charts.coverage(made.uv).max() == 1
+    assert uv_charts.coverage(made.uv).max() == 1
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------------

@@ -320,8 +320,9 @@ def test_every_damaged_or_odd_file_loads_validly_or_is_refused_by_name(tmp_path)
 
 
 def check(asset):
-    from realiz3d_jax.geometry import charts, gltf_writer
+    from realiz3d_jax.geometry.assets import gltf_writer
     from realiz3d_jax.geometry.render import RayScene
+    from realiz3d_jax.geometry.texturing import uv_charts
 
     mesh, faces = asset.mesh, np.arange(len(asset.part))
     assert len(faces) == len(mesh.faces) == len(mesh.corner_normals) == len(asset.part_face) == len(asset.corner) > 0
@@ -342,13 +343,13 @@ def check(asset):
         np.testing.assert_array_equal(own, np.sort(asset.corner[mine], axis=-1))
     if len(faces) < 100:
         corners = mesh.vertices[mesh.faces].astype(np.float64)
-        flat = dataclasses.replace(asset, uv=charts.project(corners))
+        flat = dataclasses.replace(asset, uv=uv_charts.project(corners))
         gltf_writer.write_textured_glb(flat, np.zeros((4, 4, 3), np.uint8))
 
 
 def outcome_of(path):
     from realiz3d_jax.errors import UserError
-    from realiz3d_jax.geometry.assets import load_asset
+    from realiz3d_jax.geometry.assets.asset import load_asset
 
     def too_long(*_):
         raise TimeoutError(f"more than {SECONDS_PER_FILE} s")
@@ -368,8 +369,8 @@ def outcome_of(path):
 
 
 def main(folder, names):
-    import realiz3d_jax.geometry.assets
-    import realiz3d_jax.geometry.charts  # noqa: F401
+    import realiz3d_jax.geometry.assets.asset
+    import realiz3d_jax.geometry.texturing.uv_charts  # noqa: F401
 
     warnings.simplefilter("error", RuntimeWarning)
     used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

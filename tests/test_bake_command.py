@@ -10,11 +10,11 @@ from sampled_items import SIX, true_views, write_item
 from worlds import run_command
 
 from realiz3d_jax.data import records
-from realiz3d_jax.geometry import texturing
-from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import Rig
 from realiz3d_jax.geometry.mesh import world_to_gltf
 from realiz3d_jax.geometry.render import RayScene
+from realiz3d_jax.geometry.texturing import texture
 
 
 @pytest.fixture
@@ -49,9 +49,9 @@ def test_the_flat_colours_of_the_views_are_those_of_the_textured_asset(case, cap
 
 def test_the_texture_is_as_large_as_the_views_need(case, capsys):
     mesh, folder = case
-    assert texturing.texture_size(32) == texturing.texture_size(128) == 512
-    assert texturing.texture_size(129) == texturing.texture_size(256) == 1024
-    assert texturing.texture_size(512) == texturing.texture_size(4096) == 2048
+    assert texture.texture_size(32) == texture.texture_size(128) == 512
+    assert texture.texture_size(129) == texture.texture_size(256) == 1024
+    assert texture.texture_size(512) == texture.texture_size(4096) == 2048
     assert bake(mesh, folder) == 0
     assert "a texture of 512 x 512" in capsys.readouterr().out
 

@@ -8,10 +8,11 @@ from sheets import cut_sheet
 
 from benchmarks import ground_truth, textured
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry import baking, cameras, texels, view_sampling
+from realiz3d_jax.geometry import cameras
 from realiz3d_jax.geometry.mesh import Mesh, linear_to_srgb, smooth_normals, srgb_to_linear
 from realiz3d_jax.geometry.render import RayScene, render_maps
 from realiz3d_jax.geometry.textured_views import render_colors, texture_colors
+from realiz3d_jax.geometry.texturing import baking, texels, view_sampling
 
 SIZE, PIXELS = 128, 320
 OPTIONS = baking.BakeOptions(size=SIZE)

@@ -6,9 +6,9 @@ import numpy as np
 
 from realiz3d_jax.data.shapes import primitives
 from realiz3d_jax.geometry import mesh
-from realiz3d_jax.geometry.assets import load_asset
-from realiz3d_jax.geometry.gltf_writer import write_textured_glb
-from realiz3d_jax.geometry.unwrap import unwrap
+from realiz3d_jax.geometry.assets.asset import load_asset
+from realiz3d_jax.geometry.assets.gltf_writer import write_textured_glb
+from realiz3d_jax.geometry.texturing.unwrap import unwrap
 
 
 def solids():

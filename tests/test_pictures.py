@@ -7,7 +7,7 @@ import pytest
 import trimesh
 
 from realiz3d_jax.geometry import cameras, pictures
-from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.mesh import Part, write_glb
 
 RED, BLUE = (0.8, 0.1, 0.2), (0.1, 0.2, 0.9)

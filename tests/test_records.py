@@ -10,7 +10,7 @@ from realiz3d_jax.data import records
 from realiz3d_jax.data.shapes import datasets, examples
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
-from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.assets.asset import load_asset
 
 
 @pytest.fixture(scope="module")

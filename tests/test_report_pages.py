@@ -17,12 +17,12 @@ from sampled_items import RIGS
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
-from realiz3d_jax.geometry.assets import load_asset
-from realiz3d_jax.geometry.baking import BakeOptions, bake
-from realiz3d_jax.geometry.gltf_writer import write_textured_glb
+from realiz3d_jax.geometry.assets.asset import load_asset
+from realiz3d_jax.geometry.assets.gltf_writer import write_textured_glb
 from realiz3d_jax.geometry.mesh import Part, write_glb
 from realiz3d_jax.geometry.pictures import Pictures
-from realiz3d_jax.geometry.unwrap import unwrap
+from realiz3d_jax.geometry.texturing.baking import BakeOptions, bake
+from realiz3d_jax.geometry.texturing.unwrap import unwrap
 from realiz3d_jax.reporting import build, object_page, textured
 from realiz3d_jax.reporting.textured import Rendering
 

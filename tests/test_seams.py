@@ -5,9 +5,9 @@ import pytest
 from sheets import cut_sheet, places
 
 from benchmarks import textured
-from realiz3d_jax.geometry import seams, texels
 from realiz3d_jax.geometry.mesh import Mesh
 from realiz3d_jax.geometry.render import RayScene
+from realiz3d_jax.geometry.texturing import seams, texels
 
 
 def test_what_lies_beyond_an_edge_has_that_edge_too_though_every_vertex_is_written_six_times():

@@ -5,7 +5,7 @@ import pytest
 
 from realiz3d_jax.data.shapes import examples, looks, objects, primitives
 from realiz3d_jax.geometry import cameras, mesh, render
-from realiz3d_jax.geometry.assets import parse_glb
+from realiz3d_jax.geometry.assets.asset import parse_glb
 
 SPLITS = ("photos", "train", "validation", "test")
 

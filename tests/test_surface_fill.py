@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sheets import cut_sheet, places
 
-from realiz3d_jax.geometry import surface_fill, texels
+from realiz3d_jax.geometry.texturing import surface_fill, texels
 
 
 @pytest.mark.parametrize("cells", [(2, 1), (24, 24), (90, 5)])

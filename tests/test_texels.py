@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry import texels
+from realiz3d_jax.geometry.texturing import texels
 
 
 def random_triangles(count: int, seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 
 from realiz3d_jax import errors
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.assets import FORMATS
+from realiz3d_jax.geometry.assets.asset import FORMATS
 
 CAPTION_FILES = ("captions.json", "captions.csv")
 """Where the captions of a folder are looked for if nothing else is said."""

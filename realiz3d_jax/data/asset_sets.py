@@ -22,7 +22,7 @@ from realiz3d_jax.data.asset_list import Entry, Skipped, plain_name
 from realiz3d_jax.data.making import Chunk
 from realiz3d_jax.data.records import Example
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 from realiz3d_jax.geometry.render import render_maps
 from realiz3d_jax.geometry.textured_views import render_colors

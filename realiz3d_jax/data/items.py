@@ -20,7 +20,7 @@ from realiz3d_jax import files
 from realiz3d_jax.data import records
 from realiz3d_jax.data.geometry_maps import Geometry
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.assets import checksum
+from realiz3d_jax.geometry.assets.asset import checksum
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Camera
 
 DESCRIPTION = "item.json"

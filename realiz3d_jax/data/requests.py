@@ -23,7 +23,7 @@ class Request:
       prompt: its caption.
       seed: of its noise, 0 to 2^32 - 1.
       mesh: the file of the mesh that controls it, None without one.
-      up: "y" or "z", what is up in that file; None leaves it to the format, as ``geometry.assets.load_asset`` does.
+      up: "y" or "z", what is up in that file; None leaves it to the format, as ``geometry.assets.asset.load_asset`` does.
       geometry: its maps where a dataset holds them already; else they are rendered from ``mesh``.
     """
 

@@ -9,7 +9,7 @@ texture. Clay of albedo a is lit by the sky and by a lamp over the viewer's left
 import numpy as np
 
 from realiz3d_jax.geometry import cameras
-from realiz3d_jax.geometry.assets import Asset
+from realiz3d_jax.geometry.assets.asset import Asset
 from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.geometry.mesh import Mesh, linear_to_srgb
 from realiz3d_jax.geometry.render import Hits, RayScene, surface_normals

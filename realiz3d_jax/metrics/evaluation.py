@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from realiz3d_jax import progress
-from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.geometry.projection import correspondence
 from realiz3d_jax.metrics import domain_score

@@ -11,7 +11,7 @@ from realiz3d_jax.data import items
 from realiz3d_jax.data.items import Item
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
-from realiz3d_jax.geometry.assets import Asset, load_asset
+from realiz3d_jax.geometry.assets.asset import Asset, load_asset
 from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.geometry.mesh import world_to_gltf
 from realiz3d_jax.geometry.pictures import Pictures, turntable_distance

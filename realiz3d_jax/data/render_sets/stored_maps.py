@@ -17,7 +17,7 @@ import numpy as np
 
 from realiz3d_jax.data.render_sets import evidence, files
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.assets import load_asset
+from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.geometry.mesh import Mesh
 from realiz3d_jax.geometry.render import render_maps

@@ -10,7 +10,8 @@ import numpy as np
 from realiz3d_jax.data.geometry_maps import geometry_of
 from realiz3d_jax.data.records import Example
 from realiz3d_jax.data.shapes import looks, objects
-from realiz3d_jax.geometry import assets, mesh
+from realiz3d_jax.geometry import mesh
+from realiz3d_jax.geometry.assets import asset
 
 
 def photo_example(split: str, index: int, size: int, seed: int) -> tuple[Example, dict[str, bytes]]:
@@ -45,7 +46,7 @@ def asset_example(split: str, index: int, size: int, seed: int) -> tuple[Example
 
 def _read(glb: bytes, uid: str) -> mesh.Mesh:
     """The mesh of a GLB; base colours are 8 bits of linear light, as many renderers hold them and as looks have always been."""
-    solid = assets.parse_glb(glb, uid).mesh
+    solid = asset.parse_glb(glb, uid).mesh
     linear = np.round(255 * mesh.srgb_to_linear(solid.face_color.astype(np.float64))) / 255
     return dataclasses.replace(solid, face_color=mesh.linear_to_srgb(linear).astype(np.float32))
 

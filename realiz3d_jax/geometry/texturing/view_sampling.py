@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from realiz3d_jax.geometry.cameras import Camera
-from realiz3d_jax.geometry.chunks import table
 from realiz3d_jax.geometry.mesh import Mesh, srgb_to_linear
 from realiz3d_jax.geometry.render import RayScene
+from realiz3d_jax.geometry.texturing.chunks import table
 
 _STEP_TOLERANCE = 1.0
 """Pixels of depth by which the change between two pixels may leave the range of their faces' slopes: small faces that lie

@@ -28,12 +28,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry import seams, surface_fill, view_sampling
 from realiz3d_jax.geometry.cameras import STANDARD, Camera
-from realiz3d_jax.geometry.chunks import chunks, padded, table
 from realiz3d_jax.geometry.mesh import Mesh
 from realiz3d_jax.geometry.render import RayScene
-from realiz3d_jax.geometry.texels import Texels, rasterise
+from realiz3d_jax.geometry.texturing import seams, surface_fill, view_sampling
+from realiz3d_jax.geometry.texturing.chunks import chunks, padded, table
+from realiz3d_jax.geometry.texturing.texels import Texels, rasterise
 
 _RIDGE_WEIGHT = 1e-3
 """In place of the edge's feather: ridges of narrow strips count where no view sees the surface any better."""

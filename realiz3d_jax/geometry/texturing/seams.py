@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 
 from realiz3d_jax.geometry.mesh import Mesh
-from realiz3d_jax.geometry.texels import Texels
+from realiz3d_jax.geometry.texturing.texels import Texels
 
 _STEPS = 16
 """Edges that a walk may cross."""

@@ -12,8 +12,8 @@ import numpy as np
 import trimesh
 
 from realiz3d_jax import errors
-from realiz3d_jax.geometry import asset_parts
-from realiz3d_jax.geometry.asset_parts import AssetPart, BrokenAsset, Contents, Material, Node, Texture
+from realiz3d_jax.geometry.assets import asset_parts
+from realiz3d_jax.geometry.assets.asset_parts import AssetPart, BrokenAsset, Contents, Material, Node, Texture
 from realiz3d_jax.geometry.mesh import srgb_to_linear
 
 _Z_UP_TO_Y_UP = [1.0, 0, 0, 0, 0, 0, -1.0, 0, 0, 1.0, 0, 0, 0, 0, 0, 1.0]

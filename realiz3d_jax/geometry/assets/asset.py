@@ -19,8 +19,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry import asset_parts, gltf_reader, mesh_formats, ply_reader
-from realiz3d_jax.geometry.asset_parts import AssetPart, BrokenAsset, Contents, Node
+from realiz3d_jax.geometry.assets import asset_parts, gltf_reader, mesh_formats, ply_reader
+from realiz3d_jax.geometry.assets.asset_parts import AssetPart, BrokenAsset, Contents, Node
 from realiz3d_jax.geometry.mesh import Mesh, gltf_to_world, normalize, smooth_normals, world_to_gltf
 from realiz3d_jax.geometry.render import Visible
 

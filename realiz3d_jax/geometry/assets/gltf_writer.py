@@ -7,9 +7,9 @@ import struct
 import numpy as np
 from PIL import Image
 
-from realiz3d_jax.geometry import asset_parts
-from realiz3d_jax.geometry.asset_parts import AssetPart, Material
-from realiz3d_jax.geometry.assets import Asset, part_normals
+from realiz3d_jax.geometry.assets import asset_parts
+from realiz3d_jax.geometry.assets.asset import Asset, part_normals
+from realiz3d_jax.geometry.assets.asset_parts import AssetPart, Material
 
 _UNIT_TOLERANCE = 1e-3
 """How far from 1 the length of a normal of the file may be for it to be written with its own bits."""

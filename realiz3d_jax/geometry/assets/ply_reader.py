@@ -5,8 +5,8 @@ import re
 
 import numpy as np
 
-from realiz3d_jax.geometry import asset_parts, mesh_formats
-from realiz3d_jax.geometry.asset_parts import BrokenAsset, Contents, Material, Texture
+from realiz3d_jax.geometry.assets import asset_parts, mesh_formats
+from realiz3d_jax.geometry.assets.asset_parts import BrokenAsset, Contents, Material, Texture
 from realiz3d_jax.geometry.mesh import srgb_to_linear
 
 _PLY_TYPES = {

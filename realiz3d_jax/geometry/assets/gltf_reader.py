@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from realiz3d_jax.geometry import asset_parts
-from realiz3d_jax.geometry.asset_parts import AssetPart, BrokenAsset, Contents, Material, Node, Texture
-from realiz3d_jax.geometry.gltf_data import GltfData, is_count
+from realiz3d_jax.geometry.assets import asset_parts
+from realiz3d_jax.geometry.assets.asset_parts import AssetPart, BrokenAsset, Contents, Material, Node, Texture
+from realiz3d_jax.geometry.assets.gltf_data import GltfData, is_count
 
 _EXTENSIONS = {
     "KHR_texture_transform",

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from realiz3d_jax.geometry.assets import Asset
-from realiz3d_jax.geometry.baking import Baked, BakeOptions, bake
+from realiz3d_jax.geometry.assets.asset import Asset
+from realiz3d_jax.geometry.assets.gltf_writer import write_textured_glb
 from realiz3d_jax.geometry.cameras import STANDARD, Camera
-from realiz3d_jax.geometry.gltf_writer import write_textured_glb
-from realiz3d_jax.geometry.texels import rasterise
+from realiz3d_jax.geometry.texturing.baking import Baked, BakeOptions, bake
+from realiz3d_jax.geometry.texturing.texels import rasterise
 
 SIZES = (512, 1024, 2048, 4096)
 """Texels along a side of a texture that can be asked for."""

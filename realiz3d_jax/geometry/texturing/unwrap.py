@@ -15,8 +15,8 @@ import time
 import numpy as np
 
 from realiz3d_jax import errors, progress
-from realiz3d_jax.geometry import charts
-from realiz3d_jax.geometry.assets import Asset
+from realiz3d_jax.geometry.assets.asset import Asset
+from realiz3d_jax.geometry.texturing import uv_charts
 
 TOLERANCE = 0.01
 """Share of a part's texels that may be overlapped, and of its surface that may have no place, before it is unwrapped anew."""
@@ -93,7 +93,9 @@ def uv_problem(uv: np.ndarray, areas: np.ndarray) -> str | None:
     # Seen at the size of the part itself, so that small things can't hide between texels.
     low = uv.min(axis=(0, 1))
     size = (uv.max(axis=(0, 1)) - low).max()
-    shared = charts.overlap(charts.coverage((uv - low) / size, charts.RASTER if len(uv) > _FEW else charts.RASTER // 4))
+    shared = uv_charts.overlap(
+        uv_charts.coverage((uv - low) / size, uv_charts.RASTER if len(uv) > _FEW else uv_charts.RASTER // 4)
+    )
     return f"{shared:.1%} of its texels belong to several faces" if shared > TOLERANCE else None
 
 
@@ -114,7 +116,7 @@ def _layers(islands: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarr
     """Joins parts (faces, uv) that do not overlap one another into layers, each of which fits the unit square as it is."""
     layers: list[tuple[list, np.ndarray | None]] = []
     for faces, uv in islands:
-        mine = charts.coverage(uv) > 0
+        mine = uv_charts.coverage(uv) > 0
         for members, covered in layers[:_SEARCHED]:
             if np.count_nonzero(mine & covered) <= TOLERANCE * np.count_nonzero(mine):
                 members.append((faces, uv))
@@ -130,7 +132,7 @@ def _pack_layers(layers: list[np.ndarray], areas: list[float]) -> list[np.ndarra
     lows = np.array([uv.min(axis=(0, 1)) for uv in layers], np.float64)
     sizes = np.array([uv.max(axis=(0, 1)) for uv in layers]) - lows
     weights = np.sqrt(np.maximum(areas, 1e-3 * np.max(areas)) / np.maximum(sizes.prod(axis=-1), 1e-12))
-    places, scale = charts.pack(sizes * weights[:, None])
+    places, scale = uv_charts.pack(sizes * weights[:, None])
     return [
         ((uv - low) * (weight * scale) + place).astype(np.float32).clip(0, 1)
         for uv, low, weight, place in zip(layers, lows, weights, places, strict=True)
@@ -144,7 +146,7 @@ def _unwrapped(asset: Asset, parts: list[np.ndarray], seconds: float) -> np.ndar
     """New texture coordinates of the faces of several parts, float32[F, 3, 2], in [0, 1]."""
     uv, problem = _xatlas(asset, parts, seconds)
     if problem is None:
-        shared = charts.overlap(charts.coverage(uv))
+        shared = uv_charts.overlap(uv_charts.coverage(uv))
         if np.isfinite(uv).all() and uv.min() >= 0 and uv.max() <= 1 and shared <= TOLERANCE:
             return uv
         problem = f"its charts overlap by {shared:.1%}"
@@ -153,7 +155,7 @@ def _unwrapped(asset: Asset, parts: list[np.ndarray], seconds: float) -> np.ndar
         f"{asset.name}: xatlas gave no texture coordinates for {len(faces)} faces ({problem}); flat projections take their "
         "place, with more seams."
     )
-    return charts.project(_triangles(asset, faces))
+    return uv_charts.project(_triangles(asset, faces))
 
 
 def _xatlas(asset: Asset, parts: list[np.ndarray], seconds: float) -> tuple[np.ndarray | None, str | None]:

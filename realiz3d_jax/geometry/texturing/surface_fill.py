@@ -30,9 +30,9 @@ import scipy.sparse.csgraph
 import scipy.sparse.linalg
 import scipy.spatial
 
-from realiz3d_jax.geometry.chunks import chunks, padded, table
 from realiz3d_jax.geometry.mesh import Mesh
-from realiz3d_jax.geometry.texels import Texels
+from realiz3d_jax.geometry.texturing.chunks import chunks, padded, table
+from realiz3d_jax.geometry.texturing.texels import Texels
 
 _Indices = np.ndarray | jax.Array
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from realiz3d_jax.geometry import asset_parts
-from realiz3d_jax.geometry.asset_parts import BrokenAsset
+from realiz3d_jax.geometry.assets import asset_parts
+from realiz3d_jax.geometry.assets.asset_parts import BrokenAsset
 
 _COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
