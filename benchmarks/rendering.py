@@ -17,14 +17,14 @@ import rich.table
 from absl import flags
 
 from realiz3d_jax import errors
-from realiz3d_jax.data import asset_sets
-from realiz3d_jax.data.asset_list import Entry, list_assets
-from realiz3d_jax.data.asset_sets import RenderConfig
-from realiz3d_jax.data.shapes import objects
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.mesh import write_glb
 from realiz3d_jax.geometry.render import render_maps
 from realiz3d_jax.geometry.textured_views import render_colors
+from realiz3d_jax.preparation.assets import rendering
+from realiz3d_jax.preparation.assets.listing import Entry, list_assets
+from realiz3d_jax.preparation.assets.rendering import RenderConfig
+from realiz3d_jax.preparation.shapes import objects
 from realiz3d_jax.training import platform
 
 _ASSETS = flags.DEFINE_string("assets", None, "A folder of assets, or a manifest.")
@@ -73,7 +73,7 @@ def _parts(entries: list[Entry]) -> rich.table.Table:
             lambda asset=asset: render_colors(asset.mesh, asset.base_color, _SIZE.value, cameras, 1),
             lambda asset=asset: render_colors(asset.mesh, asset.base_color, _SIZE.value, cameras, samples),
             lambda asset=asset: render_maps(asset.mesh, _SIZE.value, cameras, asset.visible),
-            lambda entry=entry: asset_sets.render_example(entry, _SIZE.value, CONFIG),
+            lambda entry=entry: rendering.render_example(entry, _SIZE.value, CONFIG),
         ]
         table.add_row(
             entry.uid,
@@ -95,7 +95,7 @@ def _whole(folder: pathlib.Path, entries: list[Entry]) -> rich.table.Table:
         for processes, found in rates.items():
             directory = folder / f"{processes}-{repeat}"
             seconds = _timed(
-                lambda directory=directory, processes=processes: asset_sets.prepare(
+                lambda directory=directory, processes=processes: rendering.prepare(
                     directory, "benchmark", many, _SIZE.value, CONFIG, processes
                 )
             )

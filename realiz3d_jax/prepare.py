@@ -20,15 +20,17 @@ import rich.table
 from absl import flags
 
 from realiz3d_jax import errors
-from realiz3d_jax.data import asset_list, asset_sets, beam, records, render_set_records
-from realiz3d_jax.data.render_sets.formats import FORMATS
-from realiz3d_jax.data.shapes import datasets, objects
+from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.preparation.assets import beam, listing, rendering
+from realiz3d_jax.preparation.encoding import encode
+from realiz3d_jax.preparation.render_sets import conversion
+from realiz3d_jax.preparation.render_sets.formats import FORMATS
+from realiz3d_jax.preparation.self_generation import self_generate
+from realiz3d_jax.preparation.shapes import datasets, objects
 from realiz3d_jax.training import config_flag, platform, pretrained
 from realiz3d_jax.training.config import build, is_latent
-from realiz3d_jax.training.encoding import encode
 from realiz3d_jax.training.pretrained import SHIPPED, open_model
-from realiz3d_jax.training.self_generation import self_generate
 
 _DATASET = flags.DEFINE_string(
     "dataset",
@@ -111,15 +113,15 @@ def _shapes(dataset: str) -> str:
     return _told(path, dataset, made, start)
 
 
-def _render_config() -> asset_sets.RenderConfig:
+def _render_config() -> rendering.RenderConfig:
     if _COLLECTION.value == records.SHAPES:
         raise UserError(
             "--collection=NAME: is needed beside --assets and --render-set, what your datasets are to be called (shapes is the "
             "benchmark's); training reads them with --config.data.collection=NAME."
         )
     if _CONFIG.value is None:
-        return asset_sets.RenderConfig()
-    return build(asset_sets.RenderConfig, _CONFIG.value.to_dict(), "config")
+        return rendering.RenderConfig()
+    return build(rendering.RenderConfig, _CONFIG.value.to_dict(), "config")
 
 
 def _render_set() -> str:
@@ -127,12 +129,12 @@ def _render_set() -> str:
     start, config = time.monotonic(), _render_config()
     if _RENDER_FORMAT.value is None:
         raise UserError(f"--render-format: is needed beside --render-set; expected one of {', '.join(FORMATS)}.")
-    path, made = render_set_records.prepare(
+    path, made = conversion.prepare(
         _DIRECTORY.value,
         _COLLECTION.value,
         _RENDER_SET.value,
         _RENDER_FORMAT.value,
-        asset_list.read_captions(_CAPTIONS.value) if _CAPTIONS.value else {},
+        listing.read_captions(_CAPTIONS.value) if _CAPTIONS.value else {},
         _SIZE.value,
         config,
         _COUNT.value,
@@ -150,21 +152,21 @@ def _render_set() -> str:
 def _assets() -> str:
     """Renders a team's own assets; returns what to tell the user."""
     start, config = time.monotonic(), _render_config()
-    entries, skipped = asset_list.list_assets(_ASSETS.value, _CAPTIONS.value, _UP.value)
+    entries, skipped = listing.list_assets(_ASSETS.value, _CAPTIONS.value, _UP.value)
     if not entries:
         _print_skipped([(one.asset, one.reason) for one in skipped], "")
         raise UserError(f"{_ASSETS.value}: none of its assets can be used.")
     entries = entries[: _COUNT.value]
     unnamed = [entry for entry in entries if not entry.caption]
     if unnamed:
-        first, beside = unnamed[0], " or ".join(asset_list.CAPTION_FILES)
+        first, beside = unnamed[0], " or ".join(listing.CAPTION_FILES)
         errors.warn(
             f"{len(unnamed)} of {len(entries)} assets have no caption and take their file's name, such as "
             f"{first.caption_or_name()!r} of {first.path.name}; captions come from --captions, or from {beside} in the folder."
         )
     where = _DIRECTORY.value, _COLLECTION.value, entries, _SIZE.value, config
     if _BEAM.value is None:
-        path, made = asset_sets.prepare(*where, _WORKERS.value, skipped)
+        path, made = rendering.prepare(*where, _WORKERS.value, skipped)
     else:
         path, made = beam.prepare(*where, shlex.split(_BEAM.value), skipped)
     return _told_with_skipped(path, made, start)

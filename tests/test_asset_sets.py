@@ -10,13 +10,14 @@ import pytest
 from asset_files import TETRAHEDRON, cut_out, glb, obj, two_parts
 from worlds import assert_same, run_command
 
-from realiz3d_jax.data import asset_sets, beam, geometry_maps, pipeline, records
-from realiz3d_jax.data.asset_list import Entry, list_assets
-from realiz3d_jax.data.asset_sets import RenderConfig
+from realiz3d_jax.data import geometry_maps, pipeline, records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 from realiz3d_jax.models.text import WordEncoder
+from realiz3d_jax.preparation.assets import beam, rendering
+from realiz3d_jax.preparation.assets.listing import Entry, list_assets
+from realiz3d_jax.preparation.assets.rendering import RenderConfig
 
 ALL_TRAIN = RenderConfig(samples=2, validation=0.0, test=0.0)
 
@@ -153,7 +154,7 @@ def test_captions_that_are_none_are_refused(folder):
 
 def prepare(folder, directory, config=ALL_TRAIN, collection="things"):
     entries, _ = list_assets(folder)
-    return asset_sets.prepare(directory, collection, entries, 32, config, processes=2)
+    return rendering.prepare(directory, collection, entries, 32, config, processes=2)
 
 
 def test_records_are_what_is_rendered_and_what_cannot_be_used_is_told_in_the_metadata(folder, tmp_path):
@@ -163,7 +164,7 @@ def test_records_are_what_is_rendered_and_what_cannot_be_used_is_told_in_the_met
     assert [record["uid"] for record in held] == ["OddChair_2", "more_plain", "plain"]
     for record in held:
         entry = next(entry for entry in list_assets(folder)[0] if entry.uid == record["uid"])
-        expected = asset_sets.render_example(entry, 32, ALL_TRAIN)
+        expected = rendering.render_example(entry, 32, ALL_TRAIN)
         assert set(expected) == set(record)
         for name, value in expected.items():
             np.testing.assert_array_equal(record[name], value)
@@ -178,7 +179,7 @@ def test_maps_are_those_of_sampling_and_depth_and_position_agree(folder):
     entry = Entry("it", folder / "OddChair_2.glb")
     rig = Rig(azimuths=(20, 200), elevations=(10, -30), projection="perspective", fov=50.0)
     for config in (ALL_TRAIN, dataclasses.replace(ALL_TRAIN, rig=rig)):
-        record = asset_sets.render_example(entry, 48, config)
+        record = rendering.render_example(entry, 48, config)
         asset = load_asset(entry.path)
         maps = geometry_maps.geometry_of(asset.mesh, 48, config.rig.cameras(), asset.visible)
         for name, value in dataclasses.asdict(maps).items():
@@ -200,7 +201,7 @@ def contents(path):
 def test_an_interrupted_call_goes_on_and_renders_anew_only_what_has_changed(folder, tmp_path, monkeypatch):
     whole, _ = prepare(folder, tmp_path / "whole")
     rendered = []
-    run = asset_sets.workers.run
+    run = rendering.workers.run
 
     def recorded(function, tasks, *arguments, stop=None):
         for task, result in run(function, tasks, *arguments):
@@ -213,12 +214,12 @@ def test_an_interrupted_call_goes_on_and_renders_anew_only_what_has_changed(fold
         return recorded(*arguments, stop=3)
 
     with monkeypatch.context() as patch:
-        patch.setattr(asset_sets.workers, "run", stopped)
+        patch.setattr(rendering.workers, "run", stopped)
         with pytest.raises(KeyboardInterrupt):
             prepare(folder, tmp_path / "data")
     first = set(rendered)
     rendered.clear()
-    monkeypatch.setattr(asset_sets.workers, "run", recorded)
+    monkeypatch.setattr(rendering.workers, "run", recorded)
     changed = sorted(first - {"cut", "empty"})[0]
     file = next(entry.path for entry in list_assets(folder)[0] if entry.uid == changed)
     os.utime(file, ns=(1, 1))
@@ -242,15 +243,15 @@ def test_if_nothing_can_be_used_the_reasons_are_told_and_the_next_call_tries_aga
 def test_splits_follow_from_the_uid_alone():
     config = RenderConfig(validation=0.1, test=0.2)
     uids = [f"asset_{number}" for number in range(2000)]
-    found = [asset_sets.split_of(uid, config) for uid in uids]
+    found = [rendering.split_of(uid, config) for uid in uids]
     assert found.count("validation") == pytest.approx(200, rel=0.2)
     assert found.count("test") == pytest.approx(400, rel=0.2)
     entries = [Entry(uid, None) for uid in uids]
-    splits = asset_sets.split_entries(entries[:1000], config)
-    later = asset_sets.split_entries(entries, config)
+    splits = rendering.split_entries(entries[:1000], config)
+    later = rendering.split_entries(entries, config)
     for split, group in splits.items():
         assert {entry.uid for entry in group} <= {entry.uid for entry in later[split]}
-    assert set(asset_sets.split_entries(entries[:1], RenderConfig(validation=0.99, test=0.0))) == {"train"}
+    assert set(rendering.split_entries(entries[:1], RenderConfig(validation=0.99, test=0.0))) == {"train"}
 
 
 @pytest.mark.parametrize(
@@ -314,7 +315,7 @@ def test_streams_take_the_views_that_are_meant_and_refuse_other_cameras(folder, 
 def test_what_is_cut_away_shows_what_lies_behind_in_colour_and_maps(tmp_path, alpha, mode, left, moved):
     path = tmp_path / "sheet.glb"
     path.write_bytes(cut_out(alpha, mode))
-    record = asset_sets.render_example(Entry("it", path), 64, dataclasses.replace(ALL_TRAIN, rig=Rig(azimuths=(0,))))
+    record = rendering.render_example(Entry("it", path), 64, dataclasses.replace(ALL_TRAIN, rig=Rig(azimuths=(0,))))
     np.testing.assert_allclose(record["synthetic"][0, 32, 24], left, atol=1)
     np.testing.assert_array_equal(record["synthetic"][0, 32, 40], [255, 255, 255])
     np.testing.assert_array_equal(record["synthetic"][0, 32, 8], [255, 0, 0])
@@ -328,7 +329,7 @@ def test_an_asset_of_which_nothing_is_seen_is_refused(tmp_path):
     path = tmp_path / "clear.glb"
     path.write_bytes(cut_out(0, "MASK", alphaCutoff=2.0, only=True))
     with pytest.raises(UserError, match="nothing of it is seen"):
-        asset_sets.render_example(Entry("it", path), 32, ALL_TRAIN)
+        rendering.render_example(Entry("it", path), 32, ALL_TRAIN)
 
 
 # The command
@@ -386,7 +387,7 @@ def test_beam_goes_on_without_a_split_of_which_no_asset_can_be_used(folder, tmp_
     pytest.importorskip("apache_beam", reason="Apache Beam has an environment of its own, which launch/test.sh makes")
     entries, _ = list_assets(folder)
     held_out = {"cut": "validation", "empty": "test"}
-    monkeypatch.setattr(asset_sets, "split_of", lambda uid, config: held_out.get(uid, "train"))
+    monkeypatch.setattr(rendering, "split_of", lambda uid, config: held_out.get(uid, "train"))
     stale = tmp_path / ".prepare" / "things_assets-32-beam" / "plain.reason"
     stale.parent.mkdir(parents=True)
     stale.write_text("plain.obj\nof a call before")
@@ -400,7 +401,7 @@ def test_beam_goes_on_without_a_split_of_which_no_asset_can_be_used(folder, tmp_
         str(folder / "empty.obj"),
     }
     bad = [entry for entry in entries if entry.uid in held_out]
-    monkeypatch.setattr(asset_sets, "split_of", lambda uid, config: "train")
+    monkeypatch.setattr(rendering, "split_of", lambda uid, config: "train")
     with pytest.raises(UserError, match="nothing to train on"):
         beam.prepare(tmp_path / "other", "things", bad, 32, ALL_TRAIN, ["--runner=DirectRunner"])
 

@@ -15,12 +15,12 @@ from sampled_items import RIGS, SIDES, true_views, write_item
 
 from realiz3d_jax import evaluate
 from realiz3d_jax.data import records
-from realiz3d_jax.data.shapes import datasets
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 from realiz3d_jax.geometry.mesh import gltf_to_world
 from realiz3d_jax.metrics import domain_score
+from realiz3d_jax.preparation.shapes import datasets
 
 LARGE = 64
 """Pixels of views that are judged closely."""

@@ -4,11 +4,11 @@ import asset_files as files
 import gltf_validator
 import numpy as np
 
-from realiz3d_jax.data.shapes import primitives
 from realiz3d_jax.geometry import mesh
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.assets.gltf_writer import write_textured_glb
 from realiz3d_jax.geometry.texturing.unwrap import unwrap
+from realiz3d_jax.preparation.shapes import primitives
 
 
 def solids():

@@ -6,10 +6,10 @@ import pytest
 import trimesh
 from PIL import Image
 
-from realiz3d_jax.data.shapes import primitives
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import mesh
 from realiz3d_jax.geometry.assets.asset import load_asset, parse_glb
+from realiz3d_jax.preparation.shapes import primitives
 
 
 def ball(radius=1.0, center=(0, 0, 0), color=(0.2, 0.4, 0.6)):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from realiz3d_jax.data.shapes import examples
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.metrics import domain_score
+from realiz3d_jax.preparation.shapes import examples
 
 SHIPPED = pathlib.Path(domain_score.__file__).parent.parent / "pretrained" / "shapes_classifier.safetensors"
 

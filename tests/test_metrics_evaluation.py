@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from realiz3d_jax.data.shapes import examples
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import STANDARD
 from realiz3d_jax.metrics import domain_score
 from realiz3d_jax.metrics.evaluation import Item, evaluate_views
+from realiz3d_jax.preparation.shapes import examples
 
 
 @pytest.fixture(scope="module")

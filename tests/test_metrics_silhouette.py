@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from realiz3d_jax.data.shapes import examples
 from realiz3d_jax.metrics.silhouette import fill_holes, foreground, silhouette_iou
+from realiz3d_jax.preparation.shapes import examples
 
 
 def disc(radius: float, size: int = 32, column: float = 16.0) -> np.ndarray:

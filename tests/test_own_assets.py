@@ -7,10 +7,10 @@ import pytest
 from worlds import run_command
 
 from realiz3d_jax.data import records
-from realiz3d_jax.data.shapes import objects
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.mesh import write_glb
-from realiz3d_jax.training import self_generation
+from realiz3d_jax.preparation import self_generation
+from realiz3d_jax.preparation.shapes import objects
 
 
 @pytest.mark.slow

@@ -8,9 +8,10 @@ import time
 import pytest
 
 from realiz3d_jax import files
-from realiz3d_jax.data import builders, making, records
-from realiz3d_jax.data.shapes import datasets
+from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.preparation import builders, making
+from realiz3d_jax.preparation.shapes import datasets
 
 COUNT = 18
 CHUNK = 3
@@ -44,7 +45,7 @@ def command(*flags):
 def start(directory):
     """Starts making the set of ``undisturbed`` in a process group of its own."""
     code = (
-        f"from realiz3d_jax.data import making; from realiz3d_jax.data.shapes import datasets; making.CHUNK = {CHUNK}\n"
+        f"from realiz3d_jax.data import making; from realiz3d_jax.preparation.shapes import datasets; making.CHUNK = {CHUNK}\n"
         f"if __name__ == '__main__': datasets.prepare({str(directory)!r}, 'shapes_photos', 32, count={COUNT}, workers=2)"
     )
     script = directory / "make.py"

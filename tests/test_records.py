@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from realiz3d_jax.data import records
-from realiz3d_jax.data.shapes import datasets, examples
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
 from realiz3d_jax.geometry.assets.asset import load_asset
+from realiz3d_jax.preparation.shapes import datasets, examples
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import trimesh
 
-from realiz3d_jax.data.shapes import primitives
 from realiz3d_jax.geometry import cameras, mesh, render
 from realiz3d_jax.geometry.assets.asset import parse_glb
+from realiz3d_jax.preparation.shapes import primitives
 
 
 def part(surface, color=(0.5, 0.5, 0.5), shift=(0, 0, 0), scale=1.0):

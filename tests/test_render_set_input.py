@@ -8,8 +8,8 @@ import pytest
 import render_set_files as sets
 from PIL import Image
 
-from realiz3d_jax.data.render_sets import files, g_objaverse, mv_adapter, objaverse_rendering, transforms_json
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.preparation.render_sets import fields, g_objaverse, mv_adapter, objaverse_rendering, transforms_json
 
 CUBE = sets.Cube()
 
@@ -144,7 +144,7 @@ def test_depths_that_differ_by_channel_are_no_depth(tmp_path):
 def test_a_depth_in_three_equal_channels_is_a_depth(tmp_path):
     _, folder = write_mv_adapter(tmp_path)
     for path in folder.glob("depth_*.exr"):
-        depth = files.read_exr(path)["V"]
+        depth = fields.read_exr(path)["V"]
         sets.save_exr(path, R=depth, G=depth, B=depth, A=np.ones_like(depth))
     (entry,) = mv_adapter.scan(tmp_path)
     assert mv_adapter.read(entry).mask.any()

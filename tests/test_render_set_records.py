@@ -7,18 +7,18 @@ import pytest
 from render_set_files import Cube, Sphere, write_mv_adapter, write_objaverse_rendering
 from worlds import run_command
 
-from realiz3d_jax.data import pipeline, records, render_set_records
-from realiz3d_jax.data.asset_sets import RenderConfig
-from realiz3d_jax.data.render_sets import mv_adapter
+from realiz3d_jax.data import pipeline, records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import STANDARD, Rig, matching_views, orbit
 from realiz3d_jax.models.text import WordEncoder
+from realiz3d_jax.preparation.assets.rendering import RenderConfig
+from realiz3d_jax.preparation.render_sets import conversion, mv_adapter
 
 CONFIG = RenderConfig(validation=0.0, test=0.0)
 
 
 def prepare(tmp_path, source, form, captions, size=32, config=CONFIG):
-    return render_set_records.prepare(tmp_path / "data", "theirs", source, form, captions, size, config, processes=1)[0]
+    return conversion.prepare(tmp_path / "data", "theirs", source, form, captions, size, config, processes=1)[0]
 
 
 def only_entry(module, root):
@@ -52,7 +52,7 @@ def test_at_another_size_places_lie_on_the_new_pixels_rays_and_on_the_surface(tm
     scene = Sphere()
     write_mv_adapter(tmp_path / "set", scene, size=48)
     held = mv_adapter.read(only_entry(mv_adapter, tmp_path / "set"))
-    new = render_set_records.resized(held, size)
+    new = conversion.resized(held, size)
     assert new.color.shape[1:3] == new.mask.shape[1:] == (size, size)
     for view, camera in enumerate(new.cameras):
         row, column = np.nonzero(new.mask[view])
@@ -66,19 +66,19 @@ def test_at_another_size_places_lie_on_the_new_pixels_rays_and_on_the_surface(tm
 def test_light_is_averaged_by_area():
     view = np.zeros((4, 4, 3), np.uint8)
     view[:, ::2] = 255
-    np.testing.assert_array_equal(render_set_records._scaled(view, 2), np.full((2, 2, 3), 188))
+    np.testing.assert_array_equal(conversion._scaled(view, 2), np.full((2, 2, 3), 188))
 
 
 def test_a_set_without_the_rigs_views_keeps_its_own_cameras_and_serves_single_images(tmp_path):
     write_objaverse_rendering(tmp_path / "set", Cube(), size=48)
-    entry = only_entry(render_set_records.FORMATS["objaverse_rendering"], tmp_path / "set")
+    entry = only_entry(conversion.FORMATS["objaverse_rendering"], tmp_path / "set")
     prepare(tmp_path, tmp_path / "set", "objaverse_rendering", {entry.uid: "a cube"})
     held = records.open_split(tmp_path / "data", "theirs_assets", "train", 32)
     (record,) = held
     assert held.views == 12
     assert held.metadata["rig"] is None
     assert set(record) == {"uid", "caption", "synthetic", "mask", "cameras"}
-    original = render_set_records.FORMATS["objaverse_rendering"].read(entry).cameras
+    original = conversion.FORMATS["objaverse_rendering"].read(entry).cameras
     for camera, expected in zip(records.decode_cameras(record["cameras"]), original, strict=True):
         np.testing.assert_array_equal(camera.axes, expected.axes)
         np.testing.assert_array_equal(camera.center, expected.center)
@@ -112,7 +112,7 @@ def test_objects_without_a_caption_or_of_other_views_are_left_out(tmp_path, caps
     ]
     assert run_command("prepare", *arguments) == 2
     assert "has no caption; give them by --captions" in capsys.readouterr().err
-    entry = only_entry(render_set_records.FORMATS["objaverse_rendering"], tmp_path / "set")
+    entry = only_entry(conversion.FORMATS["objaverse_rendering"], tmp_path / "set")
     (tmp_path / "captions.csv").write_text(f"uid,caption\n{entry.uid},a cube\n")
     assert run_command("prepare", *arguments, f"--captions={tmp_path / 'captions.csv'}") == 0
     told = capsys.readouterr()
@@ -122,7 +122,7 @@ def test_objects_without_a_caption_or_of_other_views_are_left_out(tmp_path, caps
     assert "--render-format: is needed" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("form", list(render_set_records.FORMATS))
+@pytest.mark.parametrize("form", list(conversion.FORMATS))
 def test_a_folder_that_is_no_such_set_is_refused(tmp_path, form):
     with pytest.raises(UserError, match="found no object of a set of the format"):
         prepare(tmp_path, tmp_path, form, {})

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 import render_set_files as sets
 
-from realiz3d_jax.data.render_sets import evidence, files, g_objaverse, mv_adapter, objaverse_rendering, transforms_json
-from realiz3d_jax.data.render_sets.formats import FORMATS
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
+from realiz3d_jax.preparation.render_sets import (
+    evidence,
+    fields,
+    g_objaverse,
+    mv_adapter,
+    objaverse_rendering,
+    transforms_json,
+)
+from realiz3d_jax.preparation.render_sets.formats import FORMATS
 
 SCENES = {"sphere": sets.Sphere(), "cube": sets.Cube()}
 SPHERE, CUBE = SCENES.values()
@@ -407,5 +414,5 @@ def test_normals_follow_from_places_up_to_the_edges_of_the_surface():
 
 def test_alpha_is_mixed_with_white_as_displayed():
     color = np.array([[[0, 0, 0], [200, 100, 0], [7, 8, 9]]], np.uint8)
-    mixed = files.over_white(color, np.array([[128, 51, 0]], np.uint8))
+    mixed = fields.over_white(color, np.array([[128, 51, 0]], np.uint8))
     np.testing.assert_array_equal(mixed, [[[127, 127, 127], [244, 224, 204], [255, 255, 255]]])

@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
-from realiz3d_jax.data.shapes import examples, looks, objects, primitives
 from realiz3d_jax.geometry import cameras, mesh, render
 from realiz3d_jax.geometry.assets.asset import parse_glb
+from realiz3d_jax.preparation.shapes import examples, looks, objects, primitives
 
 SPLITS = ("photos", "train", "validation", "test")
 

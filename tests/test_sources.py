@@ -7,8 +7,9 @@ import jax
 import pytest
 from worlds import World, load_config, random_params, stage_changes, write_release
 
-from realiz3d_jax.data import builders, records
+from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.preparation import builders
 from realiz3d_jax.training import setup, sources
 from realiz3d_jax.training.checkpoint import Checkpoints
 from realiz3d_jax.training.config import TrainConfig

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from realiz3d_jax.data import workers
+from realiz3d_jax.preparation import workers
 
 
 def work(task: tuple[str, str]) -> str:

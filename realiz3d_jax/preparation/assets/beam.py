@@ -13,11 +13,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from realiz3d_jax import files
-from realiz3d_jax.data import asset_sets, builders, making, records, workers
-from realiz3d_jax.data.asset_list import Entry, Skipped
-from realiz3d_jax.data.asset_sets import RenderConfig
+from realiz3d_jax.data import records
 from realiz3d_jax.data.records import Example
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.preparation import builders, making, workers
+from realiz3d_jax.preparation.assets import rendering
+from realiz3d_jax.preparation.assets.listing import Entry, Skipped
+from realiz3d_jax.preparation.assets.rendering import RenderConfig
 
 _BATCH = 8
 """Assets that a process renders before another one takes its place."""
@@ -47,10 +49,10 @@ def prepare(
     config.check()
     dataset = records.dataset_name(collection, "assets")
     path = records.dataset_path(directory, dataset, size)
-    splits = asset_sets.split_entries(entries, config)
-    names = asset_sets.names_of(splits, {entry.uid: asset_sets.digest(entry, config, size) for entry in entries})
+    splits = rendering.split_entries(entries, config)
+    names = rendering.names_of(splits, {entry.uid: rendering.digest(entry, config, size) for entry in entries})
     settings = {"samples": config.samples}
-    request = making.as_stored(asset_sets.request_of(names, config) | settings, config.rig)
+    request = making.as_stored(rendering.request_of(names, config) | settings, config.rig)
     if making.is_there(path, request):
         return path, False
     work = files.writable_directory(pathlib.Path(directory) / ".prepare" / f"{dataset}-{size}-beam")
@@ -80,7 +82,7 @@ def prepare(
                 size,
                 sources,
                 request,
-                without=asset_sets.WITHOUT,
+                without=rendering.WITHOUT,
                 beam_options=pipeline,
                 finish=finish,
             )
@@ -108,8 +110,8 @@ def _render_batch(
 ) -> Iterable[tuple[int, Example]]:
     """The records of those assets of a batch that can be used, with their numbers; the others' reasons go to ``work``."""
     numbers = {entry.uid: number for number, entry in batch}
-    render = functools.partial(asset_sets.render_example, size=size, config=config)
-    attempt = functools.partial(asset_sets.record_or_reason, example=render)
+    render = functools.partial(rendering.render_example, size=size, config=config)
+    attempt = functools.partial(rendering.record_or_reason, example=render)
     for entry, found in workers.run(attempt, [entry for _, entry in batch], 1, config.seconds):
         reason = found.reason if isinstance(found, workers.Lost) else found
         if isinstance(reason, str):

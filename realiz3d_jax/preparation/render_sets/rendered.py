@@ -1,6 +1,6 @@
 """An object as a set of renders shows it, whatever the set: views with their cameras, in the project's own conventions.
 
-Read from the sets that others published by ``data.render_sets``; the world, the cameras and the pixels are those of
+Read from the sets that others published by ``preparation.render_sets``; the world, the cameras and the pixels are those of
 ``geometry.cameras``.
 """
 

@@ -16,10 +16,10 @@ import pathlib
 
 import numpy as np
 
-from realiz3d_jax.data.render_sets import files, silhouettes
-from realiz3d_jax.data.rendered import Entry, RenderedObject
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import Camera, orbit
+from realiz3d_jax.preparation.render_sets import fields, silhouettes
+from realiz3d_jax.preparation.render_sets.rendered import Entry, RenderedObject
 
 VIEWS = 12
 DISTANCES = (1.5, 1.2)
@@ -46,22 +46,22 @@ def read(entry: Entry) -> RenderedObject:
     names = [f"{view:03d}" for view in range(VIEWS)]
     if more := sorted(path.name for path in entry.path.glob("[0-9][0-9][0-9].png") if path.stem not in names):
         raise UserError(f"{entry.path}: has {', '.join(more[:3])}; expected {VIEWS} views, whose azimuths are known.")
-    paths = [files.find(entry.path, f"{name}.png") for name in names]
-    images = [files.read_image(path) for path in paths]
+    paths = [fields.find(entry.path, f"{name}.png") for name in names]
+    images = [fields.read_image(path) for path in paths]
     for path, (_, alpha) in zip(paths, images, strict=True):
         if alpha is None:
             raise UserError(f"{path}: has no alpha, and the set has nothing else that shows the object's outline.")
-    files.check_sizes(paths, [color for color, _ in images])
+    fields.check_sizes(paths, [color for color, _ in images])
     color, alpha = (np.stack(part) for part in zip(*images, strict=True))
     mask = alpha >= 128
     for path, seen in zip(paths, mask, strict=True):
         if not seen.any():
-            raise UserError(f"{path}: shows nothing; expected an object. {files.AGAIN}")
+            raise UserError(f"{path}: shows nothing; expected an object. {fields.AGAIN}")
     return RenderedObject(
         uid=entry.uid,
         caption=entry.caption,
         cameras=_cameras(entry.path, names, mask),
-        color=files.over_white(color, alpha),
+        color=fields.over_white(color, alpha),
         mask=mask,
         normal=None,
         position=None,
@@ -75,7 +75,7 @@ def _cameras(folder: pathlib.Path, names: list[str], mask: np.ndarray) -> tuple[
         if not silhouettes.consistent(saved, mask):
             raise UserError(
                 f"{folder}: no object in a cube of side 1 has these outlines under the cameras of its .npy files; expected "
-                f"world-to-camera matrices [3, 4] of Blender's convention, in the order of the images. {files.AGAIN}"
+                f"world-to-camera matrices [3, 4] of Blender's convention, in the order of the images. {fields.AGAIN}"
             )
         return saved
     for distance in DISTANCES:
@@ -94,15 +94,15 @@ def _saved(path: pathlib.Path) -> Camera:
     try:
         matrix = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read as a camera ({error}). {files.AGAIN}") from error
-    matrix = files.numbers({"matrix": matrix}, "matrix", str(path), ((3, 4),))
+        raise UserError(f"{path}: cannot be read as a camera ({error}). {fields.AGAIN}") from error
+    matrix = fields.numbers({"matrix": matrix}, "matrix", str(path), ((3, 4),))
     inverse = np.concatenate([matrix[:, :3].T, -matrix[:, :3].T @ matrix[:, 3:]], axis=1)
-    camera = files.camera(inverse, str(path), fov=FOV)
-    files.check_facing(camera, str(path))
+    camera = fields.camera(inverse, str(path), fov=FOV)
+    fields.check_facing(camera, str(path))
     aside = float(np.linalg.norm(matrix[:2, 3]) / max(-matrix[2, 3], 1e-9))
     if aside > _OFF_CENTRE:
         raise UserError(
             f"{path}: the origin is {aside:.2f} of its distance beside the axis of view; expected a camera that looks at it: "
-            f"the matrix is the inverse, or of another convention. {files.AGAIN}"
+            f"the matrix is the inverse, or of another convention. {fields.AGAIN}"
         )
     return camera

@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from realiz3d_jax import files, progress
-from realiz3d_jax.data import builders, records
+from realiz3d_jax.data import records
 from realiz3d_jax.data.records import Example
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
+from realiz3d_jax.preparation import builders
 
 LOOSE = ("count", "assets")
 """Of a request: what says which items there are, not what they are."""

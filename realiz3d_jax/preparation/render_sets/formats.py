@@ -2,7 +2,7 @@
 
 import types
 
-from realiz3d_jax.data.render_sets import g_objaverse, mv_adapter, objaverse_rendering, transforms_json
+from realiz3d_jax.preparation.render_sets import g_objaverse, mv_adapter, objaverse_rendering, transforms_json
 
 FORMATS: dict[str, types.ModuleType] = {
     "mv_adapter": mv_adapter,

@@ -10,11 +10,12 @@ import pathlib
 import zlib
 from collections.abc import Callable
 
-from realiz3d_jax.data import making, records
+from realiz3d_jax.data import records
 from realiz3d_jax.data.pipeline import VIEW_WORDS, VIEWS
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import Generator
+from realiz3d_jax.preparation import making
 from realiz3d_jax.training.pretrained import Pretrained
 
 STEPS = 20

@@ -21,10 +21,10 @@ import pathlib
 
 import numpy as np
 
-from realiz3d_jax.data.render_sets import evidence, files
-from realiz3d_jax.data.rendered import Entry, RenderedObject
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import Camera
+from realiz3d_jax.preparation.render_sets import evidence, fields
+from realiz3d_jax.preparation.render_sets.rendered import Entry, RenderedObject
 
 VIEWS = 40
 
@@ -42,7 +42,7 @@ _READINGS = {
 
 def scan(folder: pathlib.Path) -> list[Entry]:
     """The objects below a folder, sorted by uid, which is "dictionary/instance"."""
-    captions = files.read_captions(folder / "text_captions_cap3d.json")
+    captions = fields.read_captions(folder / "text_captions_cap3d.json")
     entries = []
     for path in folder.glob(f"*/*/{_FOLDER}"):
         uid = f"{path.parent.parent.name}/{path.parent.name}"
@@ -61,9 +61,9 @@ def read(entry: Entry) -> RenderedObject:
     for view in range(VIEWS):
         folder = entry.path / f"{view:05d}"
         json_path = folder / f"{view:05d}.json"
-        views.append(_view(folder, f"{view:05d}", _camera(files.read_json(json_path), str(json_path))))
+        views.append(_view(folder, f"{view:05d}", _camera(fields.read_json(json_path), str(json_path))))
     paths, cameras, color, mask, normal, position, scores, known = zip(*views, strict=True)
-    files.check_sizes(paths, color)
+    fields.check_sizes(paths, color)
     mask, position = np.stack(mask), np.stack(position)
     evidence.check_free_space(cameras, position, mask, str(entry.path))
     _check_readings(entry.path, np.array(scores), np.array(known))
@@ -80,26 +80,26 @@ def read(entry: Entry) -> RenderedObject:
 
 def _camera(record: dict, where: str) -> Camera:
     """The camera of a view."""
-    right, down, forward, origin = (files.numbers(record, name, where, ((3,),)) for name in ("x", "y", "z", "origin"))
-    fov = files.angle(record, "x_fov", where) if "x_fov" in record else _FOV
-    camera = files.camera(np.stack([right, -down, -forward, origin], axis=1), f"{where}: x, y, z", fov=fov)
-    files.check_facing(camera, where)
+    right, down, forward, origin = (fields.numbers(record, name, where, ((3,),)) for name in ("x", "y", "z", "origin"))
+    fov = fields.angle(record, "x_fov", where) if "x_fov" in record else _FOV
+    camera = fields.camera(np.stack([right, -down, -forward, origin], axis=1), f"{where}: x, y, z", fov=fov)
+    fields.check_facing(camera, where)
     return camera
 
 
 def _view(folder: pathlib.Path, name: str, camera: Camera) -> tuple:
     """A view: colour's file, camera, colour over white, mask, world normals, positions, the share of normals that agree with
     the depth by each of the readings, and of how many pixels that is known."""
-    path, buffer_path = files.find(folder, f"{name}.png"), folder / f"{name}_nd.exr"
-    color, alpha = files.read_image(path)
-    channels = files.read_exr(buffer_path)
+    path, buffer_path = fields.find(folder, f"{name}.png"), folder / f"{name}_nd.exr"
+    color, alpha = fields.read_image(path)
+    channels = fields.read_exr(buffer_path)
     if missing := [channel for channel in "RGBA" if channel not in channels]:
         raise UserError(
             f"{buffer_path}: has channels {', '.join(channels)}, but no {', '.join(missing)}; expected R, G, B and A. "
-            f"{files.AGAIN}"
+            f"{fields.AGAIN}"
         )
     depth = channels["A"]
-    files.check_sizes((path, buffer_path), (color, depth))
+    fields.check_sizes((path, buffer_path), (color, depth))
     distance = float(np.linalg.norm(camera.center))
     hit = np.isfinite(depth) & (np.abs(depth - distance) <= _HALF_DIAGONAL)
     seen = hit
@@ -108,7 +108,7 @@ def _view(folder: pathlib.Path, name: str, camera: Camera) -> tuple:
         evidence.check_overlap(
             seen, hit, f"{path} and the depth (A) of {buffer_path}: their masks are of different views"
         )
-        color = files.over_white(color, alpha)
+        color = fields.over_white(color, alpha)
     else:
         color = np.where(hit[..., None], color, np.uint8(255))
     normals = [np.stack(order(*(channels[channel] for channel in "RGB")), axis=-1) for order in _READINGS.values()]
@@ -151,10 +151,10 @@ def _check_readings(folder: pathlib.Path, scores: np.ndarray, known: np.ndarray)
         raise UserError(
             f"{folder}: the normals of the _nd.exr files, read as {names[0]}, agree with the depth in {whole[0]:.2f} of the "
             f"pixels; expected {evidence.AGREEMENT} or more. Of all readings {names[best]} fits best, with {whole[best]:.2f}. "
-            f"{files.AGAIN}"
+            f"{fields.AGAIN}"
         )
     if scores[worst, 0] < evidence.AGREEMENT:
         raise UserError(
             f"{folder}: the normals of view {worst:05d} agree with the depth in {scores[worst, 0]:.2f} of the pixels; expected "
-            f"{evidence.AGREEMENT} or more, as in the other views. {files.AGAIN}"
+            f"{evidence.AGREEMENT} or more, as in the other views. {fields.AGAIN}"
         )

@@ -1,4 +1,4 @@
-"""Datasets of the renders that others published: a set in one of the formats of ``data.render_sets``, as records.
+"""Datasets of the renders that others published: a set in one of the formats of ``preparation.render_sets``, as records.
 
 Objects whose views include those of a rig give records of these views, which make grids like our own renders. In a set
 without them every record has cameras of its own; its views serve where single images are wanted. A set's pictures are brought
@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from realiz3d_jax.data import asset_sets, geometry_maps, records
-from realiz3d_jax.data.asset_sets import RenderConfig
+from realiz3d_jax.data import geometry_maps, records
 from realiz3d_jax.data.records import Example
-from realiz3d_jax.data.render_sets.formats import FORMATS
-from realiz3d_jax.data.rendered import Entry, RenderedObject
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import Camera, matching_views
 from realiz3d_jax.geometry.mesh import linear_to_srgb, srgb_to_linear
 from realiz3d_jax.geometry.render import Maps
+from realiz3d_jax.preparation.assets import rendering
+from realiz3d_jax.preparation.assets.rendering import RenderConfig
+from realiz3d_jax.preparation.render_sets.formats import FORMATS
+from realiz3d_jax.preparation.render_sets.rendered import Entry, RenderedObject
 
 _TRIES = 20
 """Objects at the beginning of a set of which one must be readable."""
@@ -84,11 +85,11 @@ def prepare(
     )
     settings: dict[str, Any] = {"render_set": form, "views": views}
     digests = {
-        entry.uid: asset_sets.digest_of([str(entry.path), entry.path.stat().st_mtime_ns, entry.caption, size, settings])
+        entry.uid: rendering.digest_of([str(entry.path), entry.path.stat().st_mtime_ns, entry.caption, size, settings])
         for entry in entries
     }
     rig = config.rig if in_rig else None
-    return asset_sets.make_each(
+    return rendering.make_each(
         directory, collection, entries, digests, example, size, config, settings, processes, rig=rig, without=without
     )
 

@@ -17,15 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from realiz3d_jax.data import geometry_maps, making, records, workers
-from realiz3d_jax.data.asset_list import Entry, Skipped, plain_name
-from realiz3d_jax.data.making import Chunk
+from realiz3d_jax.data import geometry_maps, records
 from realiz3d_jax.data.records import Example
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 from realiz3d_jax.geometry.render import render_maps
 from realiz3d_jax.geometry.textured_views import render_colors
+from realiz3d_jax.preparation import making, workers
+from realiz3d_jax.preparation.assets.listing import Entry, Skipped, plain_name
+from realiz3d_jax.preparation.making import Chunk
 
 WITHOUT = ("real", "cameras")
 """The features of the kind "assets" that renders of assets do not have."""

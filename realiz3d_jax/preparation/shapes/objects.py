@@ -18,8 +18,8 @@ import itertools
 
 import numpy as np
 
-from realiz3d_jax.data.shapes import primitives
 from realiz3d_jax.geometry import mesh
+from realiz3d_jax.preparation.shapes import primitives
 
 SEED = 0
 SINGLE_SHARE = 0.35

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from realiz3d_jax.data.render_sets import evidence, files
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.geometry.mesh import Mesh
 from realiz3d_jax.geometry.render import render_maps
+from realiz3d_jax.preparation.render_sets import evidence, fields
 
 _TRIAL_SIZE = 64
 _ORDERS = {
@@ -122,9 +122,9 @@ def _map(paths: Sequence[pathlib.Path], size: int, kind: str) -> np.ndarray | No
     names = [(f"{path.stem}_{kind}.png", f"{path.stem}_{kind}.jpg") for path in paths]
     if not any((path.parent / name).is_file() for path, both in zip(paths, names, strict=True) for name in both):
         return None
-    found = [files.find(path.parent, *both) for path, both in zip(paths, names, strict=True)]
-    images = [files.read_image(path)[0] for path in found]
-    files.check_sizes(found, images, size)
+    found = [fields.find(path.parent, *both) for path, both in zip(paths, names, strict=True)]
+    images = [fields.read_image(path)[0] for path in found]
+    fields.check_sizes(found, images, size)
     return (np.stack(images) + 0.5) / 255 - 0.5  # the writers cut fractions of a byte off
 
 
@@ -154,7 +154,7 @@ def _from_mesh(
     if best < evidence.AGREEMENT:
         raise UserError(
             f"{path}: agrees with the views by {told}; expected {evidence.AGREEMENT} or more in one placement. It is another "
-            f"object's, or the maps have other axes or channels than the format's. {files.AGAIN}"
+            f"object's, or the maps have other axes or channels than the format's. {fields.AGAIN}"
         )
     for score, _, _, other in trials[1:]:
         if score > best - _TIE and np.abs(other - position).mean() > _TIE * np.abs(position).mean():
@@ -226,7 +226,7 @@ def _from_maps(
     if not share >= evidence.AGREEMENT:
         raise UserError(
             f"{folder}: {share:.2f} of the position maps lie on the rays of their own pixels, in the best of the readings "
-            f"{', '.join(_ORDERS)} and spans {_SPANS}; expected {evidence.AGREEMENT} or more. {files.AGAIN}"
+            f"{', '.join(_ORDERS)} and spans {_SPANS}; expected {evidence.AGREEMENT} or more. {fields.AGAIN}"
         )
     evidence.check_free_space(cameras, position, shown.outline, str(folder))
     if shown.normal is None:
@@ -238,7 +238,7 @@ def _from_maps(
         if score < evidence.AGREEMENT:
             raise UserError(
                 f"{folder}: {score:.2f} of the normals of view {view} agree with the positions, read as the world's x, y, z; "
-                f"expected {evidence.AGREEMENT} or more. {files.AGAIN}"
+                f"expected {evidence.AGREEMENT} or more. {fields.AGAIN}"
             )
     mask = shown.outline & shown.normal.any(axis=-1)
     evidence.check_overlap(mask, shown.outline, f"{folder}: has no normals where the object is seen")

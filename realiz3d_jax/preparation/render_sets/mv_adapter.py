@@ -23,10 +23,10 @@ import pathlib
 
 import numpy as np
 
-from realiz3d_jax.data.render_sets import evidence, files
-from realiz3d_jax.data.rendered import Entry, RenderedObject
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import Camera
+from realiz3d_jax.preparation.render_sets import evidence, fields
+from realiz3d_jax.preparation.render_sets.rendered import Entry, RenderedObject
 
 _FARTHEST = 1000.0
 _SAME = 0.99
@@ -34,7 +34,7 @@ _SAME = 0.99
 
 def scan(folder: pathlib.Path) -> list[Entry]:
     """The objects below a folder, sorted by uid."""
-    captions = files.read_captions(folder / "objaverse_short_captions.json")
+    captions = fields.read_captions(folder / "objaverse_short_captions.json")
     paths = sorted(path.parent for path in folder.glob("*/*/meta.json"))
     return sorted((Entry(path.name, path, captions.get(path.name)) for path in paths), key=lambda entry: entry.uid)
 
@@ -48,17 +48,17 @@ def read(entry: Entry) -> RenderedObject:
         or in both.
     """
     path = entry.path / "meta.json"
-    locations = files.listed(files.read_json(path), "locations", str(path))
+    locations = fields.listed(fields.read_json(path), "locations", str(path))
     names, cameras = [], []
     for place, location in enumerate(locations):
         where = f"{path}: locations[{place}]"
-        names.append(files.text(location, "index", where))
+        names.append(fields.text(location, "index", where))
         cameras.append(_camera(location, where))
     if len(set(names)) < len(names):
         raise UserError(f"{path}: locations name an index twice: {', '.join(names)}; expected each view once.")
     read_views = [_view(entry.path, name, camera) for name, camera in zip(names, cameras, strict=True)]
     paths, color, mask, position, stored = zip(*read_views, strict=True)
-    files.check_sizes(paths, color)
+    fields.check_sizes(paths, color)
     mask, position, stored = np.stack(mask), np.stack(position), np.stack(stored)
     evidence.check_free_space(cameras, position, mask, str(entry.path))
     normal = _world_normals(entry.path, names, cameras, mask, position, stored)
@@ -75,35 +75,35 @@ def read(entry: Entry) -> RenderedObject:
 
 def _camera(location: dict, where: str) -> Camera:
     """The camera of a location."""
-    matrix = files.numbers(location, "transform_matrix", where, ((4, 4),))
-    kind = files.text(location, "projection_type", where)
+    matrix = fields.numbers(location, "transform_matrix", where, ((4, 4),))
+    kind = fields.text(location, "projection_type", where)
     if kind == "ORTHO":
-        camera = files.camera(matrix, where, width=files.number(location, "ortho_scale", where))
+        camera = fields.camera(matrix, where, width=fields.number(location, "ortho_scale", where))
     elif kind == "PERSP":
-        camera = files.camera(matrix, where, fov=files.angle(location, "camera_angle_x", where))
+        camera = fields.camera(matrix, where, fov=fields.angle(location, "camera_angle_x", where))
     else:
-        raise UserError(f"{where}: projection_type is {kind!r}; expected ORTHO or PERSP. {files.AGAIN}")
-    azimuth, elevation = (files.number(location, name, where) for name in ("azimuth", "elevation"))
-    files.check_direction(camera, azimuth, elevation, where)
-    files.check_facing(camera, where)
+        raise UserError(f"{where}: projection_type is {kind!r}; expected ORTHO or PERSP. {fields.AGAIN}")
+    azimuth, elevation = (fields.number(location, name, where) for name in ("azimuth", "elevation"))
+    fields.check_direction(camera, azimuth, elevation, where)
+    fields.check_facing(camera, where)
     return camera
 
 
 def _view(folder: pathlib.Path, name: str, camera: Camera) -> tuple:
     """A view: colour's file, colour over white, mask, positions and the normals as they are stored, float32."""
-    path = files.find(folder, f"color_{name}.webp", f"render_{name}.webp", f"color_{name}.png", f"render_{name}.png")
-    color, alpha = files.read_image(path)
+    path = fields.find(folder, f"color_{name}.webp", f"render_{name}.webp", f"color_{name}.png", f"render_{name}.png")
+    color, alpha = fields.read_image(path)
     depth_path = folder / f"depth_{name}.exr"
     depth = _depth(depth_path)
-    normal_path = files.find(folder, f"normal_{name}.webp", f"normal_{name}.png")
-    normal, usable = evidence.unit(files.read_image(normal_path)[0] / 127.5 - 1)
-    files.check_sizes((path, depth_path, normal_path), (color, depth, normal))
+    normal_path = fields.find(folder, f"normal_{name}.webp", f"normal_{name}.png")
+    normal, usable = evidence.unit(fields.read_image(normal_path)[0] / 127.5 - 1)
+    fields.check_sizes((path, depth_path, normal_path), (color, depth, normal))
     hit = np.isfinite(depth) & (depth > 0) & (depth <= _FARTHEST)
     seen = hit
     if alpha is not None:
         seen = alpha >= 128
         evidence.check_overlap(seen, hit, f"{path} and {depth_path}: their masks are of different views")
-        color = files.over_white(color, alpha)
+        color = fields.over_white(color, alpha)
     else:
         color = np.where(hit[..., None], color, np.uint8(255))
     evidence.check_overlap(seen & usable, seen, f"{normal_path}: has no normals where the object is seen")
@@ -114,9 +114,9 @@ def _view(folder: pathlib.Path, name: str, camera: Camera) -> tuple:
 
 def _depth(path: pathlib.Path) -> np.ndarray:
     """float32[H, W]: the one channel, or the channels' common value, of a depth file."""
-    channels = [values for name, values in files.read_exr(path).items() if name != "A"]
+    channels = [values for name, values in fields.read_exr(path).items() if name != "A"]
     if not channels or any(not np.array_equal(channels[0], other, equal_nan=True) for other in channels[1:]):
-        raise UserError(f"{path}: has {len(channels)} channels that differ; expected one depth. {files.AGAIN}")
+        raise UserError(f"{path}: has {len(channels)} channels that differ; expected one depth. {fields.AGAIN}")
     return channels[0]
 
 
@@ -144,7 +144,7 @@ def _world_normals(
     if not scores[first] >= evidence.AGREEMENT:
         raise UserError(
             f"{folder}: the share of normals that agree with the depth is {told}; {expected}. "
-            f"Channels are swapped, a sign is wrong, or normals and depth are of different objects. {files.AGAIN}"
+            f"Channels are swapped, a sign is wrong, or normals and depth are of different objects. {fields.AGAIN}"
         )
     apart = known[most] & (np.sum(frames["world"][most] * frames["camera"][most], axis=-1) < _SAME)
     if scores[second] >= evidence.AGREEMENT and apart.sum() > 0.05 * known[most].sum():
@@ -158,7 +158,7 @@ def _world_normals(
         if evidence.agreement(*view) < evidence.AGREEMENT:
             raise UserError(
                 f"{folder}: {evidence.agreement(*view):.2f} of the normals of view {name} agree with the depth, taken in the "
-                f"{first}'s frame as in the other views; expected {evidence.AGREEMENT} or more. {files.AGAIN}"
+                f"{first}'s frame as in the other views; expected {evidence.AGREEMENT} or more. {fields.AGAIN}"
             )
     return chosen
 

@@ -7,11 +7,12 @@ import os
 import pathlib
 from collections.abc import Callable
 
-from realiz3d_jax.data import making, records
-from realiz3d_jax.data.making import Chunk
-from realiz3d_jax.data.shapes import examples, objects
-from realiz3d_jax.data.workers import end_with_parent
+from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.preparation import making
+from realiz3d_jax.preparation.making import Chunk
+from realiz3d_jax.preparation.shapes import examples, objects
+from realiz3d_jax.preparation.workers import end_with_parent
 
 DEFAULT_COUNT = {"shapes_photos": 8000, "shapes_assets": 1500}
 """Objects of the training split."""

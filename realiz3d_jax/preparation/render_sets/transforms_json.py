@@ -21,11 +21,11 @@ import pathlib
 
 import numpy as np
 
-from realiz3d_jax.data.render_sets import evidence, files, stored_maps
-from realiz3d_jax.data.render_sets.stored_maps import Placement
-from realiz3d_jax.data.rendered import Entry, RenderedObject
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import Camera
+from realiz3d_jax.preparation.render_sets import evidence, fields, stored_maps
+from realiz3d_jax.preparation.render_sets.rendered import Entry, RenderedObject
+from realiz3d_jax.preparation.render_sets.stored_maps import Placement
 
 _ORTHOGRAPHIC_WIDTH = 1.2
 _TEXTURE_FOLDER = "render_tex"
@@ -50,24 +50,24 @@ def read(entry: Entry) -> RenderedObject:
         angles; nothing shows the object's outline; or mesh, maps and images don't fit each other.
     """
     path = entry.path / "transforms.json"
-    document = files.read_json(path)
+    document = fields.read_json(path)
     placement = _placement(document, str(path))
-    frames = files.listed(document, "frames", str(path))
+    frames = fields.listed(document, "frames", str(path))
     paths, cameras = [], []
     for place, frame in enumerate(frames):
         where = f"{path}: frames[{place}]"
-        paths.append(_image_path(entry.path, files.text(frame, "file_path", where), where))
+        paths.append(_image_path(entry.path, fields.text(frame, "file_path", where), where))
         cameras.append(_camera(frame, placement, where))
-    images = [files.read_image(image) for image in paths]
+    images = [fields.read_image(image) for image in paths]
     color = [image for image, _ in images]
-    files.check_sizes(paths, color)
+    fields.check_sizes(paths, color)
     size = len(color[0])
     alpha = [_alpha(image, own, size) for image, (_, own) in zip(paths, images, strict=True)]
     known = all(one is not None for one in alpha)
     outline = np.stack(alpha) >= 128 if known else None
     mask, normal, position = stored_maps.read_maps(paths, size, cameras, outline, placement)
     if known:
-        color = [files.over_white(one, share) for one, share in zip(color, alpha, strict=True)]
+        color = [fields.over_white(one, share) for one, share in zip(color, alpha, strict=True)]
     else:
         color = [np.where(seen[..., None], one, np.uint8(255)) for one, seen in zip(color, mask, strict=True)]
     return RenderedObject(
@@ -83,12 +83,12 @@ def read(entry: Entry) -> RenderedObject:
 
 def _placement(document: dict, where: str) -> Placement:
     """How the views' world lies in the canonical one."""
-    low, high = files.numbers(document, "aabb", where, ((2, 3),))
+    low, high = fields.numbers(document, "aabb", where, ((2, 3),))
     if not (high > low).all():
-        raise UserError(f"{where}: aabb goes from {low.tolist()} to {high.tolist()}; expected a box. {files.AGAIN}")
-    scale, offset = files.number(document, "scale", where), files.numbers(document, "offset", where, ((3,),))
+        raise UserError(f"{where}: aabb goes from {low.tolist()} to {high.tolist()}; expected a box. {fields.AGAIN}")
+    scale, offset = fields.number(document, "scale", where), fields.numbers(document, "offset", where, ((3,),))
     if scale <= 0:
-        raise UserError(f"{where}: scale is {scale:g}; expected a number above 0. {files.AGAIN}")
+        raise UserError(f"{where}: scale is {scale:g}; expected a number above 0. {fields.AGAIN}")
     return Placement((low + high) / 2, float((high - low).max()), scale, offset)
 
 
@@ -96,31 +96,31 @@ def _image_path(folder: pathlib.Path, name: str, where: str) -> pathlib.Path:
     """The image of a frame, which lies in the folder or below it."""
     relative = pathlib.PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts:
-        raise UserError(f"{where}: file_path is {name!r}; expected a file beside transforms.json. {files.AGAIN}")
-    return files.find(folder, name)
+        raise UserError(f"{where}: file_path is {name!r}; expected a file beside transforms.json. {fields.AGAIN}")
+    return fields.find(folder, name)
 
 
 def _camera(frame: dict, placement: Placement, where: str) -> Camera:
     """The camera of a frame, in the canonical world."""
-    matrix = files.numbers(frame, "transform_matrix", where, ((4, 4),))
+    matrix = fields.numbers(frame, "transform_matrix", where, ((4, 4),))
     if {"azimuth", "elevation"} <= frame.keys():
-        angles = (files.number(frame, name, where) for name in ("azimuth", "elevation"))
-        files.check_direction(files.camera(matrix, where, width=1), *angles, where)
+        angles = (fields.number(frame, name, where) for name in ("azimuth", "elevation"))
+        fields.check_direction(fields.camera(matrix, where, width=1), *angles, where)
     if "cam_dis" in frame:
-        distance, found = files.number(frame, "cam_dis", where), float(np.linalg.norm(matrix[:3, 3]))
+        distance, found = fields.number(frame, "cam_dis", where), float(np.linalg.norm(matrix[:3, 3]))
         if abs(found - distance) > 0.01 * abs(distance):
             raise UserError(
-                f"{where}: transform_matrix stands {found:.3f} away, cam_dis is {distance:g}. {files.AGAIN}"
+                f"{where}: transform_matrix stands {found:.3f} away, cam_dis is {distance:g}. {fields.AGAIN}"
             )
     matrix[:3, 3] = placement.canonical(matrix[:3, 3])
     kind = frame.get("proj_type", 0)
     if kind == 1:
-        camera = files.camera(matrix, where, width=_ORTHOGRAPHIC_WIDTH / placement.side)
+        camera = fields.camera(matrix, where, width=_ORTHOGRAPHIC_WIDTH / placement.side)
     elif kind == 0:
-        camera = files.camera(matrix, where, fov=files.angle(frame, "camera_angle_x", where))
+        camera = fields.camera(matrix, where, fov=fields.angle(frame, "camera_angle_x", where))
     else:
-        raise UserError(f"{where}: proj_type is {kind!r}; expected 0 (perspective) or 1 (orthographic). {files.AGAIN}")
-    files.check_facing(camera, where)
+        raise UserError(f"{where}: proj_type is {kind!r}; expected 0 (perspective) or 1 (orthographic). {fields.AGAIN}")
+    fields.check_facing(camera, where)
     return camera
 
 
@@ -129,6 +129,6 @@ def _alpha(path: pathlib.Path, own: np.ndarray | None, size: int) -> np.ndarray 
     albedo = path.with_name(f"{path.stem}_albedo.png")
     if own is not None or not albedo.is_file():
         return own
-    color, alpha = files.read_image(albedo)
-    files.check_sizes((albedo,), (color,), size)
+    color, alpha = fields.read_image(albedo)
+    fields.check_sizes((albedo,), (color,), size)
     return alpha

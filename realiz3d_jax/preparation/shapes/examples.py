@@ -9,9 +9,9 @@ import numpy as np
 
 from realiz3d_jax.data.geometry_maps import geometry_of
 from realiz3d_jax.data.records import Example
-from realiz3d_jax.data.shapes import looks, objects
 from realiz3d_jax.geometry import mesh
 from realiz3d_jax.geometry.assets import asset
+from realiz3d_jax.preparation.shapes import looks, objects
 
 
 def photo_example(split: str, index: int, size: int, seed: int) -> tuple[Example, dict[str, bytes]]:
