@@ -20,15 +20,16 @@ from absl import flags
 
 from benchmarks import noise
 from realiz3d_jax import errors, files
+from realiz3d_jax.checkpoints import bases
 from realiz3d_jax.data.pipeline import VIEWS
 from realiz3d_jax.method import generate, plans
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.models import attention, parallel
-from realiz3d_jax.training import bases, compiled, platform, sharding
+from realiz3d_jax.training import compiled, platform, sharding
 from realiz3d_jax.training.config import MeshConfig, OptimizerConfig, TrainConfig
 from realiz3d_jax.training.setup import Run, make_run
 
-_BASE = flags.DEFINE_string("base", "pixart_sigma", "A base model of training/bases.py.")
+_BASE = flags.DEFINE_string("base", "pixart_sigma", "A base model of checkpoints/bases.py.")
 _DEPTH = flags.DEFINE_integer("depth", None, "Blocks; all by default.")
 _OUTPUT = flags.DEFINE_string("output", None, "The page to write; by default it is printed.")
 

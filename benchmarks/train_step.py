@@ -20,11 +20,12 @@ from absl import flags
 
 from benchmarks import noise
 from realiz3d_jax import errors
-from realiz3d_jax.training import bases, platform
+from realiz3d_jax.checkpoints import bases
+from realiz3d_jax.training import platform
 from realiz3d_jax.training.config import TrainConfig
 from realiz3d_jax.training.setup import Run, make_run
 
-_SIZE = flags.DEFINE_string("size", "shapes", "A base model of training/bases.py.")
+_SIZE = flags.DEFINE_string("size", "shapes", "A base model of checkpoints/bases.py.")
 _GRIDS = flags.DEFINE_integer("grids", 8, "Grids of four views in a batch.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Steps of each variant that are timed, in turn.")
 _TAU = flags.DEFINE_float(

@@ -13,11 +13,12 @@ from absl import flags
 
 from benchmarks import noise
 from realiz3d_jax import errors
-from realiz3d_jax.training import bases, platform
+from realiz3d_jax.checkpoints import bases
+from realiz3d_jax.training import platform
 from realiz3d_jax.training.config import MeshConfig, OptimizerConfig, TrainConfig
 from realiz3d_jax.training.setup import make_run
 
-_BASE = flags.DEFINE_string("base", "pixart_sigma", "A base model of training/bases.py.")
+_BASE = flags.DEFINE_string("base", "pixart_sigma", "A base model of checkpoints/bases.py.")
 _STAGE = flags.DEFINE_enum("stage", "stage1", ["stage1", "stage2"], "The stage of Realiz3D.")
 _STEPS = flags.DEFINE_integer("steps", 1, "Steps of each kind of iteration.")
 _GRIDS = flags.DEFINE_integer("grids", None, "Grids in a batch; one a device by default.")

@@ -5,7 +5,7 @@ The model that ships has seen as many images, 806,000, in two runs; its file nam
 of Stable Diffusion 3's kind instead.
 """
 
-from realiz3d_jax.training import bases
+from realiz3d_jax.checkpoints import bases
 from realiz3d_jax.training.config import LogConfig, OptimizerConfig, TrainConfig, config_dict
 
 

@@ -3,7 +3,7 @@
 ``:shapes`` (the default): 600 steps in two minutes on two CPU cores. Needs: ``python -m realiz3d_jax.prepare --dataset
 shapes_assets`` and ``python -m realiz3d_jax.prepare --self-generate``.
 
-``:pixart_sigma``, ``:pixart_alpha`` and the other sizes of ``training/bases.py``: the paper's settings, at 8 grids of four
+``:pixart_sigma``, ``:pixart_alpha`` and the other sizes of ``checkpoints/bases.py``: the paper's settings, at 8 grids of four
 512 px images a device. Needs what ``docs/pretrained.md`` makes. Steps are three epochs of the paper's 120,000 assets, and as
 many grids of self-generated images, on 64 devices, 512 grids a step; on fewer the same batch is ``--config.data.batch_of=run
 --config.data.batch_grids=512``, with ``--config.accumulation`` so large that a part of it fits. Not run to the end by us.
@@ -11,8 +11,8 @@ many grids of self-generated images, on 64 devices, 512 grids a step; on fewer t
 Images lie on the canvas of a grid here already (``bases.GRID_POSITIONS`` says why).
 """
 
-from realiz3d_jax.training import bases
-from realiz3d_jax.training.bases import PAPER_BATCH
+from realiz3d_jax.checkpoints import bases
+from realiz3d_jax.checkpoints.bases import PAPER_BATCH
 from realiz3d_jax.training.config import LogConfig, OptimizerConfig, TrainConfig, config_dict
 
 SHAPES = {

@@ -12,13 +12,13 @@ synthetic losses are 0.0316, the real score 0.928 and FID to base images 4.1; in
 meant: they are to be short and gentle. At the full rate (``--config.optimizer.warmup_steps=10``) realism and IoU are as seeds
 have them (0.825 and 0.906; three seeds 0.778 to 0.817 and 0.886 to 0.907), and consistency is no better (13.5; 13.8 to 14.5).
 
-``:pixart_sigma``, ``:pixart_alpha`` and the other sizes of ``training/bases.py``: the paper's settings, at 8 grids of 2x2 views
-of 512 px a device. The texturing task has 12 input channels, 4 of noisy latents and 8 of controls;
+``:pixart_sigma``, ``:pixart_alpha`` and the other sizes of ``checkpoints/bases.py``: the paper's settings, at 8 grids of 2x2
+views of 512 px a device. The texturing task has 12 input channels, 4 of noisy latents and 8 of controls;
 ``--config.task=text_to_multiview`` has 4. Steps are ten epochs of the paper's 120,000 assets on 64 devices, 512 grids a step,
 real and synthetic alternating; on fewer see ``configs/stage1.py``. Not run to the end by us.
 """
 
-from realiz3d_jax.training import bases
+from realiz3d_jax.checkpoints import bases
 from realiz3d_jax.training.config import InitConfig, TrainConfig, config_dict
 
 

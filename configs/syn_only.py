@@ -3,7 +3,7 @@
 The same backbone, batch, learning rate and number of backbone updates as ``configs/stage2.py`` of the same ``:NAME``.
 """
 
-from realiz3d_jax.training import bases
+from realiz3d_jax.checkpoints import bases
 from realiz3d_jax.training.config import TrainConfig, config_dict
 
 

@@ -6,7 +6,7 @@
     python -m realiz3d_jax.convert --workdir RUN --export DIR     the trained backbone, for diffusers
 
 The first two make ``transformer.safetensors`` (a release), ``vae.safetensors``, ``text_encoder.safetensors`` (see
-``importers.converted``) and ``tokenizer/``, of those that are there. No more than one model and one tensor are in memory.
+``checkpoints.converted``) and ``tokenizer/``, of those that are there. No more than one model and one tensor are in memory.
 """
 
 import dataclasses
@@ -23,15 +23,16 @@ import rich.table
 from absl import flags
 
 from realiz3d_jax import errors, files
+from realiz3d_jax.checkpoints import bases, converted, release
+from realiz3d_jax.checkpoints.importers import huggingface
 from realiz3d_jax.diffusion.process import process_class
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.importers import converted, huggingface
 from realiz3d_jax.models import control
 from realiz3d_jax.models.presets import PIXART
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.tokenizer import Tokenizer
 from realiz3d_jax.reporting.inputs import read_figures
-from realiz3d_jax.training import bases, checkpoint, platform, release
+from realiz3d_jax.training import checkpoint, platform
 from realiz3d_jax.training.build import make_model
 from realiz3d_jax.training.config import DataConfig, InitConfig, TrainConfig
 from realiz3d_jax.training.pretrained import open_model

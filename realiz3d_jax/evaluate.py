@@ -19,13 +19,13 @@ import rich.table
 from absl import flags
 
 from realiz3d_jax import errors, files, progress
+from realiz3d_jax.checkpoints.release import PRETRAINED
 from realiz3d_jax.data import items, records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import matching_views
 from realiz3d_jax.metrics import domain_score
 from realiz3d_jax.metrics.evaluation import Item, evaluate_views
 from realiz3d_jax.training import platform
-from realiz3d_jax.training.release import PRETRAINED
 
 _SPLITS = ["validation", "test"]
 _SAMPLES = flags.DEFINE_multi_string("samples", [], "A folder of sampled items; may be given several times.")

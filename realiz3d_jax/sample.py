@@ -24,6 +24,7 @@ import numpy as np
 from absl import flags
 
 from realiz3d_jax import __version__, errors, files, progress
+from realiz3d_jax.checkpoints import encoders
 from realiz3d_jax.data import items, requests
 from realiz3d_jax.data.geometry_maps import Geometry, geometry_of
 from realiz3d_jax.data.pipeline import VIEWS, control_maps
@@ -35,7 +36,7 @@ from realiz3d_jax.geometry.texturing.texture import SIZES, texture_asset, textur
 from realiz3d_jax.geometry.texturing.unwrap import unwrap
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.generate import SAMPLERS, SPACINGS, Generator, SamplingConfig
-from realiz3d_jax.training import encoders, platform
+from realiz3d_jax.training import platform
 from realiz3d_jax.training.build import stream_config
 from realiz3d_jax.training.config import TrainConfig, is_latent, view_cameras
 from realiz3d_jax.training.pretrained import SHIPPED, Pretrained, open_model

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from diffusers import PixArtTransformer2DModel
 
-from realiz3d_jax.importers import mapping, pixart
+from realiz3d_jax.checkpoints.importers import mapping, pixart
 from realiz3d_jax.models import dit
 from realiz3d_jax.models.dit import DiTConfig
 

@@ -16,6 +16,7 @@ from test_mmdit_parity import SMALL, make_reference
 from test_vae_parity import make_reference as make_autoencoder
 from worlds import encoded, load_config, random_params, run_command, write_release
 
+from realiz3d_jax.checkpoints import release
 from realiz3d_jax.diffusion import samplers
 from realiz3d_jax.diffusion.rectified_flow import RectifiedFlow
 from realiz3d_jax.diffusion.samplers import DDIM, DPMSolverPP2M
@@ -25,7 +26,7 @@ from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import backbone, mmdit
 from realiz3d_jax.models.text import WordEncoder
-from realiz3d_jax.training import release, setup, sharding
+from realiz3d_jax.training import setup, sharding
 from realiz3d_jax.training.checkpoint import flatten
 from realiz3d_jax.training.config import MeshConfig
 from realiz3d_jax.training.state import new_state

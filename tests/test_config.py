@@ -8,9 +8,10 @@ import jax
 import pytest
 from worlds import REPOSITORY, World, command, load_config, run_command, stage_changes
 
+from realiz3d_jax.checkpoints import release
+from realiz3d_jax.checkpoints.bases import BASES
 from realiz3d_jax.training import config as configs
-from realiz3d_jax.training import release, setup
-from realiz3d_jax.training.bases import BASES
+from realiz3d_jax.training import setup
 
 STAGE_2 = str(REPOSITORY / "configs" / "stage2.py")
 NAMES = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.py"))

@@ -31,12 +31,13 @@ from transformers import T5Config as TheirT5Config
 from transformers import T5EncoderModel
 from worlds import REPOSITORY, assert_same, load_config, random_params, run_command, write_release, write_tokenizer
 
+from realiz3d_jax.checkpoints import converted, release
+from realiz3d_jax.checkpoints.importers import huggingface
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.importers import converted, huggingface
 from realiz3d_jax.models import control, dit, presets
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.vae import VAEConfig
-from realiz3d_jax.training import release, setup
+from realiz3d_jax.training import setup
 from realiz3d_jax.training.checkpoint import Checkpoints
 from realiz3d_jax.training.pretrained import open_model
 

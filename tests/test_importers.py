@@ -19,8 +19,8 @@ from transformers import T5Config as TheirT5Config
 from transformers import T5EncoderModel
 from worlds import assert_same
 
+from realiz3d_jax.checkpoints.importers import huggingface, tensor_files
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.importers import checkpoints, huggingface
 from realiz3d_jax.models.dit import DiTConfig
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.vae import VAEConfig
@@ -149,7 +149,7 @@ def test_a_pth_reads_every_layout_and_dtype_of_a_tensor(tmp_path):
     whole = torch.arange(24, dtype=torch.float32).reshape(4, 6)
     saved = {"part": whole[1:3, 2:], "turned": whole.T, "half": whole.bfloat16(), "number": torch.tensor(7)}
     torch.save(saved, tmp_path / "a.pth")
-    with checkpoints.open_checkpoint(tmp_path / "a.pth") as tensors:
+    with tensor_files.open_checkpoint(tmp_path / "a.pth") as tensors:
         assert tensors.shapes == {name: tuple(tensor.shape) for name, tensor in saved.items()}
         for name, tensor in saved.items():
             np.testing.assert_array_equal(tensors.read(name).astype(np.float32), tensor.float().numpy())

@@ -10,7 +10,7 @@ import torch
 from diffusers import SD3Transformer2DModel
 from einops import rearrange
 
-from realiz3d_jax.importers import mapping, sd3
+from realiz3d_jax.checkpoints.importers import mapping, sd3
 from realiz3d_jax.models import mmdit
 from realiz3d_jax.models.mmdit import MMDiTConfig
 

@@ -21,13 +21,14 @@ from transformers import T5EncoderModel
 from worlds import World, assert_same, command, load_config, random_params, run_command, write_tokenizer
 
 from benchmarks import noise
+from realiz3d_jax.checkpoints import bases, encoders
 from realiz3d_jax.data import encoded, pipeline, records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import control as control_embedding
 from realiz3d_jax.models import dit, vae
 from realiz3d_jax.preparation import encoding
 from realiz3d_jax.preparation.shapes import datasets
-from realiz3d_jax.training import bases, encoders, loop, pretrained, setup
+from realiz3d_jax.training import loop, pretrained, setup
 from realiz3d_jax.training.checkpoint import flatten
 from realiz3d_jax.training.config import TrainConfig
 from realiz3d_jax.training.state import new_state
@@ -85,7 +86,7 @@ def converted(source, world: World, tmp_path_factory) -> Converted:
 
 def shorten_captions(folder: pathlib.Path) -> None:
     """The release with the test's longest caption, which ``convert`` takes from the kind of PixArt."""
-    from realiz3d_jax.training import release
+    from realiz3d_jax.checkpoints import release
 
     held = release.read(folder / "transformer.safetensors")
     config = dataclasses.replace(held.config, data=dataclasses.replace(held.config.data, text_tokens=TOKENS))

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from worlds import adam_state, encoded, leaves, load_config, random_params
 
+from realiz3d_jax.checkpoints.bases import BASES
+from realiz3d_jax.checkpoints.encoders import open_text_encoder
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method import generate, interface
 from realiz3d_jax.method.domains import Domain
@@ -16,9 +18,7 @@ from realiz3d_jax.models import t5, vae
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.vae import VAEConfig
 from realiz3d_jax.training import setup, sharding
-from realiz3d_jax.training.bases import BASES
 from realiz3d_jax.training.config import MeshConfig
-from realiz3d_jax.training.encoders import open_text_encoder
 from realiz3d_jax.training.state import new_state, stream_key
 
 MESHES = {"data": (8, 1), "fsdp": (1, 8), "both": (2, 4)}

@@ -12,8 +12,8 @@ from transformers import T5Config as Theirs
 from transformers import T5EncoderModel
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from realiz3d_jax.importers import mapping
-from realiz3d_jax.importers import t5 as table
+from realiz3d_jax.checkpoints.importers import mapping
+from realiz3d_jax.checkpoints.importers import t5 as table
 from realiz3d_jax.models import t5
 from realiz3d_jax.models.t5 import T5Config
 

@@ -14,9 +14,9 @@ import torch
 from transformers import T5Config as Theirs
 from transformers import T5EncoderModel, T5Tokenizer
 
+from realiz3d_jax.checkpoints.importers import mapping
+from realiz3d_jax.checkpoints.importers import t5 as table
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.importers import mapping
-from realiz3d_jax.importers import t5 as table
 from realiz3d_jax.models import t5
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.t5_text import T5Encoder

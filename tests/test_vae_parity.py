@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders import vae as their_vae
 from einops import rearrange
 
-from realiz3d_jax.importers import autoencoder_kl, mapping
+from realiz3d_jax.checkpoints.importers import autoencoder_kl, mapping
 from realiz3d_jax.models import vae
 from realiz3d_jax.models.vae import VAEConfig
 

@@ -19,12 +19,13 @@ import sentencepiece
 from absl import flags
 
 from realiz3d_jax import errors
+from realiz3d_jax.checkpoints import release
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.preparation import builders
 from realiz3d_jax.preparation.shapes import datasets
 from realiz3d_jax.training import config as configs
-from realiz3d_jax.training import release, setup
+from realiz3d_jax.training import setup
 from realiz3d_jax.training.config import TrainConfig
 from realiz3d_jax.training.optimizer import AdamState
 

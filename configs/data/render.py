@@ -1,8 +1,8 @@
 """How ``python -m realiz3d_jax.prepare --assets FOLDER`` renders: the four views of the paper, orthographic.
 
 ``:six`` adds the views from above and below, ``:perspective`` looks through a lens of 40 degrees from the same four sides,
-raised by 15; every key is a field of ``preparation/assets/rendering.py``. A model is trained on other views than the standard ones
-by telling it: ``--config.data.rig.projection=perspective``, and so on; a mismatch is refused by name.
+raised by 15; every key is a field of ``preparation/assets/rendering.py``. A model is trained on other views than the
+standard ones by telling it: ``--config.data.rig.projection=perspective``, and so on; a mismatch is refused by name.
 """
 
 from realiz3d_jax.errors import UserError

@@ -1,4 +1,4 @@
-"""Backbones by name: those of the shapes benchmark, and the published ones whose weights ``importers.pixart`` reads."""
+"""Backbones by name: those of the shapes benchmark, and published ones (read by ``checkpoints.importers.pixart``)."""
 
 import dataclasses
 

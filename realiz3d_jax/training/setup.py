@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 from jax.sharding import Mesh
 
+from realiz3d_jax.checkpoints import encoders
 from realiz3d_jax.data import encoded
 from realiz3d_jax.data.pipeline import Stream, TextEncoder, open_stream
 from realiz3d_jax.errors import UserError
@@ -14,7 +15,7 @@ from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import backbone, parallel
 from realiz3d_jax.models.backbone import Captions
-from realiz3d_jax.training import encoders, optimizer, sharding, sources
+from realiz3d_jax.training import optimizer, sharding, sources
 from realiz3d_jax.training.build import find_stage, make_model, stream_config
 from realiz3d_jax.training.config import TrainConfig, is_latent
 from realiz3d_jax.training.state import TrainState, new_state, stream_key

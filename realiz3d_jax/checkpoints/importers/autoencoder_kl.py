@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from realiz3d_jax.importers.mapping import CONVOLUTION, SAME, Rule, linear
+from realiz3d_jax.checkpoints.importers.mapping import CONVOLUTION, SAME, Rule, linear
 from realiz3d_jax.models import vae
 from realiz3d_jax.models.vae import VAEConfig
 

@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from realiz3d_jax.checkpoints import release
 from realiz3d_jax.diffusion.ddpm import DDPM
 from realiz3d_jax.diffusion.process import Process
 from realiz3d_jax.diffusion.rectified_flow import RectifiedFlow
@@ -18,7 +19,6 @@ from realiz3d_jax.models.codec import AutoencoderCodec, Codec, PixelCodec
 from realiz3d_jax.models.mmdit import MMDiTConfig
 from realiz3d_jax.models.presets import PIXART, PRESETS
 from realiz3d_jax.models.vae import VAEConfig
-from realiz3d_jax.training import release
 from realiz3d_jax.training.config import DataConfig, InitConfig, LogConfig, OptimizerConfig
 
 SHIPPED_BASE = release.PRETRAINED / "shapes_base.safetensors"

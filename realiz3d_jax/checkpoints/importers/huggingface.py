@@ -21,8 +21,8 @@ import ml_dtypes
 import numpy as np
 
 from realiz3d_jax import files
+from realiz3d_jax.checkpoints.importers import autoencoder_kl, mapping, pixart, sd3, t5, tensor_files
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.importers import autoencoder_kl, checkpoints, mapping, pixart, sd3, t5
 from realiz3d_jax.models.dit import DiTConfig
 from realiz3d_jax.models.mmdit import MMDiTConfig
 from realiz3d_jax.models.t5 import T5Config
@@ -77,7 +77,7 @@ def import_model(source: str | os.PathLike[str], dtype: str, config: Any = None)
     config = config or read_config(source)
     importer = IMPORTERS[type(config)]
     like = jax.eval_shape(lambda: importer.init(config, jax.random.key(0)))
-    with checkpoints.open_checkpoint(source) as tensors:
+    with tensor_files.open_checkpoint(source) as tensors:
         table = importer.rules(config, tensors.shapes)
         params = mapping.import_params(
             str(tensors.path), table, like, tensors.shapes, tensors.read, DTYPES[dtype], importer.IGNORED
@@ -90,7 +90,7 @@ def checksum(params: mapping.Params) -> str:
     """SHA-256 of all numbers, in the order of their paths."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
-        digest.update(checkpoints.as_bytes(leaf))
+        digest.update(tensor_files.as_bytes(leaf))
     return digest.hexdigest()
 
 
@@ -197,9 +197,9 @@ def export_transformer(
     size = sum(tensor.nbytes for tensor in tensors.values())
     with files.new_directory(output) as new, files.writing(output / WEIGHTS, size):
         (new / "config.json").write_text(json.dumps(values, indent=2) + "\n")
-        checkpoints.write_safetensors(new / WEIGHTS, tensors, metadata)
+        tensor_files.write_safetensors(new / WEIGHTS, tensors, metadata)
         if extras:
-            checkpoints.write_safetensors(new / SHIFTS, extras, metadata)
+            tensor_files.write_safetensors(new / SHIFTS, extras, metadata)
     return output
 
 

@@ -17,9 +17,9 @@ import jax
 import safetensors
 
 from realiz3d_jax import files
+from realiz3d_jax.checkpoints.importers import mapping, tensor_files
+from realiz3d_jax.checkpoints.importers.huggingface import IMPORTERS, TOKENIZER, Imported
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.importers import checkpoints, mapping
-from realiz3d_jax.importers.huggingface import IMPORTERS, TOKENIZER, Imported
 
 COMMAND = "python -m realiz3d_jax.convert"
 """What the facts of everything that it makes begin with, by their ``command``."""
@@ -35,7 +35,7 @@ def write(path: str | os.PathLike[str], config: Any, params: mapping.Params, fac
     """Writes a model in one step; ``params`` are NumPy arrays, float32 or bfloat16."""
     values = {"class": type(config).__name__, **dataclasses.asdict(config)}
     with files.new_file(path) as new:
-        checkpoints.write_safetensors(
+        tensor_files.write_safetensors(
             new, mapping.flatten(params), {"config": json.dumps(values), "facts": json.dumps(facts)}
         )
 
@@ -91,7 +91,7 @@ def checksum_on_disk(path: str | os.PathLike[str], config: Any, prefix: str = ""
     digest = hashlib.sha256()
     with _open(path) as file:
         for name in mapping.flatten(_like(config)):
-            digest.update(checkpoints.as_bytes(file.get_tensor(prefix + name)))
+            digest.update(tensor_files.as_bytes(file.get_tensor(prefix + name)))
     return digest.hexdigest()
 
 

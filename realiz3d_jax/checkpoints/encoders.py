@@ -12,9 +12,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from realiz3d_jax.checkpoints import converted
+from realiz3d_jax.checkpoints.importers import huggingface
 from realiz3d_jax.data.pipeline import TextEncoder
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.importers import converted, huggingface
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.t5_text import T5Encoder

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from realiz3d_jax.importers.mapping import LINEAR, SAME, Rule
+from realiz3d_jax.checkpoints.importers.mapping import LINEAR, SAME, Rule
 from realiz3d_jax.models import t5
 from realiz3d_jax.models.t5 import T5Config
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from realiz3d_jax.importers.mapping import Rule, linear
+from realiz3d_jax.checkpoints.importers.mapping import Rule, linear
 from realiz3d_jax.models import dit
 from realiz3d_jax.models.dit import DiTConfig
 

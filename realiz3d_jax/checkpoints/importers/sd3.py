@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from realiz3d_jax.importers.mapping import Rule, linear
+from realiz3d_jax.checkpoints.importers.mapping import Rule, linear
 from realiz3d_jax.models import embeddings, mmdit
 from realiz3d_jax.models.mmdit import MMDiTConfig
 
