@@ -27,12 +27,11 @@ from absl import flags
 
 from benchmarks import ground_truth, peers, textured
 from benchmarks.ground_truth import BACKGROUND, GroundTruth
-from realiz3d_jax import errors
+from realiz3d_jax import errors, startup
 from realiz3d_jax.geometry import render
 from realiz3d_jax.geometry.cameras import STANDARD, orbit
 from realiz3d_jax.geometry.textured_views import render_colors
 from realiz3d_jax.geometry.texturing import baking
-from realiz3d_jax.training import platform
 
 _SIZE = flags.DEFINE_integer("size", 2048, "Texels along a side of the texture.")
 _PIXELS = flags.DEFINE_integer("pixels", 2048, "Pixels along a side of a view.")
@@ -57,7 +56,7 @@ GOALS = {"maps": 0.8, "bake": 8.0}
 def main(argv: list[str]) -> None:
     """The benchmark."""
     del argv
-    platform.start()
+    startup.start()
     console = rich.console.Console(width=128)
     table = rich.table.Table(title=f"textures of {_SIZE.value}, views of {_PIXELS.value}")
     for column in COLUMNS:

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.data.pipeline import VIEWS
 from realiz3d_jax.method.interface import Iteration
-from realiz3d_jax.training.config import TrainConfig
 from realiz3d_jax.training.step import Batch
 
 

@@ -16,7 +16,7 @@ import rich.console
 import rich.table
 from absl import flags
 
-from realiz3d_jax import errors
+from realiz3d_jax import errors, startup
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.mesh import write_glb
 from realiz3d_jax.geometry.render import render_maps
@@ -25,7 +25,6 @@ from realiz3d_jax.preparation.assets import rendering
 from realiz3d_jax.preparation.assets.listing import Entry, list_assets
 from realiz3d_jax.preparation.assets.rendering import RenderConfig
 from realiz3d_jax.preparation.shapes import objects
-from realiz3d_jax.training import platform
 
 _ASSETS = flags.DEFINE_string("assets", None, "A folder of assets, or a manifest.")
 _SIZE = flags.DEFINE_integer("size", 512, "Pixels along a side of a view.")
@@ -40,7 +39,7 @@ CONFIG = RenderConfig(validation=0.0, test=0.0)
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    platform.start()
+    startup.start()
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
         entries = _entries(place)

@@ -14,10 +14,9 @@ import rich.console
 import rich.table
 from absl import flags
 
-from realiz3d_jax import errors
+from realiz3d_jax import errors, startup
 from realiz3d_jax.method.domains import Domain
-from realiz3d_jax.training import platform
-from realiz3d_jax.training.pretrained import SHIPPED, Pretrained, open_model
+from realiz3d_jax.sampling.pretrained import SHIPPED, Pretrained, open_model
 
 _GRIDS = flags.DEFINE_integer("grids", 8, "Grids of noise for each timestep.", lower_bound=1)
 _CAPTION = "a small blue torus on top of a red cube"
@@ -29,7 +28,7 @@ _STREAMS = ("float32", "bfloat16")
 def main(argv: list[str]) -> None:
     """The benchmark."""
     del argv
-    platform.start()
+    startup.start()
     model = open_model(SHIPPED["texture"])
     table = rich.table.Table(title="the domain's effect with bfloat16 products, beside float32")
     for column in ("shifts times", "residual stream", "error, of its norm", "cosine"):

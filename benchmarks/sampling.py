@@ -14,11 +14,10 @@ import rich.console
 import rich.table
 from absl import flags
 
-from realiz3d_jax import errors
+from realiz3d_jax import errors, sharding, startup
+from realiz3d_jax.config.schema import MeshConfig
 from realiz3d_jax.method.domains import Domain
-from realiz3d_jax.training import platform, sharding
-from realiz3d_jax.training.config import MeshConfig
-from realiz3d_jax.training.pretrained import SHIPPED, open_model
+from realiz3d_jax.sampling.pretrained import SHIPPED, open_model
 
 _ITEMS = flags.DEFINE_integer("items", 16, "Captions in a batch; four images each.")
 _STEPS = flags.DEFINE_integer("steps", 20, "Steps of DPM-Solver++.")
@@ -28,7 +27,7 @@ _ROUNDS = flags.DEFINE_integer("rounds", 5, "Batches for each number of devices 
 def main(argv: list[str]) -> None:
     """The benchmark."""
     del argv
-    platform.start(split_cpu=True)
+    startup.start(split_cpu=True)
     base = open_model(SHIPPED["base"])
     sampling = dataclasses.replace(base.config.sampling, sampler="dpm++", steps=_STEPS.value)
     generate = base.generator(sampling)

@@ -19,14 +19,15 @@ import numpy as np
 from absl import flags
 
 from benchmarks import noise
-from realiz3d_jax import errors, files
+from realiz3d_jax import errors, files, sharding, startup
 from realiz3d_jax.checkpoints import bases
+from realiz3d_jax.config.schema import MeshConfig, OptimizerConfig, TrainConfig
 from realiz3d_jax.data.pipeline import VIEWS
-from realiz3d_jax.method import generate, plans
+from realiz3d_jax.method import plans
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.models import attention, parallel
-from realiz3d_jax.training import compiled, platform, sharding
-from realiz3d_jax.training.config import MeshConfig, OptimizerConfig, TrainConfig
+from realiz3d_jax.sampling import generator
+from realiz3d_jax.training import compiled
 from realiz3d_jax.training.setup import Run, make_run
 
 _BASE = flags.DEFINE_string("base", "pixart_sigma", "A base model of checkpoints/bases.py.")
@@ -76,7 +77,7 @@ step, and sampling, lowered for eight TPU chips, data=2, fsdp=4:
 def main(argv: list[str]) -> None:
     """The benchmark."""
     del argv
-    platform.start()
+    startup.start()
     base = bases.find(_BASE.value)
     rows = [
         _row(stage, kind, name)
@@ -147,7 +148,7 @@ def _tpu_rows() -> Iterator[list[str]]:
                 yield _lowered(
                     stage, f"{iteration.name} step", tokens, run.steps[iteration.name], run.abstract_state, batch
                 )
-        yield _lowered("", "sampling, 4 steps", side**2 * VIEWS, generate._sample, *_sampling(run))
+        yield _lowered("", "sampling, 4 steps", side**2 * VIEWS, generator._sample, *_sampling(run))
 
 
 def _sampling(run: Run) -> tuple[Any, ...]:

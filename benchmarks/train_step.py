@@ -19,10 +19,9 @@ import rich.table
 from absl import flags
 
 from benchmarks import noise
-from realiz3d_jax import errors
+from realiz3d_jax import errors, startup
 from realiz3d_jax.checkpoints import bases
-from realiz3d_jax.training import platform
-from realiz3d_jax.training.config import TrainConfig
+from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.training.setup import Run, make_run
 
 _SIZE = flags.DEFINE_string("size", "shapes", "A base model of checkpoints/bases.py.")
@@ -43,7 +42,7 @@ VARIANTS = {
 def main(argv: list[str]) -> None:
     """The benchmark."""
     del argv
-    platform.start()
+    startup.start()
     table = rich.table.Table(title=f"{_SIZE.value}, {_GRIDS.value} grids, {jax.devices()[0].device_kind}")
     for column in ("iteration", "variant", "median s", "min to max s", "of the first variant"):
         table.add_column(column, justify="left" if column in ("iteration", "variant") else "right")

@@ -12,10 +12,9 @@ import jax
 from absl import flags
 
 from benchmarks import noise
-from realiz3d_jax import errors
+from realiz3d_jax import errors, startup
 from realiz3d_jax.checkpoints import bases
-from realiz3d_jax.training import platform
-from realiz3d_jax.training.config import MeshConfig, OptimizerConfig, TrainConfig
+from realiz3d_jax.config.schema import MeshConfig, OptimizerConfig, TrainConfig
 from realiz3d_jax.training.setup import make_run
 
 _BASE = flags.DEFINE_string("base", "pixart_sigma", "A base model of checkpoints/bases.py.")
@@ -31,7 +30,7 @@ _FSDP = flags.DEFINE_integer("fsdp", 1, "Devices that parameters are split over.
 def main(argv: list[str]) -> None:
     """The benchmark."""
     del argv
-    platform.start()
+    startup.start()
     base = bases.find(_BASE.value)
     given = {"depth": _DEPTH.value, "dtype": _DTYPE.value, "attention": _ATTENTION.value}
     model = dataclasses.replace(base.model, **{name: value for name, value in given.items() if value is not None})

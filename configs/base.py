@@ -6,7 +6,7 @@ of Stable Diffusion 3's kind instead.
 """
 
 from realiz3d_jax.checkpoints import bases
-from realiz3d_jax.training.config import LogConfig, OptimizerConfig, TrainConfig, config_dict
+from realiz3d_jax.config.schema import LogConfig, OptimizerConfig, TrainConfig, config_dict
 
 
 def get_config(name: str = "shapes"):

@@ -13,7 +13,7 @@ Images lie on the canvas of a grid here already (``bases.GRID_POSITIONS`` says w
 
 from realiz3d_jax.checkpoints import bases
 from realiz3d_jax.checkpoints.bases import PAPER_BATCH
-from realiz3d_jax.training.config import LogConfig, OptimizerConfig, TrainConfig, config_dict
+from realiz3d_jax.config.schema import LogConfig, OptimizerConfig, TrainConfig, config_dict
 
 SHAPES = {
     "steps": 600,

@@ -19,7 +19,7 @@ real and synthetic alternating; on fewer see ``configs/stage1.py``. Not run to t
 """
 
 from realiz3d_jax.checkpoints import bases
-from realiz3d_jax.training.config import InitConfig, TrainConfig, config_dict
+from realiz3d_jax.config.schema import InitConfig, TrainConfig, config_dict
 
 
 def get_config(name: str = "shapes"):

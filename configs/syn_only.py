@@ -4,7 +4,7 @@ The same backbone, batch, learning rate and number of backbone updates as ``conf
 """
 
 from realiz3d_jax.checkpoints import bases
-from realiz3d_jax.training.config import TrainConfig, config_dict
+from realiz3d_jax.config.schema import TrainConfig, config_dict
 
 
 def get_config(name: str = "shapes"):

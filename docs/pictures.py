@@ -20,6 +20,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from benchmarks import textured
+from realiz3d_jax import startup
 from realiz3d_jax.data import records
 from realiz3d_jax.geometry.assets.asset import Asset, load_asset, parse_glb
 from realiz3d_jax.geometry.assets.gltf_writer import write_textured_glb
@@ -30,7 +31,6 @@ from realiz3d_jax.geometry.texturing.baking import BakeOptions, bake
 from realiz3d_jax.geometry.texturing.texels import rasterise
 from realiz3d_jax.preparation.assets.listing import Entry
 from realiz3d_jax.preparation.assets.rendering import RenderConfig, render_example
-from realiz3d_jax.training import platform
 
 HERE = pathlib.Path(__file__).parent
 INK, FAINT, UNSEEN = "#222222", "#8a8a8a", 0.86
@@ -46,7 +46,7 @@ _USED = 0.8
 
 def main() -> None:
     """Makes all pictures."""
-    platform.start()
+    startup.start()
     plt.rcParams.update({"font.size": 8.5, "text.color": INK, "axes.titlesize": 9, "axes.titlecolor": INK})
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "toys.glb"

@@ -11,14 +11,13 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from realiz3d_jax import errors, files
-from realiz3d_jax.data import items
+from realiz3d_jax import errors, files, startup
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import ORTHO_WIDTH, Camera, orbit, parse_view_name
 from realiz3d_jax.geometry.texturing.texture import SIZES, texture_asset, texture_size
 from realiz3d_jax.geometry.texturing.unwrap import unwrap
-from realiz3d_jax.training import platform
+from realiz3d_jax.sampling import items
 
 _MESH = flags.DEFINE_string("mesh", None, "The asset: GLB, glTF, OBJ, PLY, STL or OFF.", required=True)
 _VIEWS = flags.DEFINE_string("views", None, "The folder with its views.", required=True)
@@ -41,7 +40,7 @@ def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
-    platform.start()
+    startup.start()
     views, cameras = _read_views(pathlib.Path(_VIEWS.value))
     output = pathlib.Path(_OUTPUT.value)
     if output.suffix != ".glb":

@@ -22,9 +22,11 @@ import rich.console
 import rich.table
 from absl import flags
 
-from realiz3d_jax import errors, files
+from realiz3d_jax import errors, files, startup
 from realiz3d_jax.checkpoints import bases, converted, release
 from realiz3d_jax.checkpoints.importers import huggingface
+from realiz3d_jax.config.build import make_model
+from realiz3d_jax.config.schema import DataConfig, InitConfig, TrainConfig
 from realiz3d_jax.diffusion.process import process_class
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import control
@@ -32,10 +34,8 @@ from realiz3d_jax.models.presets import PIXART
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.tokenizer import Tokenizer
 from realiz3d_jax.reporting.inputs import read_figures
-from realiz3d_jax.training import checkpoint, platform
-from realiz3d_jax.training.build import make_model
-from realiz3d_jax.training.config import DataConfig, InitConfig, TrainConfig
-from realiz3d_jax.training.pretrained import open_model
+from realiz3d_jax.sampling.pretrained import open_model
+from realiz3d_jax.training import checkpoint
 from realiz3d_jax.training.sources import read_on_host
 
 _SOURCE = flags.DEFINE_multi_string(
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
     use = _find_use()
-    platform.start()
+    startup.start()
     if use == "workdir":
         _release(pathlib.Path(_WORKDIR.value), pathlib.Path(_OUTPUT.value))
     elif use == "export":

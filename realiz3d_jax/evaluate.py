@@ -18,14 +18,14 @@ import rich.console
 import rich.table
 from absl import flags
 
-from realiz3d_jax import errors, files, progress
+from realiz3d_jax import errors, files, progress, startup
 from realiz3d_jax.checkpoints.release import PRETRAINED
-from realiz3d_jax.data import items, records
+from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import matching_views
 from realiz3d_jax.metrics import domain_score
 from realiz3d_jax.metrics.evaluation import Item, evaluate_views
-from realiz3d_jax.training import platform
+from realiz3d_jax.sampling import items
 
 _SPLITS = ["validation", "test"]
 _SAMPLES = flags.DEFINE_multi_string("samples", [], "A folder of sampled items; may be given several times.")
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
-    platform.start()
+    startup.start()
     if _TRAIN.value:
         _train_classifier(pathlib.Path(_CLASSIFIER.value))
         return

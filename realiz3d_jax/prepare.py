@@ -19,7 +19,9 @@ import rich.markup
 import rich.table
 from absl import flags
 
-from realiz3d_jax import errors
+from realiz3d_jax import errors, startup
+from realiz3d_jax.config import flag
+from realiz3d_jax.config.schema import build, is_latent
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.preparation.assets import beam, listing, rendering
@@ -28,9 +30,8 @@ from realiz3d_jax.preparation.render_sets import conversion
 from realiz3d_jax.preparation.render_sets.formats import FORMATS
 from realiz3d_jax.preparation.self_generation import self_generate
 from realiz3d_jax.preparation.shapes import datasets, objects
-from realiz3d_jax.training import config_flag, platform, pretrained
-from realiz3d_jax.training.config import build, is_latent
-from realiz3d_jax.training.pretrained import SHIPPED, open_model
+from realiz3d_jax.sampling import pretrained
+from realiz3d_jax.sampling.pretrained import SHIPPED, open_model
 
 _DATASET = flags.DEFINE_string(
     "dataset",
@@ -60,9 +61,7 @@ _BEAM = flags.DEFINE_string(
     None,
     "Render --assets by Apache Beam (requirements-beam.txt) with these pipeline options, such as --runner=DirectRunner.",
 )
-_CONFIG = config_flag.define(
-    "How assets are rendered, configs/data/render.py[:RIG]; by default the four standard views."
-)
+_CONFIG = flag.define("How assets are rendered, configs/data/render.py[:RIG]; by default the four standard views.")
 _COLLECTION = flags.DEFINE_string(
     "collection",
     records.SHAPES,
@@ -276,11 +275,11 @@ def main(argv: list[str]) -> None:
             "nothing was asked for; expected --dataset, --assets, --render-set, --self-generate or --encode."
         )
     dataset = own[0] if own else dataset
-    platform.start(split_cpu=True)
+    startup.start(split_cpu=True)
     print(DATASETS[dataset]())
 
 
-parse = config_flag.parse(_CONFIG)
+parse = flag.parse(_CONFIG)
 
 if __name__ == "__main__":
     errors.run(main, parse)

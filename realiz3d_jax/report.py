@@ -10,10 +10,9 @@ import pathlib
 
 from absl import flags
 
-from realiz3d_jax import errors
+from realiz3d_jax import errors, startup
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.reporting import build
-from realiz3d_jax.training import platform
 
 _METRICS = flags.DEFINE_string("metrics", None, "The JSON file of realiz3d_jax.evaluate.", required=True)
 _SAMPLES = flags.DEFINE_multi_string("samples", [], "A folder that it judged; give one for each column of pictures.")
@@ -33,7 +32,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
     if not _SAMPLES.value:
         raise UserError("--samples is missing; expected the folders that --metrics judges.")
-    platform.start()
+    startup.start()
     summary = build.write_report(
         _METRICS.value,
         _SAMPLES.value,

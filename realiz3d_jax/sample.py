@@ -23,23 +23,22 @@ import jax
 import numpy as np
 from absl import flags
 
-from realiz3d_jax import __version__, errors, files, progress
+from realiz3d_jax import __version__, errors, files, progress, startup
 from realiz3d_jax.checkpoints import encoders
-from realiz3d_jax.data import items, requests
+from realiz3d_jax.config.build import stream_config
+from realiz3d_jax.config.schema import TrainConfig, is_latent, view_cameras
 from realiz3d_jax.data.geometry_maps import Geometry, geometry_of
 from realiz3d_jax.data.pipeline import VIEWS, control_maps
-from realiz3d_jax.data.requests import Request
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import Asset, checksum, load_asset
 from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.geometry.texturing.texture import SIZES, texture_asset, texture_size
 from realiz3d_jax.geometry.texturing.unwrap import unwrap
 from realiz3d_jax.method.domains import Domain
-from realiz3d_jax.method.generate import SAMPLERS, SPACINGS, Generator, SamplingConfig
-from realiz3d_jax.training import platform
-from realiz3d_jax.training.build import stream_config
-from realiz3d_jax.training.config import TrainConfig, is_latent, view_cameras
-from realiz3d_jax.training.pretrained import SHIPPED, Pretrained, open_model
+from realiz3d_jax.sampling import items, requests
+from realiz3d_jax.sampling.generator import SAMPLERS, SPACINGS, Generator, SamplingConfig
+from realiz3d_jax.sampling.pretrained import SHIPPED, Pretrained, open_model
+from realiz3d_jax.sampling.requests import Request
 
 _TASK = flags.DEFINE_enum("task", "texture", ["texture", "text-to-multiview"], "What controls the views.")
 _WORKDIR = flags.DEFINE_string(
@@ -92,7 +91,7 @@ def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
-    platform.start(split_cpu=True)
+    startup.start(split_cpu=True)
     task = _TASK.value.replace("-", "_")
     pretrained = open_model(_WORKDIR.value or SHIPPED[task], _ENCODERS.value)
     _check_task(pretrained, task)

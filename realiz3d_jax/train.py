@@ -10,13 +10,13 @@ import sys
 
 from absl import flags
 
-from realiz3d_jax import errors
+from realiz3d_jax import errors, startup
+from realiz3d_jax.config import flag
+from realiz3d_jax.config.schema import from_config_dict
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.training import config_flag, platform
-from realiz3d_jax.training.config import from_config_dict
 from realiz3d_jax.training.loop import NonFiniteError, train
 
-_CONFIG = config_flag.define("A file of configs/, FILE.py or FILE.py:SIZE.")
+_CONFIG = flag.define("A file of configs/, FILE.py or FILE.py:SIZE.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; the config's own workdir by default.")
 
 
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; settings are given as --config.KEY=VALUE.")
     config = from_config_dict(_CONFIG.value)
-    platform.start()
+    startup.start()
     try:
         train(config, pathlib.Path(_WORKDIR.value or config.workdir))
     except NonFiniteError as error:
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
         sys.exit(3)
 
 
-parse = config_flag.parse(_CONFIG)
+parse = flag.parse(_CONFIG)
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")

@@ -8,8 +8,8 @@ import numpy as np
 import sampled_items
 from PIL import Image
 
+from realiz3d_jax.config.schema import TrainConfig, to_json
 from realiz3d_jax.models.presets import PRESETS
-from realiz3d_jax.training.config import TrainConfig, to_json
 
 SIZE = 32
 COMMAND = "python -m realiz3d_jax.evaluate --samples real --samples synthetic --output metrics.json"

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from realiz3d_jax.data import items
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig, view_name
 from realiz3d_jax.geometry.textured_views import render_colors
+from realiz3d_jax.sampling import items
 
 SIDES = (0, 1, 2, 3)
 

@@ -16,19 +16,20 @@ from test_mmdit_parity import SMALL, make_reference
 from test_vae_parity import make_reference as make_autoencoder
 from worlds import encoded, load_config, random_params, run_command, write_release
 
+from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints import release
+from realiz3d_jax.config.schema import MeshConfig
 from realiz3d_jax.diffusion import samplers
 from realiz3d_jax.diffusion.rectified_flow import RectifiedFlow
 from realiz3d_jax.diffusion.samplers import DDIM, DPMSolverPP2M
 from realiz3d_jax.method import interface
 from realiz3d_jax.method.domains import Domain
-from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import backbone, mmdit
 from realiz3d_jax.models.text import WordEncoder
-from realiz3d_jax.training import setup, sharding
+from realiz3d_jax.sampling.generator import Generator
+from realiz3d_jax.training import setup
 from realiz3d_jax.training.checkpoint import flatten
-from realiz3d_jax.training.config import MeshConfig
 from realiz3d_jax.training.state import new_state
 
 GRIDS, DEPTH = 2, 3

@@ -11,11 +11,11 @@ import safetensors.numpy
 from worlds import assert_same, load_config, random_params, run_command, write_release
 
 from realiz3d_jax.checkpoints import release
+from realiz3d_jax.config.schema import DataConfig, InitConfig
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.sampling.pretrained import open_model
 from realiz3d_jax.training import checkpoint, setup
 from realiz3d_jax.training.checkpoint import Checkpoints
-from realiz3d_jax.training.config import DataConfig, InitConfig
-from realiz3d_jax.training.pretrained import open_model
 from realiz3d_jax.training.setup import Run
 from realiz3d_jax.training.state import TrainState
 

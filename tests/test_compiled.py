@@ -10,12 +10,13 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from worlds import adam_state, encoded, leaves, load_config, random_params
 
+from realiz3d_jax import sharding
+from realiz3d_jax.config.schema import MeshConfig
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.method import generate
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.models import attention
-from realiz3d_jax.training import compiled, setup, sharding
-from realiz3d_jax.training.config import MeshConfig
+from realiz3d_jax.sampling import generator
+from realiz3d_jax.training import compiled, setup
 from realiz3d_jax.training.setup import Run
 from realiz3d_jax.training.state import new_state
 
@@ -146,14 +147,14 @@ def test_sampling_on_eight_devices_lowers_for_tpus_with_their_fused_attention(it
         traced.append(draw.trace(*arguments))
         return np.zeros(0)
 
-    draw = generate._sample
-    monkeypatch.setattr(generate, "_sample", trace)
+    draw = generator._sample
+    monkeypatch.setattr(generator, "_sample", trace)
     with attention.compiling_for("tpu"):
         run = long_run("stage2", "tiny", 8, 1, model__attention="splash", sampling__steps=2)
         params = jax.device_put(random_params(run.config), sharding.replicated(run.mesh))
         control = np.zeros((items, 4, 32, 32, 6), np.float32)
-        generator = generate.Generator(run.model, run.encoder, run.config.sampling)
-        generator(params, [["a red cone"]] * items, range(items), Domain.REAL, control)
+        sample = generator.Generator(run.model, run.encoder, run.config.sampling)
+        sample(params, [["a red cone"]] * items, range(items), Domain.REAL, control)
         check_kernels(traced[0])
 
 

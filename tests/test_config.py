@@ -10,7 +10,7 @@ from worlds import REPOSITORY, World, command, load_config, run_command, stage_c
 
 from realiz3d_jax.checkpoints import release
 from realiz3d_jax.checkpoints.bases import BASES
-from realiz3d_jax.training import config as configs
+from realiz3d_jax.config import schema as configs
 from realiz3d_jax.training import setup
 
 STAGE_2 = str(REPOSITORY / "configs" / "stage2.py")
@@ -147,7 +147,7 @@ def test_an_option_of_the_method_that_the_file_does_not_mention_can_be_set(capsy
 def test_a_config_file_with_an_unknown_key_is_refused(tmp_path, capsys):
     path = tmp_path / "mine.py"
     path.write_text(
-        "from realiz3d_jax.training.config import config_dict\n"
+        "from realiz3d_jax.config.schema import config_dict\n"
         "import importlib.util\n"
         f"spec = importlib.util.spec_from_file_location('stage2', {STAGE_2!r})\n"
         "stage2 = importlib.util.module_from_spec(spec)\n"

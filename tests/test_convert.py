@@ -37,9 +37,9 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import control, dit, presets
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.vae import VAEConfig
+from realiz3d_jax.sampling.pretrained import open_model
 from realiz3d_jax.training import setup
 from realiz3d_jax.training.checkpoint import Checkpoints
-from realiz3d_jax.training.pretrained import open_model
 
 WEIGHTS = huggingface.WEIGHTS
 MADE = ["text_encoder.safetensors", "tokenizer", "transformer.safetensors", "vae.safetensors"]

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import residual
 from realiz3d_jax.models import dit
 from realiz3d_jax.models.presets import PIXART
-from realiz3d_jax.training.pretrained import SHIPPED, open_model
+from realiz3d_jax.sampling.pretrained import SHIPPED, open_model
 
 TINY = dit.DiTConfig(
     width=32,

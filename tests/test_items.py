@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sampled_items import RIGS, SIDES, SIX, write_item
 
-from realiz3d_jax.data import items
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import STANDARD, STANDARD_RIG, matching_views
+from realiz3d_jax.sampling import items
 
 VIEWS = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
 

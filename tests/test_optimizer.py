@@ -9,11 +9,11 @@ import pytest
 import torch
 from worlds import adam_state
 
+from realiz3d_jax.config.schema import OptimizerConfig
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.interface import Iteration, Stage
 from realiz3d_jax.models.dit import PARTS
 from realiz3d_jax.training import optimizer
-from realiz3d_jax.training.config import OptimizerConfig
 
 DEPTH, WIDTH = 5, 7
 REAL = Iteration("real", "real_images", Domain.REAL, freeze_input=True)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import trimesh
 
-from realiz3d_jax.geometry import cameras, pictures
+from realiz3d_jax.geometry import cameras
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.mesh import Part, write_glb
+from realiz3d_jax.reporting import turntable
 
 RED, BLUE = (0.8, 0.1, 0.2), (0.1, 0.2, 0.9)
 
@@ -31,7 +32,7 @@ def two_boxes(tmp_path):
 
 def test_colours_are_those_of_the_surface_that_each_side_shows(two_boxes):
     for azimuth, color in ((0, RED), (180, BLUE)):
-        view = pictures.Pictures(two_boxes).colors(cameras.orbit(azimuth), 22)
+        view = turntable.Pictures(two_boxes).colors(cameras.orbit(azimuth), 22)
         # The object is 1 wide in a view of 1.1, so that exactly one pixel of 22 is left on each side.
         opaque = np.zeros((22, 22), np.uint8)
         opaque[1:-1, 1:-1] = 255
@@ -41,26 +42,26 @@ def test_colours_are_those_of_the_surface_that_each_side_shows(two_boxes):
 
 def test_a_pixel_that_is_half_covered_has_half_the_opacity_and_the_colour_of_the_surface(two_boxes):
     camera = dataclasses.replace(cameras.orbit(0), width=1.0 + 1 / 20)  # of 21 pixels, half of one is left on each side
-    edge = pictures.Pictures(two_boxes).colors(camera, 21)[10, 0]
+    edge = turntable.Pictures(two_boxes).colors(camera, 21)[10, 0]
     assert edge[3] == 128
     np.testing.assert_allclose(edge[:3] / 255, RED, atol=0.004)
 
 
 def test_clay_is_brightest_towards_the_lamp_and_knows_no_colours(two_boxes):
-    clay = pictures.Pictures(two_boxes).clay(cameras.orbit(0, 40), 64)
+    clay = turntable.Pictures(two_boxes).clay(cameras.orbit(0, 40), 64)
     np.testing.assert_array_equal(clay[..., 0], clay[..., 2])
     top, front = clay[18, 32], clay[46, 32]
     assert top[3] == front[3] == 255
     assert top[0] > front[0] + 10
     # Equation (1) for the front: its normal is level, and the lamp 40 degrees above the view.
-    lamp = pictures._LAMP @ cameras.view_axes(0, 40)
+    lamp = turntable._LAMP @ cameras.view_axes(0, 40)
     light = 0.6 * (0.14 + 0.18 / 2 + 0.70 * -lamp[1])
     assert front[0] / 255 == pytest.approx(1.055 * light ** (1 / 2.4) - 0.055, abs=0.004)
 
 
 @pytest.mark.parametrize("elevation", [-20, 12, 60])
 def test_a_turntable_shows_the_whole_mesh_and_hardly_more(two_boxes, elevation):
-    distance = pictures.turntable_distance(two_boxes.mesh, elevation, 30)
+    distance = turntable.turntable_distance(two_boxes.mesh, elevation, 30)
     most = 0.0
     for azimuth in range(0, 360, 10):
         camera = cameras.orbit(azimuth, elevation, distance=distance, fov=30)

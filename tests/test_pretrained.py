@@ -22,15 +22,16 @@ from worlds import World, assert_same, command, load_config, random_params, run_
 
 from benchmarks import noise
 from realiz3d_jax.checkpoints import bases, encoders
+from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.data import encoded, pipeline, records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import control as control_embedding
 from realiz3d_jax.models import dit, vae
 from realiz3d_jax.preparation import encoding
 from realiz3d_jax.preparation.shapes import datasets
-from realiz3d_jax.training import loop, pretrained, setup
+from realiz3d_jax.sampling import pretrained
+from realiz3d_jax.training import loop, setup
 from realiz3d_jax.training.checkpoint import flatten
-from realiz3d_jax.training.config import TrainConfig
 from realiz3d_jax.training.state import new_state
 
 TOKENS = 64

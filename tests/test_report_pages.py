@@ -20,11 +20,11 @@ from realiz3d_jax.geometry import cameras
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.assets.gltf_writer import write_textured_glb
 from realiz3d_jax.geometry.mesh import Part, write_glb
-from realiz3d_jax.geometry.pictures import Pictures
 from realiz3d_jax.geometry.texturing.baking import BakeOptions, bake
 from realiz3d_jax.geometry.texturing.unwrap import unwrap
 from realiz3d_jax.reporting import build, object_page, textured
 from realiz3d_jax.reporting.textured import Rendering
+from realiz3d_jax.reporting.turntable import Pictures
 
 RED, BLUE = (0.8, 0.1, 0.1), (0.1, 0.2, 0.8)
 SMALL = Rendering(frames=4, frame_size=64, still_size=32)

@@ -13,9 +13,10 @@ import realiz3d_jax.geometry.assets.asset
 import realiz3d_jax.geometry.texturing.texture
 import realiz3d_jax.geometry.texturing.unwrap
 from realiz3d_jax.checkpoints import release
-from realiz3d_jax.data import items, records
+from realiz3d_jax.data import records
 from realiz3d_jax.geometry.assets.asset import Asset, load_asset
 from realiz3d_jax.geometry.mesh import gltf_to_world
+from realiz3d_jax.sampling import items
 
 STEPS, BATCH = 3, 2
 VIEWS = [f"view_{azimuth:03d}.png" for azimuth in (0, 90, 180, 270)]

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 from worlds import adam_state, encoded, leaves, load_config, random_params
 
+from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints.bases import BASES
 from realiz3d_jax.checkpoints.encoders import open_text_encoder
+from realiz3d_jax.config.schema import MeshConfig
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.method import generate, interface
+from realiz3d_jax.method import interface
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import t5, vae
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.vae import VAEConfig
-from realiz3d_jax.training import setup, sharding
-from realiz3d_jax.training.config import MeshConfig
+from realiz3d_jax.sampling import generator
+from realiz3d_jax.training import setup
 from realiz3d_jax.training.state import new_state, stream_key
 
 MESHES = {"data": (8, 1), "fsdp": (1, 8), "both": (2, 4)}
@@ -233,13 +235,15 @@ def test_eight_devices_draw_the_images_of_one_and_share_a_batch_that_they_divide
     model, encoder = setup.make_model(config), open_text_encoder(config)
     params, random = random_params(config), np.random.default_rng(0)
     control = random.uniform(0, 1, (items, 4, 32, 32, 6)).astype(np.float32)
-    where, draw = [], generate._sample
-    monkeypatch.setattr(generate, "_sample", lambda *arguments: where.append(arguments[7].sharding) or draw(*arguments))
+    where, draw = [], generator._sample
+    monkeypatch.setattr(
+        generator, "_sample", lambda *arguments: where.append(arguments[7].sharding) or draw(*arguments)
+    )
 
     def images(devices: list[jax.Device]) -> np.ndarray:
         there = jax.device_put(params, sharding.replicated(sharding.make_mesh(MeshConfig(), devices)))
-        generator = generate.Generator(model, encoder, config.sampling)
-        return generator(there, [["a red cone"]] * items, range(items), Domain.REAL, control)
+        sample = generator.Generator(model, encoder, config.sampling)
+        return sample(there, [["a red cone"]] * items, range(items), Domain.REAL, control)
 
     found, expected = images(jax.devices()), images(jax.devices()[:1])
     assert where[0].is_fully_replicated != shared

@@ -7,13 +7,13 @@ import jax
 import pytest
 from worlds import World, load_config, random_params, stage_changes, write_release
 
+from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.preparation import builders
+from realiz3d_jax.sampling.pretrained import open_model
 from realiz3d_jax.training import setup, sources
 from realiz3d_jax.training.checkpoint import Checkpoints
-from realiz3d_jax.training.config import TrainConfig
-from realiz3d_jax.training.pretrained import open_model
 from realiz3d_jax.training.state import new_state
 
 

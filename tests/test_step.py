@@ -12,13 +12,13 @@ import pytest
 from worlds import adam_state, assert_same, encoded, leaves, load_config, random_params
 
 from realiz3d_jax.checkpoints.encoders import open_text_encoder
+from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.method import interface, plans
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import dit
 from realiz3d_jax.models.codec import PixelCodec
 from realiz3d_jax.training import monitoring, setup
-from realiz3d_jax.training.config import TrainConfig
 from realiz3d_jax.training.setup import Run
 from realiz3d_jax.training.state import TrainState, new_state, stream_key
 

@@ -20,10 +20,10 @@ from realiz3d_jax import files
 from realiz3d_jax.data import records
 from realiz3d_jax.data.pipeline import VIEW_WORDS, control_maps
 from realiz3d_jax.method.domains import Domain
-from realiz3d_jax.method.generate import Generator
+from realiz3d_jax.sampling.generator import Generator
+from realiz3d_jax.sampling.pretrained import open_model
 from realiz3d_jax.training import checkpoint, loop, monitoring, previews, setup, sources
 from realiz3d_jax.training.checkpoint import Checkpoints
-from realiz3d_jax.training.pretrained import open_model
 from realiz3d_jax.training.setup import Run
 
 STEPS, CHECKPOINT_EVERY, METRICS_EVERY = 40, 15, 4

@@ -20,13 +20,13 @@ from absl import flags
 
 from realiz3d_jax import errors
 from realiz3d_jax.checkpoints import release
+from realiz3d_jax.config import schema as configs
+from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.preparation import builders
 from realiz3d_jax.preparation.shapes import datasets
-from realiz3d_jax.training import config as configs
 from realiz3d_jax.training import setup
-from realiz3d_jax.training.config import TrainConfig
 from realiz3d_jax.training.optimizer import AdamState
 
 REPOSITORY = pathlib.Path(__file__).parent.parent

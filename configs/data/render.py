@@ -5,10 +5,10 @@ raised by 15; every key is a field of ``preparation/assets/rendering.py``. A mod
 standard ones by telling it: ``--config.data.rig.projection=perspective``, and so on; a mismatch is refused by name.
 """
 
+from realiz3d_jax.config.schema import config_dict
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import Rig
 from realiz3d_jax.preparation.assets.rendering import RenderConfig
-from realiz3d_jax.training.config import config_dict
 
 RIGS = {
     "standard": Rig(),

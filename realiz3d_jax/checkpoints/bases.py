@@ -9,17 +9,17 @@ import pathlib
 from typing import Any
 
 from realiz3d_jax.checkpoints import release
+from realiz3d_jax.config.schema import DataConfig, InitConfig, LogConfig, OptimizerConfig
 from realiz3d_jax.diffusion.ddpm import DDPM
 from realiz3d_jax.diffusion.process import Process
 from realiz3d_jax.diffusion.rectified_flow import RectifiedFlow
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.method.generate import SamplingConfig
 from realiz3d_jax.models import backbone
 from realiz3d_jax.models.codec import AutoencoderCodec, Codec, PixelCodec
 from realiz3d_jax.models.mmdit import MMDiTConfig
 from realiz3d_jax.models.presets import PIXART, PRESETS
 from realiz3d_jax.models.vae import VAEConfig
-from realiz3d_jax.training.config import DataConfig, InitConfig, LogConfig, OptimizerConfig
+from realiz3d_jax.sampling.generator import SamplingConfig
 
 SHIPPED_BASE = release.PRETRAINED / "shapes_base.safetensors"
 

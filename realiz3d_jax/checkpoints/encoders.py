@@ -12,8 +12,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints import converted
 from realiz3d_jax.checkpoints.importers import huggingface
+from realiz3d_jax.config.schema import MeshConfig, TrainConfig, is_latent
 from realiz3d_jax.data.pipeline import TextEncoder
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
@@ -22,8 +24,6 @@ from realiz3d_jax.models.t5_text import T5Encoder
 from realiz3d_jax.models.text import WordEncoder
 from realiz3d_jax.models.tokenizer import Tokenizer
 from realiz3d_jax.models.vae import VAEConfig
-from realiz3d_jax.training import sharding
-from realiz3d_jax.training.config import MeshConfig, TrainConfig, is_latent
 
 _CAPTIONS = 8
 """Encoded at once, or one a device if there are more."""

@@ -18,10 +18,10 @@ import safetensors
 import safetensors.numpy
 
 from realiz3d_jax import files
+from realiz3d_jax.config.schema import TrainConfig, from_config_dict, to_json
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.training import checkpoint
-from realiz3d_jax.training.config import TrainConfig, from_config_dict, to_json
 
 PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
 """Where the models that ship with the project lie."""

@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from realiz3d_jax.data import items
-from realiz3d_jax.data.items import Item
+from realiz3d_jax.config.build import outline
+from realiz3d_jax.config.schema import TrainConfig, from_config_dict
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.training.build import outline
-from realiz3d_jax.training.config import TrainConfig, from_config_dict
+from realiz3d_jax.sampling import items
+from realiz3d_jax.sampling.items import Item
 
 REFERENCES = {"real": "true real renders", "synthetic": "true synthetic renders"}
 """The rows of ``metrics.json`` that are no samples: what a perfect result of either look would score."""

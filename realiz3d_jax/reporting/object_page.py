@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from realiz3d_jax.data import items
-from realiz3d_jax.data.items import Item
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
 from realiz3d_jax.reporting import facts, textured
@@ -25,6 +23,8 @@ from realiz3d_jax.reporting.images import asset_uri, image_uri
 from realiz3d_jax.reporting.inputs import REFERENCES, Figures, Samples, TrainingRun, read_image
 from realiz3d_jax.reporting.page import scores
 from realiz3d_jax.reporting.textured import ELEVATION, FIELD_OF_VIEW, Rendering, TexturedMesh
+from realiz3d_jax.sampling import items
+from realiz3d_jax.sampling.items import Item
 
 VIEWER = "model-viewer-umd.min.js"
 """The file that has to lie beside pages with a viewer."""

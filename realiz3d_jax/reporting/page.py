@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from realiz3d_jax.config.schema import to_json
 from realiz3d_jax.data.records import Records
 from realiz3d_jax.reporting import charts, commands, facts, table
 from realiz3d_jax.reporting.images import png_uri
@@ -23,7 +24,6 @@ from realiz3d_jax.reporting.inputs import (
     read_grid,
     read_image,
 )
-from realiz3d_jax.training.config import to_json
 
 _TEMPLATE, _STYLE = (pathlib.Path(__file__).with_name(name) for name in ("page.html", "style.css"))
 _GAP, _MARGIN, _LARGEST, _SMALLEST = 12, 32, 256, 128

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from realiz3d_jax.data import items
-from realiz3d_jax.data.items import Item
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
 from realiz3d_jax.geometry.assets.asset import Asset, load_asset
 from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.geometry.mesh import world_to_gltf
-from realiz3d_jax.geometry.pictures import Pictures, turntable_distance
+from realiz3d_jax.reporting.turntable import Pictures, turntable_distance
+from realiz3d_jax.sampling import items
+from realiz3d_jax.sampling.items import Item
 
 FIELD_OF_VIEW, ELEVATION = 30.0, 12.0
 """Degrees, of the turntable and of the viewer that starts where it does."""

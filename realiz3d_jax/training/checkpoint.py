@@ -18,8 +18,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from realiz3d_jax.config.schema import TrainConfig, from_config_dict, to_json
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.training.config import TrainConfig, from_config_dict, to_json
 from realiz3d_jax.training.state import TrainState
 
 Tree = Any

@@ -16,12 +16,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from realiz3d_jax import files, progress
+from realiz3d_jax import files, progress, sharding
+from realiz3d_jax.config.schema import TrainConfig, config_dict, to_json
 from realiz3d_jax.data.pipeline import VIEWS
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.training import monitoring, sharding
+from realiz3d_jax.training import monitoring
 from realiz3d_jax.training.checkpoint import Checkpoints
-from realiz3d_jax.training.config import TrainConfig, config_dict, to_json
 from realiz3d_jax.training.optimizer import learning_rate_schedule
 from realiz3d_jax.training.previews import Previews
 from realiz3d_jax.training.setup import Run, make_run

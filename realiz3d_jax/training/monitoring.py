@@ -12,9 +12,9 @@ import tensorboardX
 from clu import parameter_overview
 
 from realiz3d_jax import files
+from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.method.interface import Iteration, Params, Stage
 from realiz3d_jax.models import backbone
-from realiz3d_jax.training.config import TrainConfig
 
 PEAK_FLOPS = {
     "TPU v4": 275e12,

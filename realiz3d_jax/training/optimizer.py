@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from realiz3d_jax.config.schema import OptimizerConfig
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Iteration, Stage
 from realiz3d_jax.models.backbone import Parts
-from realiz3d_jax.training.config import OptimizerConfig
 
 Tree = Any
 

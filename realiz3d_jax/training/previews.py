@@ -9,13 +9,13 @@ import jax
 import numpy as np
 
 from realiz3d_jax.checkpoints import encoders
+from realiz3d_jax.config.build import stream_config
+from realiz3d_jax.config.schema import is_latent
 from realiz3d_jax.data import encoded
 from realiz3d_jax.data.pipeline import VIEWS, prompt
 from realiz3d_jax.method.domains import Domain
-from realiz3d_jax.method.generate import Generator
 from realiz3d_jax.method.interface import Params
-from realiz3d_jax.training.build import stream_config
-from realiz3d_jax.training.config import is_latent
+from realiz3d_jax.sampling.generator import Generator
 from realiz3d_jax.training.setup import Run
 
 ITEMS = 8

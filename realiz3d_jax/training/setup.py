@@ -7,7 +7,10 @@ from collections.abc import Callable
 import jax
 from jax.sharding import Mesh
 
+from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints import encoders
+from realiz3d_jax.config.build import find_stage, make_model, stream_config
+from realiz3d_jax.config.schema import TrainConfig, is_latent
 from realiz3d_jax.data import encoded
 from realiz3d_jax.data.pipeline import Stream, TextEncoder, open_stream
 from realiz3d_jax.errors import UserError
@@ -15,9 +18,7 @@ from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import backbone, parallel
 from realiz3d_jax.models.backbone import Captions
-from realiz3d_jax.training import optimizer, sharding, sources
-from realiz3d_jax.training.build import find_stage, make_model, stream_config
-from realiz3d_jax.training.config import TrainConfig, is_latent
+from realiz3d_jax.training import optimizer, sources
 from realiz3d_jax.training.state import TrainState, new_state, stream_key
 from realiz3d_jax.training.step import Batch, Metrics, StepConfig, make_step
 

@@ -11,13 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints import release
+from realiz3d_jax.config.build import outline
+from realiz3d_jax.config.schema import InitConfig, MeshConfig, TrainConfig, is_latent
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
-from realiz3d_jax.training import checkpoint, sharding
-from realiz3d_jax.training.build import outline
-from realiz3d_jax.training.config import InitConfig, MeshConfig, TrainConfig, is_latent
+from realiz3d_jax.training import checkpoint
 
 REAL_IMAGES = "real_images"
 """The stream of the images that a base model made itself."""

@@ -13,10 +13,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
 
+from realiz3d_jax.config.schema import MeshConfig
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import backbone
 from realiz3d_jax.models.parallel import BATCH_AXES
-from realiz3d_jax.training.config import MeshConfig
 from realiz3d_jax.training.state import TrainState
 
 Tree = Any

@@ -8,15 +8,16 @@ import pathlib
 import jax
 from jax.sharding import Mesh
 
+from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints import converted, encoders, release
 from realiz3d_jax.checkpoints.bases import SHIPPED_BASE
+from realiz3d_jax.config.build import find_stage, make_model
+from realiz3d_jax.config.schema import MeshConfig, TrainConfig
 from realiz3d_jax.data.pipeline import TextEncoder
-from realiz3d_jax.method.generate import Generator, SamplingConfig
 from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
-from realiz3d_jax.training import sharding, sources
-from realiz3d_jax.training.build import find_stage, make_model
-from realiz3d_jax.training.config import MeshConfig, TrainConfig
+from realiz3d_jax.sampling.generator import Generator, SamplingConfig
+from realiz3d_jax.training import sources
 
 SHIPPED = {
     "base": SHIPPED_BASE,

@@ -15,10 +15,10 @@ from realiz3d_jax.diffusion.ddpm import DDPM
 from realiz3d_jax.diffusion.process import Process, process_class
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import AZIMUTHS, STANDARD_RIG, Camera, Rig
-from realiz3d_jax.method.generate import SamplingConfig
 from realiz3d_jax.models import backbone
 from realiz3d_jax.models.codec import Codec, PixelCodec, codec_class
 from realiz3d_jax.models.control import VIEWPOINTS
+from realiz3d_jax.sampling.generator import SamplingConfig
 
 Dataclass = TypeVar("Dataclass")
 
