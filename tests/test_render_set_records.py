@@ -86,7 +86,7 @@ def test_a_set_without_the_rigs_views_keeps_its_own_cameras_and_serves_single_im
     config = pipeline.StreamConfig(str(tmp_path / "data"), 32, 0.0, WordEncoder(64, 20), 20, "theirs")
     batch = next(pipeline.open_stream("synthetic_images", config, 0, 1))
     assert batch["image"].shape == (1, 4, 32, 32, 3)
-    with pytest.raises(UserError, match="every object has cameras of its own"):
+    with pytest.raises(UserError, match="every object has its own cameras"):
         pipeline.open_stream("synthetic_grids", config, 0, 1)
 
 

@@ -189,7 +189,7 @@ def test_dots_at_one_place_are_spread_and_stay_at_their_value():
 
 
 def test_data_that_was_asked_for_must_be_there(show):
-    with pytest.raises(UserError, match=r"no_data/shapes_assets/32/[\d.]+: the dataset shapes_assets is not there"):
+    with pytest.raises(UserError, match=r"no_data/shapes_assets/32/[\d.]+: the dataset shapes_assets does not exist"):
         show(data_needed=True)
 
 
