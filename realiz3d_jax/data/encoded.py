@@ -1,8 +1,8 @@
 """Datasets with images and captions encoded in advance: their storage, and the checks that training makes.
 
-``prepare --encode`` writes ``NAME_encoded`` beside ``NAME``: images and control maps as the moments of an autoencoder (float16),
-captions as the states of a text encoder, cut to their true length (float16). The metadata identifies the encoders by the SHA-256
-of their parameters; ``null_caption.npy`` holds the states of the empty caption.
+``prepare --encode`` writes ``NAME_encoded`` beside ``NAME``: images and control maps as the moments of an autoencoder
+(float16), captions as the states of a text encoder, cut to their true length (float16). The metadata identifies the encoders by
+the SHA-256 of their parameters; ``null_caption.npy`` holds the states of the empty caption.
 """
 
 import os

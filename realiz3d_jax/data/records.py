@@ -276,9 +276,7 @@ def open_split(directory: str | os.PathLike[str], dataset: str, split: str, size
             sorted(other.name for other in path.parent.glob("[0-9]*.[0-9]*.[0-9]*")) if path.parent.is_dir() else []
         )
         if others:
-            raise UserError(
-                f"{path.parent}: holds version {', '.join(others)} of {dataset}; expected {VERSION}. {fix}"
-            )
+            raise UserError(f"{path.parent}: holds version {', '.join(others)} of {dataset}; expected {VERSION}. {fix}")
         raise UserError(f"{path}: the dataset {dataset} does not exist. {fix}")
     again = f"Remove {path} and make it again by\n  {prepare_command(directory, dataset, size)}"
     try:
@@ -334,7 +332,7 @@ def check_views(held: Records, rig: cameras.Rig, names: Iterable[str]) -> None:
         )
     if missing := sorted(set(names) - held.names):
         raise UserError(
-            f"{held.path}: its records hold no {', '.join(missing)}, which the task needs; expected a dataset with geometry, or "
+            f"{held.path}: its records hold no {', '.join(missing)}, which the task needs; expected one with geometry, or "
             "--config.task=text_to_multiview."
         )
 

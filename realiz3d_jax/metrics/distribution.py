@@ -41,8 +41,8 @@ def kernel_distance(
       seed: seed of the draws.
 
     Returns:
-      Mean and standard deviation over the subsets. The estimate is unbiased: for equal distributions its expectation is 0, so it
-      can be negative.
+      Mean and standard deviation over the subsets. The estimate is unbiased: for equal distributions its expectation is 0, so
+      it can be negative.
     """
     a, b = np.asarray(features_a, np.float64), np.asarray(features_b, np.float64)
     random = np.random.default_rng(seed)

@@ -26,8 +26,8 @@ def psnr(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None) -> float:
 def ssim(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None) -> float:
     """Structural similarity (Wang et al. 2004, eq. 13), in [-1, 1]: the mean over windows, channels and images.
 
-    The window is a Gaussian of 11 x 11 pixels with standard deviation 1.5, K1 = 0.01 and K2 = 0.03, as in the paper; only windows
-    entirely inside the image count.
+    The window is a Gaussian of 11 x 11 pixels with standard deviation 1.5, K1 = 0.01 and K2 = 0.03, as in the paper; only
+    windows entirely inside the image count.
 
     Args:
       a: [..., H, W, C], H and W at least 11.

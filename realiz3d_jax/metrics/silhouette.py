@@ -11,9 +11,9 @@ def foreground(images: np.ndarray) -> np.ndarray:
     """Segments the object in images on white.
 
     A pixel is pale if it is less than ``THRESHOLD`` below white, or less than half as far below white as the darkest of the
-    3 x 3 pixels around it: the object then covers less than half of it, which agrees with a mask of pixel centres. The background
-    is the pale pixels that are 4-connected to the border of the image. A white highlight inside the object, or a hole through
-    it, therefore counts as foreground.
+    3 x 3 pixels around it: the object then covers less than half of it, which agrees with a mask of pixel centres. The
+    background is the pale pixels that are 4-connected to the border of the image. A white highlight inside the object, or a
+    hole through it, therefore counts as foreground.
 
     Args:
       images: uint8[V, H, W, 3].
