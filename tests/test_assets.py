@@ -162,7 +162,7 @@ def test_the_checksum_of_a_gltf_covers_the_buffers_beside_it(tmp_path):
     (tmp_path / "a buffer.bin").write_bytes(binary[:-1] + b"x")
     assert checksum(path) != before
     (tmp_path / "a buffer.bin").unlink()
-    with pytest.raises(UserError, match=r"a\.gltf: refers to 'a%20buffer.bin', which is not there"):
+    with pytest.raises(UserError, match=r"a\.gltf: refers to 'a%20buffer.bin', which does not exist"):
         checksum(path)
     path.write_text("{no JSON")  # which load_asset tells
     assert len(checksum(path)) == 64
@@ -302,7 +302,7 @@ def test_what_is_no_asset_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"gone\.glb: cannot read"):
         load_asset(tmp_path / "gone.glb")
     (tmp_path / "folder.glb").mkdir()
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is not a file"):
         load_asset(tmp_path / "folder.glb")
     with pytest.raises(UserError, match='expected "y" or "z"'):
         load_asset(save(tmp_path, "a.obj", files.obj()), up="x")

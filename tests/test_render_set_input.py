@@ -76,7 +76,7 @@ IMAGES = {
 def test_a_truncated_file_is_named(tmp_path, write, name):
     reader, folder = write(tmp_path)
     cut(folder / name)
-    refused(reader, tmp_path, rf"{name}: .*(cut off|broken|cannot be read)")
+    refused(reader, tmp_path, rf"{name}: .*(truncated|broken|cannot be read)")
 
 
 NEEDED = {what: one for what, one in IMAGES.items() if what != "TRELLIS' mesh"}
