@@ -21,33 +21,10 @@ import numpy as np
 
 from realiz3d_jax.data import encoded, records
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
-
-VIEWS = 4
-VIEW_WORDS = ("front", "right side", "back", "left side")
+from realiz3d_jax.models.text import TextEncoder
+from realiz3d_jax.views import VIEW_WORDS, VIEWS
 
 Example = dict[str, Any]
-
-
-class TextEncoder(Protocol):
-    """Encoder of captions for a backbone.
-
-    Attributes:
-      channels: C, channels of a token.
-      max_tokens: T, tokens of an encoded caption.
-    """
-
-    channels: int
-    max_tokens: int
-
-    def check(self, caption: str) -> None:
-        """Raises UserError if the caption cannot be encoded; cheap."""
-
-    def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
-        """Encodes n captions.
-
-        Returns:
-          ``states`` float32[n, T, C], 0 where there is no token; ``mask`` bool[n, T]; and any further outputs, [n, ...].
-        """
 
 
 @dataclasses.dataclass(frozen=True)
