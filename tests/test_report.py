@@ -146,7 +146,7 @@ def lose_config(world: pathlib.Path) -> None:
     ("harm", "message"),
     [
         (empty_metrics, r"metrics\.json: is no JSON"),
-        (no_rows, r"metrics\.json: rows is \{\}; expected a filled dict"),
+        (no_rows, r"metrics\.json: rows is \{\}; expected a non-empty dict"),
         (rename_row, r"metrics\.json: has no row for .*real; it has synthetic, true real renders, other"),
         (lose_item, r"metrics\.json: its row 'real' judges 3 objects, but .*real holds 2 \('b_2'"),
         (empty_folder, r"real: no items .* in it"),
