@@ -47,7 +47,7 @@ def null_caption(
       directory: root of the datasets.
       collection: collection of the datasets.
       size: pixels along a side of a view.
-      encoders: expected metadata entries of the encoders, ``checkpoints.encoders.identity``.
+      encoders: expected metadata entries of the encoders, ``checkpoints.encoders.Encoders.identity``.
       tokens: T, the maximum caption length in tokens.
 
     Returns:
