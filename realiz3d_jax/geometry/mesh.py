@@ -12,8 +12,8 @@ CREASE_ANGLE = 40.0
 """Degrees; in files without normals, faces that meet at a smaller angle are shaded as one smooth surface."""
 
 _MOST_MEETING = 512
-"""Most corners in one place that are compared pairwise; more (the hub of a fan) take their common mean if they are close to
-it."""
+"""Maximum number of corners in one place that are compared pairwise; more (the hub of a fan) take their common mean if they are
+close to it."""
 
 _PLACES = 1_000_002
 """Upper bound of the grid positions along an axis with 1e6 steps along the largest extent; its cube fits 63 bits."""

@@ -20,7 +20,7 @@ extent 1 (6e-8) and well below a pixel (1.1/512 = 2e-3)."""
 
 
 MOST_LAYERS = 32
-"""Most transparent surfaces that a ray passes through."""
+"""Maximum number of transparent surfaces that a ray passes through."""
 
 Visible = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(face int32[n], barycentric float64[n, 3]) to bool[n]: whether the surface is visible at these points of a mesh."""

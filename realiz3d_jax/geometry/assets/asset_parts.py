@@ -21,15 +21,15 @@ LARGEST_COORDINATE = 1e15
 """Largest absolute coordinate in a file's world and its transforms."""
 
 MOST_FACES = 5_000_000
-"""Most faces that a file may place in total, so that a small file with many instances cannot exhaust memory."""
+"""Maximum number of faces placed by a file, so that a small file with many instances cannot exhaust memory."""
 
 MOST_VERTICES = 3 * MOST_FACES
 
 MOST_BYTES = 2**32
-"""Most bytes read from the files that an asset refers to."""
+"""Maximum number of bytes read from the files that an asset refers to."""
 
 MOST_PIXELS = 2**28
-"""Most pixels in all textures of a file together: 1 GiB decoded."""
+"""Maximum number of pixels in all textures of a file together: 1 GiB decoded."""
 
 DEFAULT_COLOR = (0.8, 0.8, 0.8, 1.0)
 """sRGB colour and alpha of a surface without material, texture and vertex colours: light grey, as in the benchmark's meshes."""

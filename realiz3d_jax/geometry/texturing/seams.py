@@ -16,7 +16,7 @@ from realiz3d_jax.geometry.mesh import Mesh
 from realiz3d_jax.geometry.texturing.texels import Texels
 
 _STEPS = 16
-"""Most edges that a walk crosses."""
+"""Maximum number of edges that a walk crosses."""
 
 _TOLERANCE = 1e-6
 """Tolerance of barycentric weights: a point less than this outside a face counts as inside."""
