@@ -17,4 +17,4 @@ if [ ! -e .venv-beam/installed ]; then
   .venv-beam/bin/pip install --quiet --disable-pip-version-check --requirement requirements-beam.txt
   touch .venv-beam/installed
 fi
-.venv-beam/bin/python -m pytest tests/test_asset_sets.py -k beam
+.venv-beam/bin/python -m pytest tests/preparation/test_asset_sets.py -k beam

@@ -547,7 +547,7 @@ def large(tmp_path_factory) -> pathlib.Path:
 
 def added(*flags: str, small: tuple[str, ...]) -> float:
     """Bytes of anonymous memory that a conversion adds at its peak, in a process of its own."""
-    script = pathlib.Path(__file__).with_name("anonymous_memory.py")
+    script = REPOSITORY / "tests" / "anonymous_memory.py"
     command = [sys.executable, script, "convert", *small, "--", *flags]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     found = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
