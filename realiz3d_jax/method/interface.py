@@ -87,23 +87,27 @@ class Method(Protocol):
 
     def stages(self) -> Mapping[str, Stage]:
         """The stages by name, in their order."""
+        ...
 
     def init(self, depth: int, width: int, key: jax.Array) -> Params:
         """Fresh parameters of the method's own partitions (neither ``backbone`` nor ``control``)."""
+        ...
 
     def shifts(self, params: Params) -> jax.Array | None:
-        """What each domain adds to the tokens before each block, float32[2, L, D]; None adds nothing."""
+        """The shift of the tokens before each block in each domain, float32[2, L, D]; None adds nothing."""
+        ...
 
     def inference_plan(
         self, timesteps: np.ndarray, depth: int, domain: Domain, block_max: float, timestep_max: int
     ) -> np.ndarray:
         """The domain of each block at each of S sampling steps, int32[S, L]."""
+        ...
 
 
 class DomainFree:
     """The part of a method that knows no domains: every plan is the same, and nothing is added to the tokens."""
 
-    knows_domains = False
+    knows_domains: ClassVar[bool] = False
 
     def init(self, depth: int, width: int, key: jax.Array) -> Params:
         """No partitions of its own."""

@@ -56,6 +56,7 @@ def apply(task: str, config: Config, params: Params, control: jax.Array | None) 
     Returns: float32[B, V, N, D] ("texture") or float32[1, V, 1, D or C] ("text_to_multiview", V = 4).
     """
     if task == "texture":
+        assert control is not None, "the task texture takes maps"
         side = config.patch_size
         features = rearrange(control, "b v (r p) (c q) e -> b v (r c) (e p q)", p=side, q=side)
     else:

@@ -7,7 +7,7 @@ cannot be partitioned runs on each device's own part.
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
@@ -15,17 +15,18 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 BATCH_AXES = ("data", "fsdp")
 """The mesh axes that a batch is split over, together."""
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
-def on_mesh(mesh: Mesh | AbstractMesh, function: Function) -> Function:
+def on_mesh(mesh: Mesh | AbstractMesh, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """``function``, traced where ``split_batch`` and ``on_each_device`` see the mesh."""
     abstract = mesh.abstract_mesh if isinstance(mesh, Mesh) else mesh
 
     @functools.wraps(function)
-    def run(*arguments: Any) -> Any:
+    def run(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
         with jax.sharding.use_abstract_mesh(abstract):
-            return function(*arguments)
+            return function(*arguments, **named)
 
     return run
 
