@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from realiz3d_jax import files, progress, sharding
+from realiz3d_jax import files, progress
 from realiz3d_jax.config.schema import TrainConfig, config_dict, to_json
 from realiz3d_jax.data.pipeline import VIEWS
 from realiz3d_jax.errors import UserError
@@ -67,7 +67,7 @@ def train(config: TrainConfig, workdir: pathlib.Path) -> TrainState:
                 stream.set_state(positions[name])
         first = int(state.step)
         print(monitoring.describe_params(state.params, run.stage), flush=True)
-        if unsplit := sharding.unsplit(run.abstract_state, run.mesh, config.model):
+        if unsplit := state.unsplit(run.abstract_state, run.mesh, config.model):
             print(unsplit, file=sys.stderr, flush=True)
         print(
             f"{config.stage} on {run.mesh.size} {jax.devices()[0].device_kind} "
