@@ -65,8 +65,9 @@ def process_class(name: str) -> type[Process]:
     """
     package = importlib.import_module("realiz3d_jax.diffusion")
     names = [found.name for found in pkgutil.iter_modules(package.__path__)]
-    classes = [getattr(importlib.import_module(f"{package.__name__}.{found}"), "Process", None) for found in names]
-    known: dict[str, type[Process]] = {found.process: found for found in classes if dataclasses.is_dataclass(found)}
+    modules = [importlib.import_module(f"{package.__name__}.{found}") for found in names]
+    classes = [module.Process for module in modules if dataclasses.is_dataclass(getattr(module, "Process", None))]
+    known: dict[str, type[Process]] = {found.process: found for found in classes}
     if name not in known:
         raise UserError(f"config.diffusion.process: found {name!r}, expected one of {', '.join(known)}.")
     return known[name]

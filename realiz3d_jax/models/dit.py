@@ -22,7 +22,6 @@ modules describe the layers and are used as pytrees only.
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +30,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from realiz3d_jax.models import attention, embeddings, parallel
-from realiz3d_jax.models.backbone import Captions, Parts
+from realiz3d_jax.models.backbone import Captions, Params, Parts
 from realiz3d_jax.models.layers import (
     NumberEmbedding,
     Perceptron,
@@ -45,8 +44,6 @@ from realiz3d_jax.models.layers import (
     xavier,
     zeros,
 )
-
-Params = dict[str, Any]
 
 PARTS = Parts(
     stacked=("blocks",),
@@ -211,13 +208,20 @@ class _Conditions:
     text_bias: jax.Array  # float32[S, T]
 
 
-def _run_blocks(config, blocks, x, conditions, block_shift, frozen_blocks):
+def _run_blocks(
+    config: DiTConfig,
+    blocks: "_Block",
+    x: jax.Array,
+    conditions: _Conditions,
+    block_shift: jax.Array | None,
+    frozen_blocks: jax.Array | None,
+) -> jax.Array:
     """Equations (2) to (6) for all blocks. x: residual_dtype[S, n, D]; block_shift: float32[L, S|1, 1, D] or None."""
 
-    def run(x, block, shift, conditions):
+    def run(x: jax.Array, block: _Block, shift: jax.Array | None, conditions: _Conditions) -> jax.Array:
         return block(shifted(x, shift), conditions)
 
-    def step(x, scanned):
+    def step(x: jax.Array, scanned: tuple[_Block, jax.Array | None, jax.Array]) -> tuple[jax.Array, None]:
         block, shift, layer = scanned
         frozen = None if frozen_blocks is None else layer < frozen_blocks
         operands = (parallel.split_batch(x), block, shift, conditions)
@@ -235,7 +239,7 @@ def _graph(config: DiTConfig) -> nnx.GraphDef:
 
 
 class _SelfAttention(nnx.Module):
-    def __init__(self, config, rngs):
+    def __init__(self, config: DiTConfig, rngs: nnx.Rngs):
         width, heads = config.width, config.heads
         square, dtype = xavier(width, width), config.dtype
         head = (heads, width // heads)
@@ -243,14 +247,14 @@ class _SelfAttention(nnx.Module):
         self.query_key_value = nnx.LinearGeneral(width, (3, *head), kernel_init=square, dtype=dtype, rngs=rngs)
         self.out = nnx.LinearGeneral(head, width, axis=(-2, -1), kernel_init=square, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         fused = self.query_key_value(x)
         attended = attention.attend(fused[:, :, 0], fused[:, :, 1], fused[:, :, 2], backend=self.backend)
         return self.out(checkpoint_name(attended, "attention"))
 
 
 class _CrossAttention(nnx.Module):
-    def __init__(self, config, rngs):
+    def __init__(self, config: DiTConfig, rngs: nnx.Rngs):
         width, heads = config.width, config.heads
         square, dtype = xavier(width, width), config.dtype
         head = (heads, width // heads)
@@ -258,13 +262,13 @@ class _CrossAttention(nnx.Module):
         self.key_value = nnx.LinearGeneral(width, (2, *head), kernel_init=square, dtype=dtype, rngs=rngs)
         self.out = nnx.LinearGeneral(head, width, axis=(-2, -1), kernel_init=zeros, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x, text, text_bias):
+    def __call__(self, x: jax.Array, text: jax.Array, text_bias: jax.Array) -> jax.Array:
         fused = self.key_value(text)
         return self.out(attention.attend(self.query(x), fused[:, :, 0], fused[:, :, 1], text_bias))
 
 
 class _Block(nnx.Module):
-    def __init__(self, config, rngs):
+    def __init__(self, config: DiTConfig, rngs: nnx.Rngs):
         width, hidden = config.width, int(config.mlp_ratio * config.width)
         self.dtype = config.dtype
         self.table = nnx.Param(jax.random.normal(rngs.params(), (6, width)) * width**-0.5)
@@ -274,33 +278,33 @@ class _Block(nnx.Module):
         gelu = functools.partial(jax.nn.gelu, approximate=True)
         self.mlp = Perceptron(width, hidden, width, gelu, inits, config.dtype, rngs)
 
-    def __call__(self, x, conditions):
+    def __call__(self, x: jax.Array, conditions: _Conditions) -> jax.Array:
         modulation = (self.table[...] + conditions.modulation)[:, :, None, :]
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (modulation[:, i] for i in range(6))
         x = self._add(x, self.self_attention(modulated(x, scale, shift, self.dtype)), gate)
         x = self._add(x, self.cross_attention(x, conditions.text, conditions.text_bias))
         return self._add(x, self.mlp(modulated(x, mlp_scale, mlp_shift, self.dtype)), mlp_gate)
 
-    def _add(self, x, update, gate=1.0):
+    def _add(self, x: jax.Array, update: jax.Array, gate: jax.Array | float = 1.0) -> jax.Array:
         return (x.astype(jnp.float32) + gate * update.astype(jnp.float32)).astype(x.dtype)
 
 
 class _Final(nnx.Module):
     """Equation (7). x: residual_dtype[S, n, D], embedding: float32[S, D] -> float32[S, n, p * p * out_channels]."""
 
-    def __init__(self, config, rngs):
+    def __init__(self, config: DiTConfig, rngs: nnx.Rngs):
         out = config.patch_size**2 * config.out_channels
         self.dtype = config.dtype
         self.table = nnx.Param(jax.random.normal(rngs.params(), (2, config.width)) * config.width**-0.5)
         self.linear = nnx.Linear(config.width, out, kernel_init=zeros, dtype=config.dtype, rngs=rngs)
 
-    def __call__(self, x, embedding):
+    def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
         shift_scale = (self.table[...] + embedding[:, None])[:, :, None, :]
         return self.linear(modulated(x, shift_scale[:, 1], shift_scale[:, 0], self.dtype)).astype(jnp.float32)
 
 
 class _Transformer(nnx.Module):
-    def __init__(self, config, rngs):
+    def __init__(self, config: DiTConfig, rngs: nnx.Rngs):
         width, patch = config.width, config.patch_size**2 * config.in_channels
         self.config = config
         square = xavier(patch, width)
@@ -318,7 +322,7 @@ class _Transformer(nnx.Module):
         self.blocks = jax.vmap(lambda key: _Block(config, nnx.Rngs(params=key)))(keys)
         self.final = _Final(config, rngs)
 
-    def embed(self, latents):
+    def embed(self, latents: jax.Array) -> jax.Array:
         """latents: float[B, V, h, w, C] -> float32[B, V, N, D], patches and positions."""
         config, side = self.config, self.config.patch_size
         views, rows, columns = latents.shape[1], latents.shape[2] // side, latents.shape[3] // side
@@ -329,7 +333,7 @@ class _Transformer(nnx.Module):
         places = embeddings.grid_position_features(features, views, rows, columns, config.positions)
         return self.patch_embedding(patches).astype(jnp.float32) + places
 
-    def size_embedding(self, height, width):
+    def size_embedding(self, height: int, width: int) -> jax.Array:
         """Of latents of this size: float32[D], a third each of height, width and their ratio."""
         pixels = jnp.array([height, width], jnp.float32) * self.config.size_conditions
         ratio = jnp.array([height / width], jnp.float32)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.typing import DTypeLike
 
 from realiz3d_jax.models import embeddings
 
@@ -84,21 +85,30 @@ def unpatch(tokens: jax.Array, batch: int, views: int, height: int, side: int) -
 class Perceptron(nnx.Module):
     """Linear, activation, linear."""
 
-    def __init__(self, channels, hidden, out, activation, kernel_inits, dtype, rngs):
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        out: int,
+        activation: Callable[[jax.Array], jax.Array],
+        kernel_inits: tuple[nnx.Initializer, nnx.Initializer],
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
         self.activation = activation
         self.first = nnx.Linear(channels, hidden, kernel_init=kernel_inits[0], dtype=dtype, rngs=rngs)
         self.second = nnx.Linear(hidden, out, kernel_init=kernel_inits[1], dtype=dtype, rngs=rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         return self.second(self.activation(self.first(x)))
 
 
 class NumberEmbedding(Perceptron):
     """Timesteps (or sizes): int32[S] or float32[S] -> float32[S, width]."""
 
-    def __init__(self, channels, width, rngs):
+    def __init__(self, channels: int, width: int, rngs: nnx.Rngs):
         super().__init__(channels, width, width, jax.nn.silu, (narrow, narrow), jnp.float32, rngs)
         self.channels = channels
 
-    def __call__(self, numbers):
+    def __call__(self, numbers: jax.Array) -> jax.Array:
         return super().__call__(embeddings.timestep_features(numbers, self.channels))

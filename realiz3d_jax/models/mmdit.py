@@ -19,7 +19,6 @@ Parameters are a nested dict; ``blocks`` (image) are stacked [L, ...], ``text_bl
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,7 @@ from einops import rearrange
 from flax import nnx
 
 from realiz3d_jax.models import attention, embeddings, parallel
-from realiz3d_jax.models.backbone import Captions, Parts
+from realiz3d_jax.models.backbone import Captions, Params, Parts
 from realiz3d_jax.models.layers import (
     NumberEmbedding,
     Perceptron,
@@ -42,7 +41,8 @@ from realiz3d_jax.models.layers import (
     zeros,
 )
 
-Params = dict[str, Any]
+Streams = tuple[jax.Array, jax.Array]
+"""The tokens of image and text, x and y."""
 
 PARTS = Parts(
     stacked=("blocks", "text_blocks"),
@@ -162,13 +162,30 @@ def flops(config: MMDiTConfig, views: int, groups: int, text_tokens: int) -> flo
     return 2.0 * groups * (image + text + attended + conditions)
 
 
-def _run_blocks(config, model, x, y, embedding, block_shift, frozen_blocks):
+def _run_blocks(
+    config: MMDiTConfig,
+    model: "_Transformer",
+    x: jax.Array,
+    y: jax.Array,
+    embedding: jax.Array,
+    block_shift: jax.Array | None,
+    frozen_blocks: jax.Array | None,
+) -> jax.Array:
     """Equations (1) to (4) for all blocks. x, y: residual_dtype[S, n|T, D]; embedding: float32[S, D]."""
 
-    def run(x, y, block, text_block, shift, embedding):
+    def run(
+        x: jax.Array,
+        y: jax.Array,
+        block: _Stream,
+        text_block: _Stream | _LastText,
+        shift: jax.Array | None,
+        embedding: jax.Array,
+    ) -> Streams:
         return _joint_block(shifted(x, shift), y, block, text_block, embedding, config.attention)
 
-    def step(carry, scanned):
+    def step(
+        carry: Streams, scanned: tuple[_Stream, _Stream | _LastText, jax.Array | None, jax.Array]
+    ) -> tuple[Streams, None]:
         block, text_block, shift, layer = scanned
         frozen = None if frozen_blocks is None else layer < frozen_blocks
         operands = (*parallel.split_batch(carry), block, text_block, shift, embedding)
@@ -184,7 +201,14 @@ def _run_blocks(config, model, x, y, embedding, block_shift, frozen_blocks):
     return x
 
 
-def _joint_block(x, y, block, text_block, embedding, backend):
+def _joint_block(
+    x: jax.Array,
+    y: jax.Array,
+    block: "_Stream",
+    text_block: "_Stream | _LastText",
+    embedding: jax.Array,
+    backend: str,
+) -> Streams:
     """One block on both streams; the last one's text comes out as it went in."""
     image, words = block.modulation(embedding)[:, :, None, :], text_block.modulation(embedding)[:, :, None, :]
     queries = block.query_key_value(modulated(x, image[:, 1], image[:, 0], block.dtype))
@@ -207,7 +231,7 @@ def _graph(config: MMDiTConfig) -> nnx.GraphDef:
 class _Stream(nnx.Module):
     """One stream's weights in a block."""
 
-    def __init__(self, config, rngs):
+    def __init__(self, config: MMDiTConfig, rngs: nnx.Rngs):
         width, hidden, dtype = config.width, int(config.mlp_ratio * config.width), config.dtype
         head, square = (config.heads, width // config.heads), xavier(width, width)
         self.dtype = dtype
@@ -218,20 +242,20 @@ class _Stream(nnx.Module):
         inits = (xavier(width, hidden), xavier(hidden, width))
         self.mlp = Perceptron(width, hidden, width, gelu, inits, dtype, rngs)
 
-    def update(self, x, attended, modulation):
+    def update(self, x: jax.Array, attended: jax.Array, modulation: jax.Array) -> jax.Array:
         """Equation (4)."""
         _, _, gate, mlp_shift, mlp_scale, mlp_gate = (modulation[:, index] for index in range(6))
         x = self._add(x, self.out(attended), gate)
         return self._add(x, self.mlp(modulated(x, mlp_scale, mlp_shift, self.dtype)), mlp_gate)
 
-    def _add(self, x, update, gate):
+    def _add(self, x: jax.Array, update: jax.Array, gate: jax.Array) -> jax.Array:
         return (x.astype(jnp.float32) + gate * update.astype(jnp.float32)).astype(x.dtype)
 
 
 class _LastText(nnx.Module):
     """The text's weights in the last block."""
 
-    def __init__(self, config, rngs):
+    def __init__(self, config: MMDiTConfig, rngs: nnx.Rngs):
         width, head = config.width, (config.heads, config.width // config.heads)
         self.modulation = nnx.LinearGeneral(width, (2, width), kernel_init=zeros, dtype=jnp.float32, rngs=rngs)
         square = xavier(width, width)
@@ -241,19 +265,19 @@ class _LastText(nnx.Module):
 class _Final(nnx.Module):
     """Equation (5). x: residual_dtype[S, n, D], embedding (after SiLU): float32[S, D] -> float32[S, n, p * p * C]."""
 
-    def __init__(self, config, rngs):
+    def __init__(self, config: MMDiTConfig, rngs: nnx.Rngs):
         width, out = config.width, config.patch_size**2 * config.in_channels
         self.dtype = config.dtype
         self.modulation = nnx.LinearGeneral(width, (2, width), kernel_init=zeros, dtype=jnp.float32, rngs=rngs)
         self.linear = nnx.Linear(width, out, kernel_init=zeros, dtype=config.dtype, rngs=rngs)
 
-    def __call__(self, x, embedding):
+    def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
         scale_shift = self.modulation(embedding)[:, :, None, :]
         return self.linear(modulated(x, scale_shift[:, 0], scale_shift[:, 1], self.dtype)).astype(jnp.float32)
 
 
 class _Transformer(nnx.Module):
-    def __init__(self, config, rngs):
+    def __init__(self, config: MMDiTConfig, rngs: nnx.Rngs):
         width, patch = config.width, config.patch_size**2 * config.in_channels
         self.config = config
         fan = xavier(patch, width)
@@ -268,7 +292,7 @@ class _Transformer(nnx.Module):
         self.last_text = _LastText(config, rngs)
         self.final = _Final(config, rngs)
 
-    def embed(self, latents):
+    def embed(self, latents: jax.Array) -> jax.Array:
         """latents: float[B, V, h, w, C] -> float32[B, V, N, D], patches and positions."""
         config, side = self.config, self.config.patch_size
         views, rows, columns = latents.shape[1], latents.shape[2] // side, latents.shape[3] // side

@@ -15,6 +15,7 @@ scores and softmax in float32.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding
+from jax.typing import DTypeLike
 
 Params = dict[str, Any]
 
@@ -96,23 +98,29 @@ def _graph(config: T5Config) -> nnx.GraphDef:
     return nnx.graphdef(nnx.eval_shape(lambda: _Encoder(config, nnx.Rngs(params=jax.random.key(0)))))
 
 
-def _linear(inputs, outputs, config, rngs, axis=-1):
+def _linear(
+    inputs: int | Sequence[int],
+    outputs: int | Sequence[int],
+    config: T5Config,
+    rngs: nnx.Rngs,
+    axis: int | Sequence[int] = -1,
+) -> nnx.LinearGeneral:
     return nnx.LinearGeneral(inputs, outputs, axis=axis, use_bias=False, dtype=config.dtype, rngs=rngs)
 
 
 class _Norm(nnx.Module):
-    def __init__(self, width, dtype):
+    def __init__(self, width: int, dtype: DTypeLike):
         self.dtype = dtype
         self.scale = nnx.Param(jnp.ones(width))
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         x = x.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + _NORM_EPSILON)
         return (x * self.scale[...].astype(jnp.float32)).astype(self.dtype)
 
 
 class _Layer(nnx.Module):
-    def __init__(self, config, rngs):
+    def __init__(self, config: T5Config, rngs: nnx.Rngs):
         heads = (config.heads, config.head_channels)
         self.attention_norm, self.mlp_norm = (_Norm(config.width, config.dtype) for _ in range(2))
         self.query_key_value = _linear(config.width, (3, *heads), config, rngs)
@@ -120,7 +128,7 @@ class _Layer(nnx.Module):
         self.mlp_in = _linear(config.width, (2, config.hidden), config, rngs)
         self.mlp_out = _linear(config.hidden, config.width, config, rngs)
 
-    def __call__(self, x, bias):
+    def __call__(self, x: jax.Array, bias: jax.Array) -> jax.Array:
         fused = self.query_key_value(self.attention_norm(x))
         query, key, value = (fused[:, :, index] for index in range(3))
         scores = jnp.einsum("sqkh,smkh->skqm", query, key, preferred_element_type=jnp.float32) + bias
@@ -131,7 +139,7 @@ class _Layer(nnx.Module):
 
 
 class _Encoder(nnx.Module):
-    def __init__(self, config, rngs):
+    def __init__(self, config: T5Config, rngs: nnx.Rngs):
         self.config = config
         self.embedding = nnx.Embed(config.vocabulary, config.width, dtype=config.dtype, rngs=rngs)
         self.position_bias = nnx.Param(jax.random.normal(rngs.params(), (config.buckets, config.heads)))
@@ -139,7 +147,7 @@ class _Encoder(nnx.Module):
         self.layers = jax.vmap(lambda key: _Layer(config, nnx.Rngs(params=key)))(keys)
         self.norm = _Norm(config.width, jnp.float32)
 
-    def __call__(self, tokens, mask, sharding):
+    def __call__(self, tokens: jax.Array, mask: jax.Array, sharding: NamedSharding | None) -> jax.Array:
         config = self.config
         buckets = position_buckets(tokens.shape[1], config.buckets, config.max_distance)
         bias = self.position_bias[...].astype(jnp.float32)[buckets].transpose(2, 0, 1)
@@ -148,7 +156,7 @@ class _Encoder(nnx.Module):
         if sharding is not None:
             x = jax.lax.with_sharding_constraint(x, sharding)
 
-        def step(x, index):
+        def step(x: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
             # XLA for CPUs slices bfloat16 as float32; without the barrier it converts all layers before the loop (XXL: 19 GB).
             layers, index = jax.lax.optimization_barrier((self.layers, index))
             layer = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), layers)

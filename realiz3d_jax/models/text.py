@@ -112,3 +112,4 @@ class TextEncoder(Protocol):
 
     def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
         """``states`` float32[n, T, C], 0 where there is no token, ``mask`` bool[n, T], and what else it gives, [n, ...]."""
+        ...

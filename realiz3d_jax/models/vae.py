@@ -15,6 +15,7 @@ one picture first is encoded whole. Parameters are a nested dict; group norms co
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -131,7 +132,7 @@ def _blend(before: jax.Array, after: jax.Array, extent: int, axis: int) -> jax.A
     return jnp.concatenate([end * (1 - share) + start * share, rest], axis=axis)
 
 
-def _over_leading_axes(function, array: jax.Array) -> jax.Array:
+def _over_leading_axes(function: Callable[[jax.Array], jax.Array], array: jax.Array) -> jax.Array:
     flat = function(array.reshape(-1, *array.shape[-3:]))
     return flat.reshape(*array.shape[:-3], *flat.shape[1:])
 
@@ -149,7 +150,7 @@ def _conv(inputs: int, outputs: int, side: int, config: VAEConfig, rngs: nnx.Rng
 class _Norm(nnx.GroupNorm):
     """A group norm in float32, then SiLU if asked for."""
 
-    def __init__(self, channels, config, rngs):
+    def __init__(self, channels: int, config: VAEConfig, rngs: nnx.Rngs):
         super().__init__(
             channels,
             config.norm_groups,
@@ -161,13 +162,13 @@ class _Norm(nnx.GroupNorm):
 
 
 class _Residual(nnx.Module):
-    def __init__(self, inputs, outputs, config, rngs):
+    def __init__(self, inputs: int, outputs: int, config: VAEConfig, rngs: nnx.Rngs):
         self.norm1, self.norm2 = _Norm(inputs, config, rngs), _Norm(outputs, config, rngs)
         self.conv1 = _conv(inputs, outputs, 3, config, rngs)
         self.conv2 = _conv(outputs, outputs, 3, config, rngs)
         self.shortcut = _conv(inputs, outputs, 1, config, rngs) if inputs != outputs else nnx.identity
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         update = self.conv1(nnx.silu(self.norm1(x)))
         update = self.conv2(nnx.silu(self.norm2(update)))
         return self.shortcut(x) + update
@@ -176,12 +177,12 @@ class _Residual(nnx.Module):
 class _Attention(nnx.Module):
     """One head over all pixels."""
 
-    def __init__(self, channels, config, rngs):
+    def __init__(self, channels: int, config: VAEConfig, rngs: nnx.Rngs):
         self.norm = _Norm(channels, config, rngs)
         self.query_key_value = nnx.LinearGeneral(channels, (3, channels), dtype=config.dtype, rngs=rngs)
         self.out = nnx.Linear(channels, channels, dtype=config.dtype, rngs=rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, channels = x.shape
         fused = self.query_key_value(self.norm(x).reshape(batch, height * width, channels))[..., None, :]
         attended = attention.attend(fused[:, :, 0], fused[:, :, 1], fused[:, :, 2])
@@ -189,26 +190,26 @@ class _Attention(nnx.Module):
 
 
 class _Middle(nnx.Module):
-    def __init__(self, channels, config, rngs):
+    def __init__(self, channels: int, config: VAEConfig, rngs: nnx.Rngs):
         self.first = _Residual(channels, channels, config, rngs)
         self.attention = _Attention(channels, config, rngs)
         self.second = _Residual(channels, channels, config, rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         return self.second(self.attention(self.first(x)))
 
 
 class _Down(nnx.Module):
     """Residual blocks of one resolution, then half the side."""
 
-    def __init__(self, inputs, outputs, last, config, rngs):
+    def __init__(self, inputs: int, outputs: int, last: bool, config: VAEConfig, rngs: nnx.Rngs):
         sizes = [inputs] + [outputs] * (config.blocks - 1)
         self.residuals = nnx.List([_Residual(size, outputs, config, rngs) for size in sizes])
         # The reference pads at the bottom and at the right only.
         options = {"strides": 2, "padding": ((0, 1), (0, 1))}
         self.shrink = nnx.identity if last else _conv(outputs, outputs, 3, config, rngs, **options)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         for residual in self.residuals:
             x = residual(x)
         return self.shrink(x)
@@ -217,62 +218,75 @@ class _Down(nnx.Module):
 class _Up(nnx.Module):
     """Residual blocks of one resolution, then twice the side."""
 
-    def __init__(self, inputs, outputs, last, config, rngs):
+    def __init__(self, inputs: int, outputs: int, last: bool, config: VAEConfig, rngs: nnx.Rngs):
         sizes = [inputs] + [outputs] * config.blocks
         self.residuals = nnx.List([_Residual(size, outputs, config, rngs) for size in sizes])
         self.grow = None if last else _conv(outputs, outputs, 3, config, rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         for residual in self.residuals:
             x = residual(x)
         return x if self.grow is None else self.grow(x.repeat(2, axis=1).repeat(2, axis=2))
 
 
-class _Autoencoder(nnx.Module):
-    def __init__(self, config, rngs):
-        channels, latent = config.channels, config.latent_channels
+class _Encoder(nnx.Module):
+    def __init__(self, config: VAEConfig, rngs: nnx.Rngs):
+        channels = config.channels
         top, bottom = channels[0], channels[-1]
+        self.enter = _conv(3, top, 3, config, rngs)
+        self.down = nnx.List(
+            [
+                _Down(inputs, outputs, index == len(channels) - 1, config, rngs)
+                for index, (inputs, outputs) in enumerate(zip((top, *channels[:-1]), channels, strict=True))
+            ]
+        )
+        self.middle = _Middle(bottom, config, rngs)
+        self.norm = _Norm(bottom, config, rngs)
+        self.leave = _conv(bottom, 2 * config.latent_channels, 3, config, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.enter(x)
+        for down in self.down:
+            x = down(x)
+        return self.leave(nnx.silu(self.norm(self.middle(x))))
+
+
+class _Decoder(nnx.Module):
+    def __init__(self, config: VAEConfig, rngs: nnx.Rngs):
+        rising = config.channels[::-1]
+        bottom, top = rising[0], rising[-1]
+        self.enter = _conv(config.latent_channels, bottom, 3, config, rngs)
+        self.middle = _Middle(bottom, config, rngs)
+        self.up = nnx.List(
+            [
+                _Up(inputs, outputs, index == len(rising) - 1, config, rngs)
+                for index, (inputs, outputs) in enumerate(zip((bottom, *rising[:-1]), rising, strict=True))
+            ]
+        )
+        self.norm = _Norm(top, config, rngs)
+        self.leave = _conv(top, 3, 3, config, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.middle(self.enter(x))
+        for up in self.up:
+            x = up(x)
+        return self.leave(nnx.silu(self.norm(x)))
+
+
+class _Autoencoder(nnx.Module):
+    def __init__(self, config: VAEConfig, rngs: nnx.Rngs):
+        latent = config.latent_channels
         self.dtype = config.dtype
-        self.encoder = nnx.Dict(
-            enter=_conv(3, top, 3, config, rngs),
-            down=nnx.List(
-                [
-                    _Down(inputs, outputs, index == len(channels) - 1, config, rngs)
-                    for index, (inputs, outputs) in enumerate(zip((top, *channels[:-1]), channels, strict=True))
-                ]
-            ),
-            middle=_Middle(bottom, config, rngs),
-            norm=_Norm(bottom, config, rngs),
-            leave=_conv(bottom, 2 * latent, 3, config, rngs),
-        )
-        rising = channels[::-1]
-        self.decoder = nnx.Dict(
-            enter=_conv(latent, bottom, 3, config, rngs),
-            middle=_Middle(bottom, config, rngs),
-            up=nnx.List(
-                [
-                    _Up(inputs, outputs, index == len(channels) - 1, config, rngs)
-                    for index, (inputs, outputs) in enumerate(zip((bottom, *rising[:-1]), rising, strict=True))
-                ]
-            ),
-            norm=_Norm(top, config, rngs),
-            leave=_conv(top, 3, 3, config, rngs),
-        )
+        self.encoder = _Encoder(config, rngs)
+        self.decoder = _Decoder(config, rngs)
         if config.quant_convs:
             self.quant = _conv(2 * latent, 2 * latent, 1, config, rngs)
             self.post_quant = _conv(latent, latent, 1, config, rngs)
         else:
             self.quant = self.post_quant = nnx.identity
 
-    def encode(self, x):
-        x = self.encoder.enter(x.astype(self.dtype))
-        for down in self.encoder.down:
-            x = down(x)
-        x = nnx.silu(self.encoder.norm(self.encoder.middle(x)))
-        return self.quant(self.encoder.leave(x)).astype(jnp.float32)
+    def encode(self, x: jax.Array) -> jax.Array:
+        return self.quant(self.encoder(x.astype(self.dtype))).astype(jnp.float32)
 
-    def decode(self, x):
-        x = self.decoder.middle(self.decoder.enter(self.post_quant(x.astype(self.dtype))))
-        for up in self.decoder.up:
-            x = up(x)
-        return self.decoder.leave(nnx.silu(self.decoder.norm(x))).astype(jnp.float32)
+    def decode(self, x: jax.Array) -> jax.Array:
+        return self.decoder(self.post_quant(x.astype(self.dtype))).astype(jnp.float32)
