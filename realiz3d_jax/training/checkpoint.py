@@ -1,4 +1,4 @@
-"""Checkpoints of a run, written and restored: one orbax item per partition, so that taking over the shifters alone is nothing special.
+"""A run's checkpoints, written and restored: one orbax item per partition, so the shifters alone can be taken over.
 
 A checkpoint holds ``backbone``, ``shifters``, ``control`` (those that the stage has), ``opt``, ``ema``, ``counters``, ``data``
 (the position of every stream) and ``meta`` (the run's whole config). orbax writes beside and renames: a process killed at any

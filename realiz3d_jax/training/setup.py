@@ -19,8 +19,8 @@ from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import backbone, parallel
 from realiz3d_jax.models.backbone import Captions
 from realiz3d_jax.models.text import TextEncoder
-from realiz3d_jax.training import optimizer, sources, state
-from realiz3d_jax.training.state import TrainState, new_state, stream_key
+from realiz3d_jax.training import optimizer, sources
+from realiz3d_jax.training.state import TrainState, new_state, state_sharding, stream_key
 from realiz3d_jax.training.step import Batch, Metrics, StepConfig, make_step
 
 
@@ -143,7 +143,7 @@ def make_run(
     abstract_state = jax.eval_shape(
         lambda: new_state(model.init(stage.partitions, jax.random.key(0)), stage, step_config.optimizer)
     )
-    shardings = state.state_sharding(abstract_state, mesh, config.model)
+    shardings = state_sharding(abstract_state, mesh, config.model)
     abstract_state = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract_state, shardings
     )

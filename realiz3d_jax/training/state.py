@@ -81,7 +81,7 @@ def state_sharding(state: TrainState, mesh: Mesh, config: backbone.Config) -> Tr
     )
 
 
-def unsplit(state: TrainState, mesh: Mesh, config: backbone.Config) -> str:
+def unsplit_parameters(state: TrainState, mesh: Mesh, config: backbone.Config) -> str:
     """What the table would split and ``fsdp`` does not divide, with the memory that it costs; "" if there is nothing.
 
     Args:
