@@ -104,8 +104,10 @@ class TextEncoder(Protocol):
         max_tokens: T.
     """
 
-    channels: int
-    max_tokens: int
+    @property
+    def channels(self) -> int: ...
+    @property
+    def max_tokens(self) -> int: ...
 
     def check(self, caption: str) -> None:
         """Raises UserError if the caption can't be encoded; costs next to nothing."""
