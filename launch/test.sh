@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 source launch/environment.sh requirements-dev.txt
 ruff check .
 ruff format --check .
+pyright
 python -m pytest "$@"
 
 # Apache Beam is optional and wants an older protobuf than the rest: it has an environment of its own, above the first one.
