@@ -1,8 +1,8 @@
 """Codecs between images and latents: pixels as they are, or the autoencoder of a latent diffusion model.
 
-Between the two stands what a dataset stores: images themselves, or the moments that an autoencoder made of them once, from
-which a latent can be drawn in every step. Encoding and decoding take the codec's parameters; reading what is stored takes
-none, so training on prepared data needs no autoencoder.
+Datasets store an intermediate form: the images themselves, or the moments that an autoencoder computed once, from which every
+step can draw a latent. Encoding and decoding take the codec's parameters; reading the stored form takes none, so training on
+prepared data needs no autoencoder.
 """
 
 import dataclasses
@@ -29,9 +29,9 @@ class Codec(Protocol):
     Attributes:
       codec: its name in a config.
       channels: C of a latent.
-      control_channels: of the control of the texturing task, as the model takes it.
+      control_channels: channels of the texturing task's control, as the model takes it.
       factor: side of an image over the side of its latent.
-      bound: of the absolute value of a latent; None where there is none.
+      bound: the largest absolute value of a latent; None if latents are unbounded.
     """
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
@@ -74,7 +74,7 @@ class Codec(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class PixelCodec:
-    """Images are their own latents, scaled to [-1, 1], and control maps their own control; it has no parameters."""
+    """Pixels as latents, scaled to [-1, 1], and control maps as they are; the codec has no parameters."""
 
     codec: str = "pixel"
     channels = 3
@@ -105,12 +105,13 @@ class PixelCodec:
 class AutoencoderCodec:
     """Latents of an ``AutoencoderKL``; parameters as ``vae.init`` makes them.
 
-    Stored are moments, float[..., V, h, w, 2 C]; of a control those of normals and positions, the two in one array. A control's
-    latents are always the most likely ones.
+    The stored form is the moments, float[..., V, h, w, 2 C]; for a control, the moments of normals and positions concatenated.
+    The latents of a control are always the most likely ones.
 
     Attributes:
-      whole_grid: a grid's views are encoded and decoded as one picture; else one by one, and no view sees another.
-      tile: latent pixels; larger pictures are decoded in overlapping tiles of this side (``vae.decode_tiled``).
+      autoencoder: its sizes.
+      whole_grid: whether a grid's views are encoded and decoded as one picture; otherwise one by one, independently.
+      tile: side in latent pixels; larger pictures are decoded in overlapping tiles of this side (``vae.decode_tiled``).
     """
 
     autoencoder: VAEConfig = dataclasses.field(default_factory=VAEConfig)
@@ -159,9 +160,9 @@ class AutoencoderCodec:
         return vae.decode(self.autoencoder, params, latents)
 
     def _over_views(self, function: Callable[[jax.Array], jax.Array], views: jax.Array) -> jax.Array:
-        """``function`` of every view [..., H, W, C] of [..., V, H, W, C], or of the canvas that they make.
+        """Applies ``function`` to every view [..., H, W, C] of [..., V, H, W, C], or to the canvas that the views form.
 
-        A view after the other: the memory of one view of each grid, not of all.
+        Views run one after another, with the memory of one view of each grid.
         """
         if not self.whole_grid:
             return jnp.moveaxis(jax.lax.map(function, jnp.moveaxis(jnp.asarray(views), -4, 0)), 0, -4)
@@ -175,7 +176,7 @@ def codec_class(name: str) -> type:
     """The codec called ``name``.
 
     Raises:
-      UserError: there is none.
+      UserError: no codec has this name.
     """
     if name not in _CODECS:
         raise UserError(f"config.codec.codec: found {name!r}, expected one of {', '.join(_CODECS)}.")
@@ -183,5 +184,5 @@ def codec_class(name: str) -> type:
 
 
 def _image(scaled: jax.Array) -> jax.Array:
-    """[-1, 1] to uint8."""
+    """Converts values in [-1, 1] to uint8, rounded and clipped."""
     return ((scaled.astype(np.float32) + np.float32(1.0)) * np.float32(127.5)).round().clip(0, 255).astype(np.uint8)

@@ -13,8 +13,8 @@ With x the tokens of a sequence, y its projected caption, e the timestep's embed
 Source: PixArt-alpha (arXiv 2310.00426) section 2.3; diffusers ``PixArtTransformer2DModel``, whose arithmetic, order of
 channels and epsilon are reproduced so that its weights load.
 
-A grid ``[B, V, h, w, C]`` is cut into groups of views that attend to one another and share a caption and a timestep;
-the number of groups G is read off ``timestep: int32[B, G]``. Positions are added before views are folded into sequences.
+A grid ``[B, V, h, w, C]`` is divided into groups of views that attend to one another and share a caption and a timestep;
+the number of groups G is read from ``timestep: int32[B, G]``. Positions are added before views are folded into sequences.
 
 Parameters are a nested dict of float32 arrays; the blocks' are stacked on a leading axis L and scanned. Flax NNX
 modules describe the layers and are used as pytrees only.
@@ -66,31 +66,32 @@ class DiTConfig:
     """Size and execution of a transformer.
 
     Attributes:
-        width: D, a multiple of 4 and of ``heads``.
-        depth: L, number of blocks.
-        heads: K.
-        patch_size: side of a token, in latent pixels.
-        in_channels: C of the latents.
-        out_channels: of the prediction; 2 C for a learned sigma, of which only the first C (epsilon) are used.
-        caption_channels: of the text encoder's vectors.
-        mlp_ratio: hidden width of the MLP over D.
-        sample_size: side of one view, in latent pixels.
-        base_size: side of the token grid at which positions are integers (diffusers: sample_size // patch_size).
-        position_scale: divides all positions (diffusers: interpolation_scale).
-        positions: "canvas" or "view", see ``embeddings.grid_position_features``.
-        timestep_channels: of the timestep's sinusoid.
-        size_conditions: pixels per latent pixel, if the model is told an image's height, width and their ratio, as
-            PixArt-alpha at 1024 px is; 0 if not.
-        dtype: of the matrix products, "float32" or "bfloat16". Parameters, softmax, norms and modulation are float32 always.
-        residual_dtype: of the tokens between blocks. In bfloat16 they take half the memory and lose what is small beside them:
-            the shifts of the domains (``python -m benchmarks.residual`` measures it).
-        remat: what the backward pass keeps of a block: "none" (all is kept), "attention" (only the attention's
-            output), "full" (nothing).
-        scan_unroll: blocks per step of the scan; unrolling all is faster for small models on the CPU.
-        attention: back end, see ``attention.BACKENDS``.
-        skip_frozen_backward: whether the backward pass of frozen blocks is skipped at run time (a conditional in the
-            scan) or computed and masked. The gradients are the same; which is faster depends on size and platform.
-        family: this module, see ``backbone``.
+      width: D, a multiple of 4 and of ``heads``.
+      depth: L, number of blocks.
+      heads: K.
+      patch_size: side of a token, in latent pixels.
+      in_channels: C of the latents.
+      out_channels: channels of the prediction; 2 C for a learned sigma, of which only the first C (epsilon) are used.
+      caption_channels: channels of the text encoder's states.
+      mlp_ratio: hidden width of the MLP over D.
+      sample_size: side of one view, in latent pixels.
+      base_size: side of the token grid at which positions are integers (diffusers: sample_size // patch_size).
+      position_scale: divides all positions (diffusers: interpolation_scale).
+      positions: "canvas" or "view", see ``embeddings.grid_position_features``.
+      timestep_channels: channels of the timestep's sinusoid.
+      size_conditions: pixels per latent pixel if the model is conditioned on an image's height, width and aspect ratio, as
+        PixArt-alpha at 1024 px is; 0 if not.
+      dtype: dtype of the matrix products, "float32" or "bfloat16". Parameters, softmax, norms and modulation are always
+        float32.
+      residual_dtype: dtype of the tokens between blocks. In bfloat16 they take half the memory and lose small additions, such
+        as the shifts of the domains (``python -m benchmarks.residual`` measures it).
+      remat: the activations of a block that the backward pass keeps: "none" (no rematerialisation, all are kept), "attention"
+        (the attention's output alone), "full" (none are kept).
+      scan_unroll: blocks per step of the scan; unrolling all of them is faster for small models on the CPU.
+      attention: back end, see ``attention.BACKENDS``.
+      skip_frozen_backward: whether the backward pass of frozen blocks is skipped at run time (a conditional in the
+        scan) or computed and masked. The gradients are the same; which is faster depends on size and platform.
+      family: this module, see ``backbone``.
     """
 
     width: int
@@ -120,7 +121,7 @@ Config = DiTConfig
 
 
 def init(config: DiTConfig, key: jax.Array) -> Params:
-    """Fresh parameters, initialised as PixArt's: {top-level part: ... : float32 array}, blocks stacked [L, ...]."""
+    """Fresh float32 parameters, initialised as PixArt's, a nested dict with the blocks stacked [L, ...]."""
     return nnx.to_pure_dict(nnx.state(_Transformer(config, nnx.Rngs(params=key)), nnx.Param))
 
 
@@ -140,19 +141,22 @@ def apply(
     """Predicts the noise (and a variance) of a batch of grids.
 
     Args:
-        params: as ``init`` makes them.
-        latents: float[B, V, h, w, C].
-        timestep: int32[B, G], G = 1 (joint mode) or G = V (single-image mode), or any divisor of V.
-        captions: ``states`` float[B, G, T, caption_channels] and ``mask`` bool[B, G, T].
-        block_shift: float[L, B|1, D], added to all tokens before each block; None is no shift.
-        control_tokens: float[B|1, V, N|1, D], added to the embedded patches; None is no control.
-        frozen_blocks: int32[], how many of the first blocks get no gradient, nor their shifts, nor anything through
-            them; None is no freezing. Any number runs in one compilation.
-        freeze_input: whether what feeds block 0 (patches, control) gets no gradient.
-        freeze_shared: whether what all blocks share (timestep, modulation, projected caption) gets no gradient.
+      params: as ``init`` makes them.
+      latents: float[B, V, h, w, C].
+      timestep: int32[B, G], G = 1 (joint mode) or G = V (single-image mode), or any divisor of V.
+      captions: ``states`` float[B, G, T, caption_channels] and ``mask`` bool[B, G, T].
+      block_shift: float[L, B|1, D], added to all tokens before each block; None is no shift.
+      control_tokens: float[B|1, V, N|1, D], added to the embedded patches; None is no control.
+      frozen_blocks: int32[], the number of first blocks that receive no gradient, nor do their shifts, nor anything through
+        them; None freezes nothing. One compilation serves every number.
+      freeze_input: whether the inputs of block 0 (patches, control) receive no gradient.
+      freeze_shared: whether the parts that all blocks share (timestep, modulation, projected caption) receive no gradient.
 
-    Returns: float32[B, V, h, w, out_channels].
-    Raises: UserError if the attention back end is not available.
+    Returns:
+      float32[B, V, h, w, out_channels].
+
+    Raises:
+      UserError: the attention back end is not available.
     """
     batch, views, height = latents.shape[:3]
     groups = timestep.shape[1]
@@ -201,7 +205,7 @@ def flops(config: DiTConfig, views: int, groups: int, text_tokens: int) -> float
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Conditions:
-    """What all blocks share. S = B G sequences."""
+    """The conditions that all blocks share, for S = B G sequences."""
 
     modulation: jax.Array  # float32[S, 6, D]
     text: jax.Array  # dtype[S, T, D]
@@ -234,7 +238,7 @@ def _run_blocks(
 
 @functools.cache
 def _graph(config: DiTConfig) -> nnx.GraphDef:
-    """The static half of the model: what turns a dict of parameters into modules."""
+    """The static half of the model, which turns a dict of parameters into modules."""
     return nnx.graphdef(nnx.eval_shape(lambda: _Transformer(config, nnx.Rngs(params=jax.random.key(0)))))
 
 
@@ -323,7 +327,7 @@ class _Transformer(nnx.Module):
         self.final = _Final(config, rngs)
 
     def embed(self, latents: jax.Array) -> jax.Array:
-        """latents: float[B, V, h, w, C] -> float32[B, V, N, D], patches and positions."""
+        """Patches and positions of latents: float[B, V, h, w, C] -> float32[B, V, N, D]."""
         config, side = self.config, self.config.patch_size
         views, rows, columns = latents.shape[1], latents.shape[2] // side, latents.shape[3] // side
         patches = rearrange(latents, "b v (r p) (c q) e -> b v (r c) (e p q)", p=side, q=side)
@@ -334,7 +338,7 @@ class _Transformer(nnx.Module):
         return self.patch_embedding(patches).astype(jnp.float32) + places
 
     def size_embedding(self, height: int, width: int) -> jax.Array:
-        """Of latents of this size: float32[D], a third each of height, width and their ratio."""
+        """The embedding float32[D] of a latent's size, a third each for height, width and aspect ratio."""
         pixels = jnp.array([height, width], jnp.float32) * self.config.size_conditions
         ratio = jnp.array([height / width], jnp.float32)
         return jnp.concatenate([self.resolution_embedding(pixels), self.aspect_embedding(ratio)]).reshape(-1)

@@ -10,7 +10,7 @@ timestep's and the pooled caption's embeddings, LN a layer norm without affine, 
     x <- x + g1 * W_out a_x;   x <- x + g2 * MLP(LN(x) (1 + c2) + s2)               GELU (tanh)                     (4)
     (c, s) = W SiLU(e) + b;    out = W_out (LN(x) (1 + c) + s) + b_out                                              (5)
 
-The last block's text is read, not written: its text stream ends with its keys and values, modulated as in (5).
+The last block reads the text and does not update it: the text stream ends with its keys and values, modulated as in (5).
 Source: Esser et al. (arXiv 2403.03206), section 4; diffusers ``SD3Transformer2DModel``, whose arithmetic is reproduced so that
 its weights load. Domain Shifters act on the image stream.
 
@@ -64,14 +64,14 @@ class MMDiTConfig:
     """Size and execution of a transformer; the defaults are those of Stable Diffusion 3 medium.
 
     Attributes:
-        width, depth, heads: D, L, K.
-        patch_size: side of a token, in latent pixels.
-        in_channels: C of the latents and of the prediction.
-        caption_channels: of the text encoders' states.
-        pooled_channels: of the caption's one vector.
-        sample_size: side of one view, in latent pixels.
-        base_size, max_size: sides of token grids: positions are i / (max_size / base_size), of the middle of max_size.
-        all others: as in ``dit.DiTConfig``.
+      width, depth, heads: D, L, K.
+      patch_size: side of a token, in latent pixels.
+      in_channels: C of the latents and of the prediction.
+      caption_channels: channels of the text encoders' states.
+      pooled_channels: channels of the caption's pooled vector.
+      sample_size: side of one view, in latent pixels.
+      base_size, max_size: sides of token grids: positions are i / (max_size / base_size), cropped from the middle of max_size.
+      all others: as in ``dit.DiTConfig``.
     """
 
     width: int = 1536
@@ -100,7 +100,7 @@ Config = MMDiTConfig
 
 
 def init(config: MMDiTConfig, key: jax.Array) -> Params:
-    """Fresh float32 parameters; what is stacked has a leading axis of blocks."""
+    """Fresh float32 parameters, a nested dict with the blocks stacked [L, ...] (text [L - 1, ...])."""
     return nnx.to_pure_dict(nnx.state(_Transformer(config, nnx.Rngs(params=key)), nnx.Param))
 
 
@@ -117,14 +117,15 @@ def apply(
     freeze_input: bool = False,
     freeze_shared: bool = False,
 ) -> jax.Array:
-    """Predicts the velocity of a batch of grids; the arguments are those of ``dit.apply`` but for the text.
+    """Predicts the velocity of a batch of grids; arguments that are not listed are those of ``dit.apply``.
 
     Args:
-        latents: float[B, V, h, w, C].
-        timestep: float32[B, G], 0 to 1000: 1000 times the noise level.
-        captions: ``states`` float[B, G, T, caption_channels], of which every token counts, and ``pooled`` float[B, G, P].
+      latents: float[B, V, h, w, C].
+      timestep: float32[B, G], 0 to 1000: 1000 times the noise level.
+      captions: ``states`` float[B, G, T, caption_channels], of which every token counts, and ``pooled`` float[B, G, P].
 
-    Returns: float32[B, V, h, w, C].
+    Returns:
+      float32[B, V, h, w, C].
     """
     batch, views, height = latents.shape[:3]
     groups = timestep.shape[1]
@@ -209,7 +210,7 @@ def _joint_block(
     embedding: jax.Array,
     backend: str,
 ) -> Streams:
-    """One block on both streams; the last one's text comes out as it went in."""
+    """One block on both streams; the last block returns the text unchanged."""
     image, words = block.modulation(embedding)[:, :, None, :], text_block.modulation(embedding)[:, :, None, :]
     queries = block.query_key_value(modulated(x, image[:, 1], image[:, 0], block.dtype))
     if isinstance(text_block, _LastText):
@@ -229,7 +230,7 @@ def _graph(config: MMDiTConfig) -> nnx.GraphDef:
 
 
 class _Stream(nnx.Module):
-    """One stream's weights in a block."""
+    """The weights of one stream in a block."""
 
     def __init__(self, config: MMDiTConfig, rngs: nnx.Rngs):
         width, hidden, dtype = config.width, int(config.mlp_ratio * config.width), config.dtype
@@ -253,7 +254,7 @@ class _Stream(nnx.Module):
 
 
 class _LastText(nnx.Module):
-    """The text's weights in the last block."""
+    """The weights of the text in the last block."""
 
     def __init__(self, config: MMDiTConfig, rngs: nnx.Rngs):
         width, head = config.width, (config.heads, config.width // config.heads)
@@ -293,7 +294,7 @@ class _Transformer(nnx.Module):
         self.final = _Final(config, rngs)
 
     def embed(self, latents: jax.Array) -> jax.Array:
-        """latents: float[B, V, h, w, C] -> float32[B, V, N, D], patches and positions."""
+        """Patches and positions of latents: float[B, V, h, w, C] -> float32[B, V, N, D]."""
         config, side = self.config, self.config.patch_size
         views, rows, columns = latents.shape[1], latents.shape[2] // side, latents.shape[3] // side
         patches = rearrange(latents, "b v (r p) (c q) e -> b v (r c) (e p q)", p=side, q=side)

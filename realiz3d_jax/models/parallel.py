@@ -1,6 +1,6 @@
 """How a model's arrays lie on a mesh while it is traced: the batch over all devices, whatever its parameters do.
 
-Left to itself the partitioner follows the parameters, which ``fsdp`` splits along contracted axes: then every device computes
+By default the partitioner follows the parameters, which ``fsdp`` splits along contracted axes: every device would then compute
 the activations of the whole batch. So a model constrains the batch axis wherever tokens enter a block, and a kernel that
 cannot be partitioned runs on each device's own part.
 """
@@ -38,9 +38,9 @@ def device_count() -> int:
 
 
 def split_batch(tree: Any, axis: int = 0) -> Any:
-    """Arrays with ``axis`` split over all devices of the mesh that is traced for.
+    """Splits ``axis`` of every array over all devices of the mesh that is traced for.
 
-    They stay as they are where there is no mesh, or where its devices do not divide that axis: then each computes all of it.
+    Arrays stay as they are without a mesh, and where the devices do not divide that axis: then each computes all of it.
     """
 
     def constrain(array: jax.Array) -> jax.Array:
@@ -51,10 +51,10 @@ def split_batch(tree: Any, axis: int = 0) -> Any:
 
 
 def on_each_device(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    """``function(*arrays)``, of which each device computes its own part of the leading axis, that of the batch.
+    """``function(*arrays)`` with each device computing its own part of the leading axis, the batch.
 
-    For kernels that the partitioner cannot cut; ``function`` treats every row alone. Where the devices do not divide that axis,
-    each computes all of it.
+    For kernels that the partitioner cannot split; ``function`` must treat rows independently. Where the devices do not divide
+    that axis, each computes all of it.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:

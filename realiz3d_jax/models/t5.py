@@ -36,13 +36,14 @@ class T5Config:
     """Size of an encoder; the defaults are T5 v1.1 XXL's.
 
     Attributes:
-        width: D.
-        depth: L.
-        heads: K, of ``head_channels`` each; K h need not be D.
-        hidden: of the gated MLP.
-        vocabulary: number of token embeddings.
-        buckets, max_distance: of the relative positions; distances are exact up to a quarter of the buckets.
-        dtype: of the matrix products and of the residual stream.
+      width: D.
+      depth: L.
+      heads: K, of ``head_channels`` each; K h need not be D.
+      hidden: hidden width of the gated MLP.
+      vocabulary: number of token embeddings.
+      buckets, max_distance: buckets of relative positions, and the distance at which they end; distances are exact up to a
+        quarter of the buckets.
+      dtype: dtype of the matrix products and of the residual stream.
     """
 
     width: int = 4096
@@ -57,28 +58,29 @@ class T5Config:
 
 
 def init(config: T5Config, key: jax.Array) -> Params:
-    """Fresh parameters, float32, the layers' stacked [L, ...]."""
+    """Fresh float32 parameters, those of the layers stacked [L, ...]."""
     return nnx.to_pure_dict(nnx.state(_Encoder(config, nnx.Rngs(params=key)), nnx.Param))
 
 
 def apply(
     config: T5Config, params: Params, tokens: jax.Array, mask: jax.Array, sharding: NamedSharding | None = None
 ) -> jax.Array:
-    """The states of tokens.
+    """The encoder's states of tokens.
 
     Args:
-        tokens: int32[B, T].
-        mask: bool[B, T], True for tokens that count.
-        sharding: of the leading axis. Where parameters are split, too, it must be told: the states would else be split like the
-            embeddings that they begin with, by width, and every device would compute all of the batch.
+      tokens: int32[B, T].
+      mask: bool[B, T], True for tokens that count.
+      sharding: sharding of the leading axis. It is required where parameters are split: otherwise the states would be split
+        by width, like the embeddings that they begin with, and every device would compute the whole batch.
 
-    Returns: float32[B, T, D].
+    Returns:
+      float32[B, T, D].
     """
     return nnx.merge(_graph(config), params)(tokens, mask, sharding)
 
 
 def position_buckets(tokens: int, buckets: int, max_distance: int) -> np.ndarray:
-    """The bucket int32[T, T] of every (query, key): half of them for keys behind the query.
+    """The bucket int32[T, T] of every (query, key); half of the buckets are for keys after the query.
 
     In each half the first half is exact, the rest is logarithmic up to ``max_distance``.
     """

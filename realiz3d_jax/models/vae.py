@@ -9,8 +9,8 @@ Encoder and decoder are ladders of residual blocks, group norms and one single-h
 Source: Rombach et al. (arXiv 2112.10752); diffusers ``AutoencoderKL``, whose arithmetic is reproduced so that its weights
 load.
 
-Everything takes any leading axes before (H, W, C), so a grid's views are encoded each on its own; a grid that is laid out as
-one picture first is encoded whole. Parameters are a nested dict; group norms compute in float32, all else in ``dtype``.
+All functions take any leading axes before (H, W, C), so a grid's views are encoded independently; a grid that is first laid out
+as one picture is encoded as a whole. Parameters are a nested dict; group norms compute in float32, all else in ``dtype``.
 """
 
 import dataclasses
@@ -35,13 +35,13 @@ class VAEConfig:
     """Size of an autoencoder.
 
     Attributes:
-        channels: of the residual blocks at each resolution, from the highest down; each step but the last halves the side.
-        blocks: residual blocks at each resolution of the encoder; the decoder has one more.
-        latent_channels: C of the latents.
-        norm_groups: of every group norm.
-        quant_convs: whether 1 x 1 convolutions stand around the latents (Stable Diffusion 3 has none).
-        scale, shift: what makes latents of about unit variance.
-        dtype: of the convolutions and of the attention.
+      channels: channels of the residual blocks at each resolution, highest first; each step but the last halves the side.
+      blocks: residual blocks at each resolution of the encoder; the decoder has one more.
+      latent_channels: C of the latents.
+      norm_groups: groups of every group norm.
+      quant_convs: whether 1 x 1 convolutions surround the latents (Stable Diffusion 3 has none).
+      scale, shift: normalise latents to about unit variance.
+      dtype: dtype of the convolutions and of the attention.
     """
 
     channels: tuple[int, ...] = (128, 256, 512, 512)
@@ -60,7 +60,7 @@ class VAEConfig:
 
 
 def init(config: VAEConfig, key: jax.Array) -> Params:
-    """Fresh parameters, float32."""
+    """Fresh float32 parameters, a nested dict."""
     return nnx.to_pure_dict(nnx.state(_Autoencoder(config, nnx.Rngs(params=key)), nnx.Param))
 
 
@@ -87,16 +87,17 @@ def decode(config: VAEConfig, params: Params, latents: jax.Array) -> jax.Array:
 def decode_tiled(
     config: VAEConfig, params: Params, latents: jax.Array, tile: int = 64, overlap: float = 0.25
 ) -> jax.Array:
-    """As ``decode``, in overlapping tiles that are blended linearly, one after the other: memory of one tile.
+    """Decodes in overlapping tiles that are blended linearly, one after another, with the memory of one tile.
 
-    The attention and the group norms of a tile see that tile alone, so the result is close to ``decode``'s, not equal.
+    The attention and the group norms of a tile see that tile alone, so the result is close to that of ``decode``, not equal.
 
     Args:
-        latents: float[..., h, w, C].
-        tile: side of a tile, latent pixels.
-        overlap: part of a tile that it shares with its neighbour.
+      latents: float[..., h, w, C].
+      tile: side of a tile, latent pixels.
+      overlap: part of a tile that it shares with its neighbour.
 
-    Returns: float32[..., H, W, 3].
+    Returns:
+      float32[..., H, W, 3].
     """
     stride = int(tile * (1 - overlap))
     blend = int(tile * config.factor * overlap)
@@ -107,7 +108,7 @@ def decode_tiled(
         tiles: list[jax.Array] = []
         for left in range(0, latents.shape[-2], stride):
             part = latents[..., top : top + tile, left : left + tile, :]
-            if tiles:  # wait for the tile before: side by side they would need the memory of all
+            if tiles:  # wait for the previous tile: in parallel they would need the memory of all
                 part, _ = jax.lax.optimization_barrier((part, tiles[-1]))
             tiles.append(decode(config, params, part))
         for index, current in enumerate(tiles):
@@ -148,7 +149,7 @@ def _conv(inputs: int, outputs: int, side: int, config: VAEConfig, rngs: nnx.Rng
 
 
 class _Norm(nnx.GroupNorm):
-    """A group norm in float32, then SiLU if asked for."""
+    """A group norm in float32."""
 
     def __init__(self, channels: int, config: VAEConfig, rngs: nnx.Rngs):
         super().__init__(
@@ -175,7 +176,7 @@ class _Residual(nnx.Module):
 
 
 class _Attention(nnx.Module):
-    """One head over all pixels."""
+    """Attention with one head over all pixels."""
 
     def __init__(self, channels: int, config: VAEConfig, rngs: nnx.Rngs):
         self.norm = _Norm(channels, config, rngs)
@@ -200,7 +201,7 @@ class _Middle(nnx.Module):
 
 
 class _Down(nnx.Module):
-    """Residual blocks of one resolution, then half the side."""
+    """Residual blocks at one resolution, then a halving of the side unless it is the last."""
 
     def __init__(self, inputs: int, outputs: int, last: bool, config: VAEConfig, rngs: nnx.Rngs):
         sizes = [inputs] + [outputs] * (config.blocks - 1)
@@ -216,7 +217,7 @@ class _Down(nnx.Module):
 
 
 class _Up(nnx.Module):
-    """Residual blocks of one resolution, then twice the side."""
+    """Residual blocks at one resolution, then a doubling of the side unless it is the last."""
 
     def __init__(self, inputs: int, outputs: int, last: bool, config: VAEConfig, rngs: nnx.Rngs):
         sizes = [inputs] + [outputs] * config.blocks
