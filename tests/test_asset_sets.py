@@ -171,7 +171,7 @@ def test_records_are_what_is_rendered_and_what_cannot_be_used_is_told_in_the_met
             np.testing.assert_array_equal(record[name], value)
     left_out = {one["item"]: one["reason"] for one in held.metadata["skipped"]}
     assert set(left_out) == {str(folder / "cut.glb"), str(folder / "empty.obj")}
-    assert "cut off" in left_out[str(folder / "cut.glb")]
+    assert "truncated" in left_out[str(folder / "cut.glb")]
     assert prepare(folder, tmp_path / "data") == (path, False)
     assert not (tmp_path / "data" / ".prepare").exists()
 

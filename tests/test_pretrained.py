@@ -296,7 +296,7 @@ def test_data_of_another_encoder_or_another_longest_caption_is_refused(converted
         setup.make_run(converted.config("stage1", data__text_tokens=20))
     other = with_another_autoencoder(converted.folder, tmp_path / "other")
     with pytest.raises(
-        UserError, match=r"autoencoder is [0-9a-f]{64}; expected 0{64}.*encode anew by\n.*prepare --encode"
+        UserError, match=r"autoencoder is [0-9a-f]{64}; expected 0{64}.*encode again by\n.*prepare --encode"
     ):
         setup.make_run(converted.config("stage1", data__encoders=str(other)))
     with pytest.raises(UserError, match=r"vae.safetensors does not exist; expected the folder of a converted"):

@@ -87,7 +87,7 @@ def test_a_set_without_the_rigs_views_keeps_its_own_cameras_and_serves_single_im
     config = pipeline.StreamConfig(DataConfig(str(tmp_path / "data"), "theirs", size=32), WordEncoder(64, 20))
     batch = next(pipeline.open_stream("synthetic_images", config, 0, 1))
     assert batch["image"].shape == (1, 4, 32, 32, 3)
-    with pytest.raises(UserError, match="every object has cameras of its own"):
+    with pytest.raises(UserError, match="every object has its own cameras"):
         pipeline.open_stream("synthetic_grids", config, 0, 1)
 
 
