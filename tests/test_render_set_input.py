@@ -217,8 +217,8 @@ FIELDS = {
     "width 0": (write_mv_adapter, in_location(put("ortho_scale", 0)), r"width of 0.0; expected one above 0"),
     "width in words": (write_mv_adapter, in_location(put("ortho_scale", "wide")), r"ortho_scale is 'wide'"),
     "no azimuth": (write_mv_adapter, in_location(drop("azimuth")), r"azimuth is missing"),
-    "no index": (write_mv_adapter, in_location(drop("index")), r"index is missing; expected a text"),
-    "an index twice": (write_mv_adapter, in_location(put("index", "0001")), r"name an index twice"),
+    "no index": (write_mv_adapter, in_location(drop("index")), r"index is missing; expected a string"),
+    "an index twice": (write_mv_adapter, in_location(put("index", "0001")), r"repeat an index"),
     "a view that isn't there": (write_mv_adapter, in_location(put("index", "0042")), r"no color_0042.webp"),
     "no box": (write_trellis, drop("aabb"), r"transforms.json: aabb is missing"),
     "an empty box": (write_trellis, put("aabb", [[1, 1, 1], [0, 2, 2]]), r"aabb goes from .*expected a box"),
@@ -239,9 +239,9 @@ FIELDS = {
     "azimuth in degrees": (
         write_hunyuan,
         in_frame(put("azimuth", 90.0)),
-        r"frames\[2\]: transform_matrix stands in direction",
+        r"frames\[2\]: transform_matrix places the camera in direction",
     ),
-    "another distance": (write_hunyuan, in_frame(put("cam_dis", 2.0)), r"stands 1.500 away, cam_dis is 2"),
+    "another distance": (write_hunyuan, in_frame(put("cam_dis", 2.0)), r"gives the distance 1.500, but cam_dis is 2"),
 }
 
 
@@ -267,7 +267,7 @@ def test_a_field_of_g_objaverse_that_is_missing_or_impossible_is_named(tmp_path,
     refused(reader, tmp_path, message)
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "is no JSON"), ("[]", "holds a list; expected a dict")])
+@pytest.mark.parametrize(("content", "message"), [("{", "is not valid JSON"), ("[]", "holds a list; expected a dict")])
 def test_metadata_that_is_no_json_object_is_refused(tmp_path, content, message):
     reader, folder = write_trellis(tmp_path)
     (folder / "transforms.json").write_text(content)

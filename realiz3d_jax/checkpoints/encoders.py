@@ -1,6 +1,6 @@
-"""The pretrained encoders of a latent model: the folder that ``realiz3d_jax.convert`` wrote, opened when they are needed.
+"""Opens the pretrained encoders of a latent model from a folder written by ``realiz3d_jax.convert``.
 
-Training on encoded data needs their checksums alone, which are read from the files' headers.
+Training on encoded data needs only the encoders' checksums, which are read from the files' headers.
 """
 
 import functools
@@ -26,14 +26,14 @@ from realiz3d_jax.models.tokenizer import Tokenizer
 from realiz3d_jax.models.vae import VAEConfig
 
 _CAPTIONS = 8
-"""Encoded at once, or one a device if there are more."""
+"""Captions encoded at once; with more devices than this, one per device."""
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
-    """What encoded data follow from: the SHA-256 of ``autoencoder`` and ``text_encoder``, and how the former is used.
+    """Returns what encoded data depend on: the SHA-256 of both encoders, and whether the autoencoder encodes whole grids.
 
     Raises:
-      UserError: they are not there, damaged, or not those that the config describes.
+      UserError: an encoder is missing, damaged, or does not match the config.
     """
     return {
         "autoencoder": _facts(config, converted.AUTOENCODER)["parameters_sha256"],
@@ -43,7 +43,7 @@ def identity(config: TrainConfig) -> dict[str, Any]:
 
 
 def fingerprint(config: TrainConfig) -> str:
-    """SHA-256 of ``identity``.
+    """Returns the SHA-256 of ``identity``.
 
     Raises:
       UserError: as ``identity``, or the config's model was trained with other encoders.
@@ -52,17 +52,17 @@ def fingerprint(config: TrainConfig) -> str:
     expected = config.data.encoders_sha256
     if expected and found != expected:
         raise UserError(
-            f"{config.data.encoders}: are other encoders (SHA-256 {found[:16]}...) than those that the model was trained with "
-            f"({expected[:16]}...). Name the folder of the latter by --encoders DIR."
+            f"{config.data.encoders}: holds encoders with SHA-256 {found[:16]}..., but the model was trained with those of "
+            f"{expected[:16]}... Pass the folder of the latter by --encoders DIR."
         )
     return found
 
 
 def open_text_encoder(config: TrainConfig, devices: list[jax.Device] | None = None) -> TextEncoder:
-    """What encodes captions; a pretrained one is split over ``devices`` (all by default) as ``sharding.RULES`` say.
+    """Opens the text encoder; a pretrained one is sharded over ``devices`` (all by default) by ``sharding.RULES``.
 
     Raises:
-      UserError: as ``identity``, or there is no tokenizer.
+      UserError: as ``identity``, or the tokenizer is missing.
     """
     data = config.data
     if not is_latent(config):
@@ -81,7 +81,7 @@ def open_text_encoder(config: TrainConfig, devices: list[jax.Device] | None = No
 
 
 def open_codec_params(config: TrainConfig, mesh: Mesh) -> Params | None:
-    """The codec's parameters, one copy on every device of ``mesh``; None if it has none.
+    """Reads the codec's parameters, replicated on every device of ``mesh``; None if the codec has none.
 
     Raises:
       UserError: as ``identity``.
@@ -99,13 +99,13 @@ def _path(config: TrainConfig, name: str) -> pathlib.Path:
 
 
 def _facts(config: TrainConfig, name: str) -> dict:
-    """What the file says of itself, after a check that it is what the config describes."""
+    """Returns the facts of an encoder's file, after checking that the encoder matches the config."""
     path = _path(config, name)
     if not config.data.encoders or not path.is_file():
         raise UserError(
             f"config.data.encoders: {path} does not exist; expected the folder of a converted text-to-image model. Make it by\n"
             "  python -m realiz3d_jax.convert --hub OWNER/NAME --output pretrained/NAME\n"
-            "or name where it lies by --encoders DIR (train: --config.data.encoders=DIR)."
+            "or pass its folder by --encoders DIR (train: --config.data.encoders=DIR)."
         )
     kind = {converted.AUTOENCODER: VAEConfig, converted.TEXT_ENCODER: T5Config}[name]
     found, facts = converted.read_header(path, kind)
@@ -119,6 +119,6 @@ def _facts(config: TrainConfig, name: str) -> dict:
     for field, (wanted, there) in asked.items():
         if wanted != there:
             raise UserError(
-                f"{path}: has {there} for config.{field}; expected {wanted}. Name the encoders of this model."
+                f"{path}: has {there} for config.{field}; expected {wanted}. Pass the encoders of this model."
             )
     return facts
