@@ -120,7 +120,7 @@ def test_objects_without_a_caption_or_of_other_views_are_left_out(tmp_path, caps
     assert "made theirs_assets (train 1)" in told.out
     assert "make no grids" in told.err
     assert run_command("prepare", *arguments[:1], *arguments[2:]) == 2
-    assert "--render-format: is needed" in capsys.readouterr().err
+    assert "--render-format: is required" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", list(conversion.FORMATS))

@@ -227,7 +227,7 @@ def test_a_folder_of_somebody_else_is_not_replaced(world):
     write(world)
     mine = world / "out" / "report_objects" / "mine.html"
     mine.write_text("<p>My own notes.")
-    with pytest.raises(UserError, match=r"mine\.html: is no page of a report.*Move it"):
+    with pytest.raises(UserError, match=r"mine\.html: is not a page of a report.*Move it"):
         write(world)
     assert mine.read_text() == "<p>My own notes."
 

@@ -123,7 +123,7 @@ def list_assets(
         folder = (source if source.is_dir() else source.parent).absolute()
         unused = set(texts) - {name for entry in entries.values() for name in _names(entry, folder)}
         if unused:
-            errors.warn(f"{captions}: {len(unused)} captions name no asset, such as {min(unused)!r}.")
+            errors.warn(f"{captions}: captions that name no asset: {len(unused)}, such as {min(unused)!r}.")
         entries = {uid: _with_caption(entry, texts, folder) for uid, entry in entries.items()}
     return [entries[uid] for uid in sorted(entries)], skipped
 
