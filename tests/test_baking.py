@@ -260,5 +260,5 @@ def test_input_that_does_not_fit_is_refused_with_the_reason():
         baking.bake(mesh, uv, views[:, :, :16])
     with pytest.raises(UserError, match="found 4 views and 3 cameras"):
         baking.bake(mesh, uv, views, cameras.STANDARD[:3])
-    with pytest.raises(UserError, match="found a perspective one"):
+    with pytest.raises(UserError, match="found a perspective camera"):
         baking.bake(mesh, uv, views, [cameras.orbit(azimuth, fov=40) for azimuth in AZIMUTHS])

@@ -107,7 +107,16 @@ def test_a_matrix_that_is_no_camera_is_refused(change, message):
         cameras.from_matrix(change(matrix), fov=40)
 
 
-@pytest.mark.parametrize("lens", [{}, {"fov": 40, "width": 1}, {"fov": 180}, {"fov": float("nan")}, {"width": 0}])
-def test_a_camera_has_an_angle_or_a_width(lens):
-    with pytest.raises(ValueError, match="expected one"):
+@pytest.mark.parametrize(
+    ("lens", "message"),
+    [
+        ({}, "expected exactly one"),
+        ({"fov": 40, "width": 1}, "expected exactly one"),
+        ({"fov": 180}, "expected an angle between 0 and 180"),
+        ({"fov": float("nan")}, "expected an angle between 0 and 180"),
+        ({"width": 0}, "expected a number above 0"),
+    ],
+)
+def test_a_camera_has_an_angle_or_a_width(lens, message):
+    with pytest.raises(ValueError, match=message):
         cameras.from_matrix(np.eye(4), **lens)

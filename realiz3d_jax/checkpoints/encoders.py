@@ -3,6 +3,7 @@
 Training on encoded data needs only the encoders' checksums, which are read from the files' headers.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -29,69 +30,78 @@ _CAPTIONS = 8
 """Captions encoded at once; with more devices than this, one per device."""
 
 
-def identity(config: TrainConfig) -> dict[str, Any]:
-    """Returns what encoded data depend on: the SHA-256 of both encoders, and whether the autoencoder encodes whole grids.
+@dataclasses.dataclass(frozen=True)
+class Encoders:
+    """The text encoder and the autoencoder named by a config; headers are read once, arrays when they are opened.
 
-    Raises:
-      UserError: an encoder is missing, damaged, or does not match the config.
+    Attributes:
+      config: config of their model; its ``data.encoders`` is their folder.
     """
-    return {
-        "autoencoder": _facts(config, converted.AUTOENCODER)["parameters_sha256"],
-        "text_encoder": _facts(config, converted.TEXT_ENCODER)["parameters_sha256"],
-        "whole_grid": config.codec.whole_grid,
-    }
 
+    config: TrainConfig
 
-def fingerprint(config: TrainConfig) -> str:
-    """Returns the SHA-256 of ``identity``.
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What encoded data depend on: the SHA-256 of both encoders, and whether the autoencoder encodes whole grids.
 
-    Raises:
-      UserError: as ``identity``, or the config's model was trained with other encoders.
-    """
-    found = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()
-    expected = config.data.encoders_sha256
-    if expected and found != expected:
-        raise UserError(
-            f"{config.data.encoders}: holds encoders with SHA-256 {found[:16]}..., but the model was trained with those of "
-            f"{expected[:16]}... Pass the folder of the latter by --encoders DIR."
-        )
-    return found
+        Raises:
+          UserError: an encoder is missing, damaged, or does not match the config.
+        """
+        return {
+            "autoencoder": _facts(self.config, converted.AUTOENCODER)["parameters_sha256"],
+            "text_encoder": _facts(self.config, converted.TEXT_ENCODER)["parameters_sha256"],
+            "whole_grid": self.config.codec.whole_grid,
+        }
 
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of ``identity``, in hexadecimal; "" for a model that works on pixels and words.
 
-def open_text_encoder(config: TrainConfig, devices: list[jax.Device] | None = None) -> TextEncoder:
-    """Opens the text encoder; a pretrained one is sharded over ``devices`` (all by default) by ``sharding.RULES``.
+        Raises:
+          UserError: as ``identity``, or the model was trained with other encoders.
+        """
+        if not is_latent(self.config):
+            return ""
+        found = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        expected = self.config.data.encoders_sha256
+        if expected and found != expected:
+            raise UserError(
+                f"{self.config.data.encoders}: holds encoders with SHA-256 {found[:16]}..., but the model was trained with "
+                f"those of {expected[:16]}... Pass the folder of the latter by --encoders DIR."
+            )
+        return found
 
-    Raises:
-      UserError: as ``identity``, or the tokenizer is missing.
-    """
-    data = config.data
-    if not is_latent(config):
-        return WordEncoder(data.text_channels, data.text_tokens)
-    fingerprint(config)
-    tokenizer = Tokenizer(_path(config, huggingface.TOKENIZER))
-    mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=-1), devices)
+    def open_text(self, devices: list[jax.Device] | None = None) -> TextEncoder:
+        """Opens the text encoder; a pretrained one is sharded over ``devices`` (all by default) by ``sharding.RULES``.
 
-    def lay(params: Params) -> Params:
-        return sharding.params_sharding({"text_encoder": params}, mesh)["text_encoder"]
+        Raises:
+          UserError: as ``sha256``, or the tokenizer is missing.
+        """
+        config, data = self.config, self.config.data
+        if not self.sha256:
+            return WordEncoder(data.text_channels, data.text_tokens)
+        tokenizer = Tokenizer(_path(config, huggingface.TOKENIZER))
+        mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=-1), devices)
 
-    found = converted.read(_path(config, converted.TEXT_ENCODER), T5Config, lay)
-    split = NamedSharding(mesh, PartitionSpec("fsdp"))
-    batch = max(_CAPTIONS, mesh.size)
-    return T5Encoder(found.config, found.params, tokenizer, data.text_tokens, batch, split)
+        def lay(params: Params) -> Params:
+            return sharding.params_sharding({"text_encoder": params}, mesh)["text_encoder"]
 
+        found = converted.read(_path(config, converted.TEXT_ENCODER), T5Config, lay)
+        split = NamedSharding(mesh, PartitionSpec("fsdp"))
+        batch = max(_CAPTIONS, mesh.size)
+        return T5Encoder(found.config, found.params, tokenizer, data.text_tokens, batch, split)
 
-def open_codec_params(config: TrainConfig, mesh: Mesh) -> Params | None:
-    """Reads the codec's parameters, replicated on every device of ``mesh``; None if the codec has none.
+    def open_codec_params(self, mesh: Mesh) -> Params | None:
+        """Reads the codec's parameters, replicated on every device of ``mesh``; None if the codec has none.
 
-    Raises:
-      UserError: as ``identity``.
-    """
-    if not is_latent(config):
-        return None
-    fingerprint(config)
-    everywhere = sharding.replicated(mesh)
-    lay = functools.partial(jax.tree.map, lambda _: everywhere)
-    return converted.read(_path(config, converted.AUTOENCODER), VAEConfig, lay).params
+        Raises:
+          UserError: as ``sha256``.
+        """
+        if not self.sha256:
+            return None
+        everywhere = sharding.replicated(mesh)
+        lay = functools.partial(jax.tree.map, lambda _: everywhere)
+        return converted.read(_path(self.config, converted.AUTOENCODER), VAEConfig, lay).params
 
 
 def _path(config: TrainConfig, name: str) -> pathlib.Path:

@@ -8,7 +8,6 @@ import einops
 import jax
 import numpy as np
 
-from realiz3d_jax.checkpoints import encoders
 from realiz3d_jax.config.build import stream_config
 from realiz3d_jax.config.schema import is_latent
 from realiz3d_jax.data import encoded
@@ -33,7 +32,7 @@ class Previews:
     def _generator(self) -> Generator:
         run = self._run
         sampling = dataclasses.replace(run.config.sampling, steps=STEPS)
-        return Generator(run.model, run.encoder, sampling, encoders.open_codec_params(run.config, run.mesh))
+        return Generator(run.model, run.encoder, sampling, run.encoders.open_codec_params(run.mesh))
 
     def __call__(self, params: Params) -> np.ndarray:
         """Draws uint8[H, W, 3], one row of 2x2 grids per domain; grids hold single images if the stage trains no control."""
