@@ -42,7 +42,7 @@ _MESHES = {"data=8": (8, 1), "fsdp=8": (1, 8), "data=2, fsdp=4": (2, 4)}
 _PAGE = """# Several devices: memory and communication of a step
 
 Made by `python -m benchmarks.scale --output docs/scale.md` (jax {jax}). All figures are read from compiled programs
-(`training/compiled.py`); nothing was run. `{base}` with {depth} blocks, {grids} grids of four views in total, {devices} devices.
+(`training/compiled.py`); nothing was run. `{base}` with {depth} blocks, {grids} grids of four views in all, {devices} devices.
 
 `data` replicates parameters, `fsdp` splits them, with their moments and averages, and gathers those of each block when needed.
 The batch is split over both, and constrained to stay split at the entry of every block (`models/parallel.py`). Otherwise the
