@@ -84,6 +84,11 @@ def reading(folder: pathlib.Path) -> Iterator[None]:
 
 
 def config_of(manager: ocp.CheckpointManager) -> TrainConfig:
+    """Returns the config of the newest checkpoint of ``manager``.
+
+    Raises:
+      UserError: the checkpoint is damaged, or of another version.
+    """
     folder = manager.directory / str(manager.latest_step())
     with reading(folder):
         meta = manager.restore(manager.latest_step(), args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
@@ -113,6 +118,11 @@ def _reader(workdir: str | os.PathLike[str]) -> ocp.CheckpointManager:
 
 
 def check_partitions(folder: pathlib.Path, like: Tree) -> None:
+    """Checks that the checkpoint in ``folder`` holds the partitions of ``like``, in their shapes.
+
+    Raises:
+      UserError: a partition is missing, or as ``check_shapes``.
+    """
     held = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     for name in like:
         if name not in held:

@@ -86,6 +86,7 @@ class _Worker:
         self._seconds, self._start = seconds, _START
 
     def assign(self, task: Any, first: bool) -> None:
+        """Sends the process a task; ``first`` states that it is the task's first try."""
         self.task, self.first = task, first
         self.until = time.monotonic() + self._seconds + self._start
         self._start = 0.0
@@ -107,6 +108,7 @@ class _Worker:
         return lost
 
     def end(self) -> None:
+        """Kills the process and closes the connection."""
         self._process.kill()
         self._process.join()
         self.connection.close()
