@@ -42,7 +42,7 @@ class Encoders:
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """Everything on which encoded data depend: the SHA-256 of both encoders, and whether the autoencoder encodes whole grids.
+        """Everything encoded data depend on: the SHA-256 of both encoders, and whether the autoencoder encodes whole grids.
 
         Raises:
           UserError: an encoder is missing, damaged, or does not match the config.
