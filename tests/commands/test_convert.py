@@ -259,14 +259,14 @@ def test_only_what_the_command_made_is_replaced_and_only_by_a_whole_conversion(c
     assert names(output) == MADE
     capsys.readouterr()
     assert convert(copied, output) == 0
-    assert "out: replaced what this command had made there" in capsys.readouterr().out
+    assert "out: replaced an earlier conversion" in capsys.readouterr().out
     assert names(output) == [name for name in MADE if name != "transformer.safetensors"]
     assert names(tmp_path) == ["out", "pipeline", "theirs"]
 
     (output / "notes.txt").touch()
     for folder, strange in ((output, "notes.txt"), (tmp_path / "theirs", WEIGHTS), (output / "notes.txt", "notes.txt")):
         assert convert(copied, folder) == 2
-        assert f"{folder}: found {strange}, expected nothing or what" in capsys.readouterr().err
+        assert f"{folder}: found {strange}, expected no folder or one made by" in capsys.readouterr().err
     assert (tmp_path / "theirs" / WEIGHTS).exists()
 
 
@@ -286,7 +286,7 @@ def test_a_conversion_does_not_take_the_place_of_an_export_nor_an_export_that_of
 
 def test_the_folder_of_one_model_is_told_from_that_of_a_pipeline(pipeline, tmp_path, capsys):
     assert convert(pipeline / "vae", tmp_path / "out") == 2
-    assert "is the folder of one model; expected that of a pipeline" in capsys.readouterr().err
+    assert "is the folder of a single model; expected the folder of a pipeline" in capsys.readouterr().err
 
 
 def test_verification_finds_a_bit_that_the_disk_changed(pipeline, tmp_path, monkeypatch, capsys):
@@ -309,9 +309,9 @@ def test_a_converted_file_that_is_damaged_or_something_else_is_refused(pipeline,
     path = tmp_path / "out" / "vae.safetensors"
     with pytest.raises(UserError, match=r"vae.safetensors: holds a model of VAEConfig; expected T5Config"):
         converted.read(path, T5Config)
-    with pytest.raises(UserError, match=r"transformer.safetensors: is no converted model of this version"):
+    with pytest.raises(UserError, match=r"transformer.safetensors: is not a converted model of this version"):
         converted.read(tmp_path / "out" / "transformer.safetensors", VAEConfig)
-    with pytest.raises(UserError, match=rf"{WEIGHTS}: is no converted model of this version"):
+    with pytest.raises(UserError, match=rf"{WEIGHTS}: is not a converted model of this version"):
         converted.read_header(pipeline / "vae" / WEIGHTS, VAEConfig)
     with pytest.raises(UserError, match=r"none.safetensors: there is no such file"):
         converted.read_header(tmp_path / "none.safetensors", VAEConfig)

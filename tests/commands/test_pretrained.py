@@ -200,7 +200,7 @@ def test_a_model_is_sampled_with_the_encoders_that_it_was_trained_with(converted
     other = with_another_autoencoder(converted.folder, tmp_path / "other")
     flags = ["--steps=2", "--batch=1", "--limit=1", f"--data={converted.data}", f"--output={tmp_path / 'out'}"]
     assert run_command("sample", f"--workdir={stage2}", f"--encoders={other}", *flags) == 2
-    assert "are other encoders" in capsys.readouterr().err
+    assert "but the model was trained with those of" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*"))
 
 
@@ -339,4 +339,4 @@ def test_without_real_images_the_command_that_makes_them_is_told(converted: Conv
 
 def test_a_model_of_pixels_has_nothing_to_encode(capsys):
     assert run_command("prepare", "--encode") == 2
-    assert "works on pixels and words as they are" in capsys.readouterr().err
+    assert "works on pixels and words directly" in capsys.readouterr().err

@@ -123,9 +123,9 @@ def test_another_request_for_images_that_are_there_is_refused(world, base, tmp_p
     )
     data = new_data(world, tmp_path / "data")
     self_generate(data, base, 2, seed=0)
-    with pytest.raises(UserError, match=r"a dataset with count 2 is there; asked for was 3"):
+    with pytest.raises(UserError, match=r"a dataset with count=2, but count=3 was requested"):
         self_generate(data, base, 3, seed=0)
-    with pytest.raises(UserError, match=r"a dataset with seed 0 is there; asked for was 1"):
+    with pytest.raises(UserError, match=r"a dataset with seed=0, but seed=1 was requested"):
         self_generate(data, base, 2, seed=1)
     with pytest.raises(UserError, match=r"--count: found 99, but .* has 10 training captions"):
         self_generate(data, base, 99, seed=0)
@@ -134,5 +134,5 @@ def test_another_request_for_images_that_are_there_is_refused(world, base, tmp_p
 def test_only_a_base_model_makes_them(world, tmp_path):
     path = tmp_path / "stage2.safetensors"
     write_release(path, load_config("stage2"))
-    with pytest.raises(UserError, match=r"stage2.safetensors: is a model after Stage 2; expected the base model"):
+    with pytest.raises(UserError, match=r"stage2.safetensors: is a Stage 2 model; expected the base model"):
         self_generate(new_data(world, tmp_path / "data"), open_model(path), None, seed=0)

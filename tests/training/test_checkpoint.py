@@ -135,7 +135,7 @@ def test_a_partition_that_is_not_there_is_named_with_those_that_are(run, saved):
 
 
 def test_a_folder_without_a_complete_checkpoint_is_refused(run, tmp_path):
-    with pytest.raises(UserError, match="no checkpoint is here"):
+    with pytest.raises(UserError, match="has no checkpoint"):
         workdirs.read_config(tmp_path)
     (tmp_path / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir(parents=True)
     with pytest.raises(UserError, match="no checkpoint is complete yet"):
