@@ -18,7 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from realiz3d_jax import files
-from realiz3d_jax.config.schema import TrainConfig, from_config_dict, to_json
+from realiz3d_jax.config.schema import TrainConfig, from_stored, to_json
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.training import checkpoint
@@ -151,7 +151,7 @@ def _metadata(path: str | os.PathLike[str], file: Any) -> tuple[TrainConfig, dic
             f"{path}: has no 'config' in its metadata, so it is not a release; make one with realiz3d_jax.convert."
         )
     try:
-        return from_config_dict(json.loads(metadata["config"])), json.loads(metadata.get("facts", "{}"))
+        return from_stored(json.loads(metadata["config"])), json.loads(metadata.get("facts", "{}"))
     except (UserError, ValueError) as error:
         raise UserError(
             f"{path}: its metadata is not that of a release of this version ({error}) Make it again with realiz3d_jax.convert."

@@ -6,6 +6,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from realiz3d_jax import errors
+from realiz3d_jax.config import renamed
 from realiz3d_jax.errors import UserError
 
 
@@ -28,7 +29,9 @@ def parse(flag: flags.FlagHolder) -> Callable[[list[str]], list[str]]:
         except OSError as error:
             raise UserError(f"--config: {error}") from error
         except (AttributeError, KeyError) as error:
-            raise UserError(f"--config.KEY=VALUE: there is no such key: {error.args[0]}") from error
+            told = str(error.args[0])
+            name = told.split("\n")[0].strip("'\"")
+            raise UserError(f"--config.KEY=VALUE: there is no such key: {told}{renamed.hint(name)}") from error
         return rest
 
     return parsed

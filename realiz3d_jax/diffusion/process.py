@@ -1,6 +1,6 @@
 """What a diffusion process is, and finding one by its name.
 
-A process is one module of this folder with a frozen dataclass ``Process`` whose field ``process`` is the module's name. It
+A process is one module of this folder with a frozen dataclass ``Process`` whose field ``name`` is the module's name. It
 mixes data x_0 and noise ε to x = signal · x_0 + sigma · ε and says what the model predicts of them; that is all that
 step and samplers know.
 """
@@ -18,7 +18,7 @@ from realiz3d_jax.errors import UserError
 class Process(Protocol):
     """The forward process of training, and how its predictions are read."""
 
-    process: str
+    name: str
     num_timesteps: int
 
     def draw_timesteps(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -54,7 +54,7 @@ def process_class(name: str) -> type:
     package = importlib.import_module("realiz3d_jax.diffusion")
     names = [found.name for found in pkgutil.iter_modules(package.__path__)]
     classes = [getattr(importlib.import_module(f"{package.__name__}.{found}"), "Process", None) for found in names]
-    known = {found.process: found for found in classes if hasattr(found, "process")}
+    known = {found.name: found for found in classes if hasattr(found, "name")}
     if name not in known:
-        raise UserError(f"config.diffusion.process: found {name!r}, expected one of {', '.join(known)}.")
+        raise UserError(f"config.diffusion.name: found {name!r}, expected one of {', '.join(known)}.")
     return known[name]

@@ -1,6 +1,6 @@
 """What a backbone is, and finding one by its name.
 
-A backbone is one module of this folder. It defines ``Config``, a frozen dataclass whose field ``family`` is the module's name,
+A backbone is one module of this folder. It defines ``Config``, a frozen dataclass whose field ``name`` is the module's name,
 and with it
 
     PARTS: Parts
@@ -29,7 +29,7 @@ Captions = dict[str, Any]
 class Config(Protocol):
     """What every backbone's config states, whatever else it does."""
 
-    family: str
+    name: str
     width: int
     depth: int
     patch_size: int
@@ -67,8 +67,8 @@ def of(config: Config) -> ModuleType:
     return importlib.import_module(type(config).__module__)
 
 
-def config_class(family: str) -> type:
-    """The ``Config`` of the backbone called ``family``.
+def config_class(name: str) -> type:
+    """The ``Config`` of the backbone called ``name``.
 
     Raises:
         UserError: there is none.
@@ -77,7 +77,7 @@ def config_class(family: str) -> type:
     modules = [
         importlib.import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)
     ]
-    families = {module.Config.family: module.Config for module in modules if hasattr(module, "PARTS")}
-    if family not in families:
-        raise UserError(f"config.model.family: found {family!r}, expected one of {', '.join(families)}.")
-    return families[family]
+    known = {module.Config.name: module.Config for module in modules if hasattr(module, "PARTS")}
+    if name not in known:
+        raise UserError(f"config.model.name: found {name!r}, expected one of {', '.join(known)}.")
+    return known[name]

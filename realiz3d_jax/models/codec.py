@@ -30,14 +30,14 @@ class Codec(Protocol):
     """All methods take arrays with any leading axes, the last of which are a grid's views.
 
     Attributes:
-      codec: its name in a config.
+      name: of the codec in a config.
       channels: C of a latent.
       control_channels: of the control of the texturing task, as the model takes it.
       factor: side of an image over the side of its latent.
       bound: of the absolute value of a latent; None where there is none.
     """
 
-    codec: str
+    name: str
     channels: int
     control_channels: int
     factor: int
@@ -66,7 +66,7 @@ class Codec(Protocol):
 class PixelCodec:
     """Images are their own latents, scaled to [-1, 1], and control maps their own control; it has no parameters."""
 
-    codec: str = "pixel"
+    name: str = "pixel"
     channels = 3
     control_channels = 3 * MAPS
     factor = 1
@@ -106,7 +106,7 @@ class AutoencoderCodec:
     autoencoder: VAEConfig = dataclasses.field(default_factory=VAEConfig)
     whole_grid: bool = False
     tile: int = 128
-    codec: str = "autoencoder"
+    name: str = "autoencoder"
     bound = None
 
     @property
@@ -160,7 +160,7 @@ class AutoencoderCodec:
         return einops.rearrange(function(canvas), "... (a h) (b w) c -> ... (a b) h w c", a=side, b=side)
 
 
-_CODECS = {codec.codec: codec for codec in (PixelCodec, AutoencoderCodec)}
+_CODECS = {codec.name: codec for codec in (PixelCodec, AutoencoderCodec)}
 
 
 def codec_class(name: str) -> type:
@@ -170,7 +170,7 @@ def codec_class(name: str) -> type:
       UserError: there is none.
     """
     if name not in _CODECS:
-        raise UserError(f"config.codec.codec: found {name!r}, expected one of {', '.join(_CODECS)}.")
+        raise UserError(f"config.codec.name: found {name!r}, expected one of {', '.join(_CODECS)}.")
     return _CODECS[name]
 
 

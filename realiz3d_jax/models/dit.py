@@ -93,7 +93,7 @@ class DiTConfig:
         attention: back end, see ``attention.BACKENDS``.
         skip_frozen_backward: whether the backward pass of frozen blocks is skipped at run time (a conditional in the
             scan) or computed and masked. The gradients are the same; which is faster depends on size and platform.
-        family: this module, see ``backbone``.
+        name: this module, see ``backbone``.
     """
 
     width: int
@@ -116,7 +116,7 @@ class DiTConfig:
     scan_unroll: int = 1
     attention: str = "xla"
     skip_frozen_backward: bool = True
-    family: str = "dit"
+    name: str = "dit"
 
 
 Config = DiTConfig

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from realiz3d_jax.config.schema import TrainConfig, from_config_dict, to_json
+from realiz3d_jax.config.schema import TrainConfig, from_stored, to_json
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.training.state import TrainState
 
@@ -173,7 +173,7 @@ def _read_config(manager: ocp.CheckpointManager) -> TrainConfig:
     with _reading(folder):
         meta = manager.restore(manager.latest_step(), args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
     try:
-        return from_config_dict(meta["config"])
+        return from_stored(meta["config"])
     except UserError as error:
         raise UserError(f"{folder}: was trained by another version ({error}) Train it anew.") from error
 

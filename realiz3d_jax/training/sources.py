@@ -146,7 +146,7 @@ def _meaning(config: TrainConfig) -> dict[str, Any]:
     meaning |= {f"diffusion.{name}": value for name, value in dataclasses.asdict(config.diffusion).items()}
     if config.task == "text_to_multiview":
         meaning["viewpoints"] = config.viewpoints
-    meaning["codec.codec"] = config.codec.codec
+    meaning["codec.name"] = config.codec.name
     if is_latent(config):
         vae = config.codec.autoencoder
         meaning |= {"codec.autoencoder.scale": vae.scale, "codec.autoencoder.shift": vae.shift}
