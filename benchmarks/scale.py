@@ -21,7 +21,7 @@ from absl import flags
 from benchmarks import noise
 from realiz3d_jax import errors, files, sharding, startup
 from realiz3d_jax.checkpoints import bases
-from realiz3d_jax.config.schema import MeshConfig, OptimizerConfig, TrainConfig
+from realiz3d_jax.config.schema import DeviceConfig, OptimizerConfig, TrainConfig
 from realiz3d_jax.data.pipeline import VIEWS
 from realiz3d_jax.method import plans
 from realiz3d_jax.method.domains import Domain
@@ -121,7 +121,7 @@ def _make_run(stage: str, data: int, fsdp: int, **changes: Any) -> Run:
         steps=1_000,
         method={"name": "realiz3d"},
         optimizer=OptimizerConfig(learning_rate=5e-5, weight_decay=0.0),
-        mesh=MeshConfig(data, fsdp),
+        devices=DeviceConfig(data, fsdp),
     )
     return make_run(config, empty_caption=noise.caption(config))
 
@@ -153,13 +153,13 @@ def _tpu_rows() -> Iterator[list[str]]:
 
 def _sampling(run: Run) -> tuple[Any, ...]:
     """The arguments of the jitted sampler for eight grids that the devices share."""
-    where = sharding.batch_sharding(run.mesh)
+    where = sharding.batch_sharding(run.device_mesh)
     batch = {**noise.batch(run.config, run.stage.iterations[0]), "seeds": np.arange(_DEVICES, dtype=np.uint32)}
     batch = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=where), batch)
     sampler = run.config.sampling.make_sampler()
     timesteps = sampler.timesteps(run.model.process, 4, run.config.sampling.spacing)
     return (
-        *(run.model, sampler, tuple(timesteps.tolist()), VIEWS, run.mesh.abstract_mesh),
+        *(run.model, sampler, tuple(timesteps.tolist()), VIEWS, run.device_mesh.abstract_mesh),
         run.abstract_state.params,
         jax.eval_shape(lambda: run.model.codec.init(jax.random.key(0))),
         *(batch["seeds"], batch["captions"], batch["control"]),

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
 
-from realiz3d_jax.config.schema import MeshConfig
+from realiz3d_jax.config.schema import DeviceConfig
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import backbone
 from realiz3d_jax.models.parallel import BATCH_AXES
@@ -39,8 +39,8 @@ def rules_of(config: backbone.Config) -> tuple[tuple[str, int | None], ...]:
     return (*((f"backbone/{pattern}", axis) for pattern, axis in backbone.of(config).PARTS.split), *RULES)
 
 
-def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh of ``config`` over ``devices`` (all, by default).
+def make_device_mesh(config: DeviceConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """The device mesh of ``config`` over ``devices`` (all, by default).
 
     Raises:
       UserError: the axes' product is not the number of devices.
@@ -51,23 +51,23 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
         sizes[sizes.index(-1)] = len(devices) // max(-int(np.prod(sizes)), 1)
     if min(sizes) < 1 or np.prod(sizes) != len(devices):
         raise UserError(
-            f"config.mesh: data={config.data}, fsdp={config.fsdp} does not fit {len(devices)} devices; "
+            f"config.devices: data={config.data}, fsdp={config.fsdp} does not fit {len(devices)} devices; "
             "their product must be that number (-1 takes what is left)."
         )
     return jax.make_mesh(tuple(sizes), BATCH_AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(device_mesh: Mesh) -> NamedSharding:
     """The leading axis over all devices."""
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    return NamedSharding(device_mesh, PartitionSpec(BATCH_AXES))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(device_mesh: Mesh) -> NamedSharding:
     """One copy on every device."""
-    return NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(device_mesh, PartitionSpec())
 
 
-def params_sharding(params: Tree, mesh: Mesh, rules: tuple[tuple[str, int | None], ...] = RULES) -> Tree:
+def params_sharding(params: Tree, device_mesh: Mesh, rules: tuple[tuple[str, int | None], ...] = RULES) -> Tree:
     """The sharding of every leaf of ``{partition: ...}``, by ``rules``.
 
     Raises:
@@ -76,16 +76,16 @@ def params_sharding(params: Tree, mesh: Mesh, rules: tuple[tuple[str, int | None
 
     def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         axis = _rule("/".join(str(key.key) for key in path), rules)
-        if axis is None or leaf.shape[axis] % mesh.shape["fsdp"]:
-            return replicated(mesh)
-        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
+        if axis is None or leaf.shape[axis] % device_mesh.shape["fsdp"]:
+            return replicated(device_mesh)
+        return NamedSharding(device_mesh, PartitionSpec(*[None] * axis, "fsdp"))
 
     return jax.tree_util.tree_map_with_path(sharding, params)
 
 
-def state_sharding(state: TrainState, mesh: Mesh, config: backbone.Config) -> TrainState:
+def state_sharding(state: TrainState, device_mesh: Mesh, config: backbone.Config) -> TrainState:
     """The sharding of every leaf of a state, or of its shapes: moments and averages lie like their parameters."""
-    params = params_sharding(state.params, mesh, rules_of(config))
+    params = params_sharding(state.params, device_mesh, rules_of(config))
     flat = zip(*(jax.tree_util.tree_leaves_with_path(tree) for tree in (state.params, params)), strict=True)
     places = {path: (leaf.shape, where) for (path, leaf), (_, where) in flat}
 
@@ -93,25 +93,25 @@ def state_sharding(state: TrainState, mesh: Mesh, config: backbone.Config) -> Tr
         """By the parameter that the end of the path names, whatever containers the optimizer keeps its moments in."""
         inner = next((n for n in range(len(path), 0, -1) if not isinstance(path[n - 1], DictKey)), 0)
         shape, where = places.get(path[inner:], (None, None))
-        return where if leaf.shape == shape else replicated(mesh)
+        return where if leaf.shape == shape else replicated(device_mesh)
 
     return TrainState(
-        step=replicated(mesh),
+        step=replicated(device_mesh),
         params=params,
         opt_state=jax.tree_util.tree_map_with_path(shard, state.opt_state),
         ema={name: params[name] for name in state.ema},
-        skipped=replicated(mesh),
-        skipped_in_a_row=replicated(mesh),
+        skipped=replicated(device_mesh),
+        skipped_in_a_row=replicated(device_mesh),
     )
 
 
-def unsplit(state: TrainState, mesh: Mesh, config: backbone.Config) -> str:
+def unsplit(state: TrainState, device_mesh: Mesh, config: backbone.Config) -> str:
     """What the table would split and ``fsdp`` does not divide, with the memory that it costs; "" if there is nothing.
 
     Args:
       state: a state or its shapes.
     """
-    parts = mesh.shape["fsdp"]
+    parts = device_mesh.shape["fsdp"]
     lines, total = [], 0.0
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
         name = "/".join(str(key.key) for key in path)

@@ -18,7 +18,7 @@ from worlds import encoded, load_config, random_params, run_command, write_relea
 
 from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints import release
-from realiz3d_jax.config.schema import MeshConfig
+from realiz3d_jax.config.schema import DeviceConfig
 from realiz3d_jax.diffusion import samplers
 from realiz3d_jax.diffusion.rectified_flow import RectifiedFlow
 from realiz3d_jax.diffusion.samplers import DDIM, DPMSolverPP2M
@@ -161,7 +161,7 @@ def test_images_are_drawn_in_either_domain_under_control_as_by_hand():
     changes = {"sampling.steps": 3, "sampling.timestep_max": 900, "sampling.block_max": 0.4}
     config = load_config("stage2", {**changes, "sampling.guidance_scale": 2.0}, size="tiny_sd3")
     model, encoder, params = setup.make_model(config), WordEncoder(64, 20), random_params(config)
-    here = jax.device_put(params, sharding.replicated(sharding.make_mesh(MeshConfig(1), jax.devices()[:1])))
+    here = jax.device_put(params, sharding.replicated(sharding.make_device_mesh(DeviceConfig(1), jax.devices()[:1])))
     generate, predict = Generator(model, encoder, config.sampling), jax.jit(model.predict)
     maps = np.random.default_rng(0).uniform(0, 1, (1, 4, 32, 32, 6)).astype(np.float32)
     trailing = np.array([1.0, 2 / 3, 1 / 3])

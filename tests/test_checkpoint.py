@@ -1,4 +1,4 @@
-"""What is saved comes back bit for bit, on any mesh and in part; what is damaged or of another model is named."""
+"""What is saved comes back bit for bit, on any device mesh and in part; what is damaged or of another model is named."""
 
 import dataclasses
 import json
@@ -24,8 +24,8 @@ POSITIONS = {"synthetic_grids": {"next_index": 5}, "real_images": {"next_index":
 
 def make_run(devices: int = 1, **changes) -> Run:
     named = {key.replace("__", "."): value for key, value in changes.items()}
-    mesh = {"mesh.data": 1, "mesh.fsdp": devices}
-    return setup.make_run(load_config("stage2", {**mesh, **named}), jax.devices()[:devices])
+    split = {"devices.data": 1, "devices.fsdp": devices}
+    return setup.make_run(load_config("stage2", {**split, **named}), jax.devices()[:devices])
 
 
 def random_state(run: Run, seed: int = 0) -> TrainState:

@@ -105,7 +105,7 @@ def test_every_config_says_what_it_is_and_what_it_needs(name: str):
             "config.data.batch_grids: found 2 on each device, expected a multiple of config.accumulation = 4",
         ),
         (["--config.steps=0"], "config.steps: found 0, expected at least 1"),
-        (["--config.mesh.fsdp=3"], "config.mesh: data=-1, fsdp=3 does not fit 8 devices"),
+        (["--config.devices.fsdp=3"], "config.devices: data=-1, fsdp=3 does not fit 8 devices"),
         (["surplus"], "unexpected argument 'surplus'"),
         ([], "/dev/null/workdir: cannot write here"),
     ],

@@ -125,7 +125,7 @@ def test_encoded_records_hold_the_moments_and_the_states_that_the_encoders_give(
     config = converted.config("stage1")
     asset = records.open_split(converted.data, "shapes_assets", "train")[3]
     held = records.open_split(converted.data, "shapes_assets_encoded", "train", 32)[3]
-    params = encoders.open_codec_params(config, setup.sharding.make_mesh(config.mesh))
+    params = encoders.open_codec_params(config, setup.sharding.make_device_mesh(config.devices))
     pixels = asset["synthetic"].astype(np.float32) / 127.5 - 1
     expected = jax.jit(lambda p, x: vae.encode(VAE, p, x))(params, pixels)
     np.testing.assert_allclose(held["synthetic"], expected, rtol=2e-3, atol=2e-3)  # float16

@@ -1,4 +1,4 @@
-"""Captions become T5's states: the same for a caption whatever stands around it, on any mesh, and in half the memory."""
+"""Captions become T5's states: the same for a caption whatever stands around it, on any device mesh, and in half the memory."""
 
 import dataclasses
 import io
@@ -17,7 +17,7 @@ from transformers import T5EncoderModel, T5Tokenizer
 from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints.importers import mapping
 from realiz3d_jax.checkpoints.importers import t5 as table
-from realiz3d_jax.config.schema import MeshConfig
+from realiz3d_jax.config.schema import DeviceConfig
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import t5
 from realiz3d_jax.models.t5 import T5Config
@@ -112,9 +112,9 @@ def test_any_number_of_captions_is_one_compilation_for_a_length(params, tokenize
 
 def sharded(params: t5.Params, data: int, fsdp: int):
     """The parameters on eight devices, and the sharding of a batch."""
-    mesh = sharding.make_mesh(MeshConfig(data=data, fsdp=fsdp))
-    where = sharding.params_sharding({"text_encoder": params}, mesh)["text_encoder"]
-    return jax.device_put(params, where), sharding.batch_sharding(mesh)
+    device_mesh = sharding.make_device_mesh(DeviceConfig(data=data, fsdp=fsdp))
+    where = sharding.params_sharding({"text_encoder": params}, device_mesh)["text_encoder"]
+    return jax.device_put(params, where), sharding.batch_sharding(device_mesh)
 
 
 @pytest.mark.parametrize(("data", "fsdp"), [(1, 8), (2, 4)])

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints import converted
 from realiz3d_jax.checkpoints.importers import huggingface
-from realiz3d_jax.config.schema import MeshConfig, TrainConfig, is_latent
+from realiz3d_jax.config.schema import DeviceConfig, TrainConfig, is_latent
 from realiz3d_jax.data.pipeline import TextEncoder
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
@@ -69,19 +69,19 @@ def open_text_encoder(config: TrainConfig, devices: list[jax.Device] | None = No
         return WordEncoder(data.text_channels, data.text_tokens)
     fingerprint(config)
     tokenizer = Tokenizer(_path(config, huggingface.TOKENIZER))
-    mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=-1), devices)
+    device_mesh = sharding.make_device_mesh(DeviceConfig(data=1, fsdp=-1), devices)
 
     def lay(params: Params) -> Params:
-        return sharding.params_sharding({"text_encoder": params}, mesh)["text_encoder"]
+        return sharding.params_sharding({"text_encoder": params}, device_mesh)["text_encoder"]
 
     found = converted.read(_path(config, converted.TEXT_ENCODER), T5Config, lay)
-    split = NamedSharding(mesh, PartitionSpec("fsdp"))
-    batch = max(_CAPTIONS, mesh.size)
+    split = NamedSharding(device_mesh, PartitionSpec("fsdp"))
+    batch = max(_CAPTIONS, device_mesh.size)
     return T5Encoder(found.config, found.params, tokenizer, data.text_tokens, batch, split)
 
 
-def open_codec_params(config: TrainConfig, mesh: Mesh) -> Params | None:
-    """The codec's parameters, one copy on every device of ``mesh``; None if it has none.
+def open_codec_params(config: TrainConfig, device_mesh: Mesh) -> Params | None:
+    """The codec's parameters, one copy on every device of ``device_mesh``; None if it has none.
 
     Raises:
       UserError: as ``identity``.
@@ -89,7 +89,7 @@ def open_codec_params(config: TrainConfig, mesh: Mesh) -> Params | None:
     if not is_latent(config):
         return None
     fingerprint(config)
-    everywhere = sharding.replicated(mesh)
+    everywhere = sharding.replicated(device_mesh)
     lay = functools.partial(jax.tree.map, lambda _: everywhere)
     return converted.read(_path(config, converted.AUTOENCODER), VAEConfig, lay).params
 

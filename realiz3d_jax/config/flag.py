@@ -1,5 +1,6 @@
 """The flag --config FILE.py[:NAME], with --config.KEY=VALUE, of the commands that have one."""
 
+import re
 from collections.abc import Callable
 
 from absl import flags
@@ -30,8 +31,8 @@ def parse(flag: flags.FlagHolder) -> Callable[[list[str]], list[str]]:
             raise UserError(f"--config: {error}") from error
         except (AttributeError, KeyError) as error:
             told = str(error.args[0])
-            name = told.split("\n")[0].strip("'\"")
-            raise UserError(f"--config.KEY=VALUE: there is no such key: {told}{renamed.hint(name)}") from error
+            hint = renamed.hint(re.search(r"\w+", told)[0])
+            raise UserError(f"--config.KEY=VALUE: there is no such key: {hint or told}") from error
         return rest
 
     return parsed

@@ -1,4 +1,4 @@
-"""Keys of a config that have been renamed: configs that are stored keep loading, whoever writes an old key is shown the new one.
+"""Keys of a config that have been renamed: stored configs keep loading, and whoever writes an old key is shown the new one.
 
 A stored config is the ``config.json`` of a run, the ``meta`` of a checkpoint or the metadata of an exported model. Flags and
 config files are written by hand, so an old key in them is an error.
@@ -13,6 +13,7 @@ RENAMED: tuple[tuple[str, str], ...] = (
     ("model.family", "model.name"),
     ("diffusion.process", "diffusion.name"),
     ("codec.codec", "codec.name"),
+    ("mesh", "devices"),
 )
 """(old key, new key), both dotted, of one section or both at the top level."""
 
@@ -44,8 +45,10 @@ def refuse(values: Mapping[str, Any]) -> None:
 
 
 def hint(name: str) -> str:
-    """What an error message adds about a key called ``name`` that does not exist; "" unless it has been renamed."""
-    return next((f"; config.{old} is now config.{new}" for old, new in RENAMED if old.split(".")[-1] == name), "")
+    """The end of an error message about the missing key ``name``, with its new name; "" unless it has been renamed."""
+    return next(
+        (f"config.{old}; its name is now config.{new}." for old, new in RENAMED if old.split(".")[-1] == name), ""
+    )
 
 
 def _section(values: Mapping[str, Any], key: str) -> tuple[Any, str]:

@@ -125,7 +125,7 @@ class LogConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MeshConfig:
+class DeviceConfig:
     """The device mesh; -1 takes what is left. ``data`` replicates parameters, ``fsdp`` shards them."""
 
     data: int = -1
@@ -173,7 +173,7 @@ class TrainConfig:
     codec: Codec = dataclasses.field(default_factory=PixelCodec)
     optimizer: OptimizerConfig = OptimizerConfig()
     data: DataConfig = DataConfig()
-    mesh: MeshConfig = MeshConfig()
+    devices: DeviceConfig = DeviceConfig()
     log: LogConfig = LogConfig()
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
 

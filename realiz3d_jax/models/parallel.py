@@ -1,4 +1,4 @@
-"""How a model's arrays lie on a mesh while it is traced: the batch over all devices, whatever its parameters do.
+"""How a model's arrays lie on a device mesh while it is traced: the batch over all devices, whatever its parameters do.
 
 Left to itself the partitioner follows the parameters, which ``fsdp`` splits along contracted axes: then every device computes
 the activations of the whole batch. So a model constrains the batch axis wherever tokens enter a block, and a kernel that
@@ -18,9 +18,9 @@ BATCH_AXES = ("data", "fsdp")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def on_mesh(mesh: Mesh | AbstractMesh, function: Function) -> Function:
-    """``function``, traced where ``split_batch`` and ``on_each_device`` see the mesh."""
-    abstract = mesh.abstract_mesh if isinstance(mesh, Mesh) else mesh
+def on_device_mesh(device_mesh: Mesh | AbstractMesh, function: Function) -> Function:
+    """``function``, traced where ``split_batch`` and ``on_each_device`` see the device mesh."""
+    abstract = device_mesh.abstract_mesh if isinstance(device_mesh, Mesh) else device_mesh
 
     @functools.wraps(function)
     def run(*arguments: Any) -> Any:
@@ -31,15 +31,15 @@ def on_mesh(mesh: Mesh | AbstractMesh, function: Function) -> Function:
 
 
 def device_count() -> int:
-    """The devices of the mesh that is traced for; 1 without a mesh."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else mesh.size
+    """The devices of the mesh that is traced for; 1 without one."""
+    device_mesh = jax.sharding.get_abstract_mesh()
+    return 1 if device_mesh.empty else device_mesh.size
 
 
 def split_batch(tree: Any, axis: int = 0) -> Any:
-    """Arrays with ``axis`` split over all devices of the mesh that is traced for.
+    """Arrays with ``axis`` split over all devices that are traced for.
 
-    They stay as they are where there is no mesh, or where its devices do not divide that axis: then each computes all of it.
+    They stay as they are where there is no device mesh, or where its devices do not divide that axis: each then computes all.
     """
 
     def constrain(array: jax.Array) -> jax.Array:
@@ -55,13 +55,13 @@ def on_each_device(function: Callable[..., jax.Array], *arrays: jax.Array) -> ja
     For kernels that the partitioner cannot cut; ``function`` treats every row alone. Where the devices do not divide that axis,
     each computes all of it.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    device_mesh = jax.sharding.get_abstract_mesh()
+    if device_mesh.empty:
         return function(*arrays)
     spec = _batch_spec(arrays[0].shape[0]) or PartitionSpec()
-    return jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(*arrays)
+    return jax.shard_map(function, mesh=device_mesh, in_specs=spec, out_specs=spec, check_vma=False)(*arrays)
 
 
 def _batch_spec(size: int) -> PartitionSpec | None:
-    mesh = jax.sharding.get_abstract_mesh()
-    return None if mesh.empty or size % mesh.size else PartitionSpec(BATCH_AXES)
+    device_mesh = jax.sharding.get_abstract_mesh()
+    return None if device_mesh.empty or size % device_mesh.size else PartitionSpec(BATCH_AXES)

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints import encoders
-from realiz3d_jax.config.schema import MeshConfig, TrainConfig
+from realiz3d_jax.config.schema import DeviceConfig, TrainConfig
 from realiz3d_jax.data import encoded, records
 from realiz3d_jax.data.pipeline import TextEncoder, control_maps
 from realiz3d_jax.errors import UserError
@@ -34,7 +34,7 @@ class _Encoders:
     codec: Codec
     codec_params: Params
     text: TextEncoder
-    mesh: Mesh
+    device_mesh: Mesh
 
     def images(self, images: np.ndarray) -> np.ndarray:
         """Moments float16[n, V, h, w, 2 C] of uint8[n, V, H, W, 3], n images a device at a time."""
@@ -50,8 +50,8 @@ class _Encoders:
         return [_half(states[mask]) for states, mask in zip(found["states"], found["mask"], strict=True)]
 
     def _moments(self, function: Callable, arrays: np.ndarray) -> np.ndarray:
-        where = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
-        devices, parts = self.mesh.size, []
+        where = NamedSharding(self.device_mesh, PartitionSpec(self.device_mesh.axis_names))
+        devices, parts = self.device_mesh.size, []
         for start in range(0, len(arrays), devices):
             part = arrays[start : start + devices]
             missing = np.repeat(part[-1:], devices - len(part), axis=0)  # one shape: one compilation, the same bits
@@ -128,9 +128,9 @@ def encode(
 
 
 def _open(config: TrainConfig, devices: list[jax.Device]) -> _Encoders:
-    mesh = sharding.make_mesh(MeshConfig(), devices)
+    device_mesh = sharding.make_device_mesh(DeviceConfig(), devices)
     text = encoders.open_text_encoder(config, devices)
-    return _Encoders(config.codec, encoders.open_codec_params(config, mesh), text, mesh)
+    return _Encoders(config.codec, encoders.open_codec_params(config, device_mesh), text, device_mesh)
 
 
 def _assets(using: _Encoders, items: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, bytes]]]:

@@ -12,7 +12,7 @@ from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints import converted, encoders, release
 from realiz3d_jax.checkpoints.bases import SHIPPED_BASE
 from realiz3d_jax.config.build import find_stage, make_model
-from realiz3d_jax.config.schema import MeshConfig, TrainConfig
+from realiz3d_jax.config.schema import DeviceConfig, TrainConfig
 from realiz3d_jax.data.pipeline import TextEncoder
 from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
@@ -33,7 +33,7 @@ class Pretrained:
 
     Attributes:
       source: where it was read from.
-      params: one copy on every device of ``mesh``.
+      params: one copy on every device of ``device_mesh``.
       checksum: SHA-256 of its parameters, in hexadecimal.
     """
 
@@ -41,7 +41,7 @@ class Pretrained:
     config: TrainConfig
     model: Model
     stage: Stage
-    mesh: Mesh
+    device_mesh: Mesh
     params: Params
     checksum: str
 
@@ -52,11 +52,11 @@ class Pretrained:
         Raises:
           UserError: it is missing, damaged or another one.
         """
-        return encoders.open_text_encoder(self.config, list(self.mesh.devices.flat))
+        return encoders.open_text_encoder(self.config, list(self.device_mesh.devices.flat))
 
     def generator(self, sampling: SamplingConfig) -> Generator:
         """What draws images from the model; raises UserError as ``encoder`` does."""
-        codec_params = encoders.open_codec_params(self.config, self.mesh)
+        codec_params = encoders.open_codec_params(self.config, self.device_mesh)
         return Generator(self.model, self.encoder, sampling, codec_params)
 
     @property
@@ -91,11 +91,11 @@ def open_model(
     config = read_config(source, encoders_folder)
     model = make_model(config)
     stage = find_stage(model, config.stage)
-    mesh = sharding.make_mesh(MeshConfig(), devices)
-    everywhere = sharding.replicated(mesh)
+    device_mesh = sharding.make_device_mesh(DeviceConfig(), devices)
+    everywhere = sharding.replicated(device_mesh)
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
         jax.eval_shape(lambda: model.init(stage.partitions, jax.random.key(0))),
     )
     params = release.read_params(source, like)
-    return Pretrained(pathlib.Path(source), config, model, stage, mesh, params, sources.checksum(params))
+    return Pretrained(pathlib.Path(source), config, model, stage, device_mesh, params, sources.checksum(params))

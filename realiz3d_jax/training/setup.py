@@ -1,4 +1,4 @@
-"""From a config to everything a run needs: model, stage, mesh, initial state, compiled steps."""
+"""From a config to everything a run needs: model, stage, device mesh, initial state, compiled steps."""
 
 import dataclasses
 import functools
@@ -36,7 +36,7 @@ class Run:
     config: TrainConfig
     model: Model
     stage: Stage
-    mesh: Mesh
+    device_mesh: Mesh
     encoder: TextEncoder | None
     step_config: StepConfig
     steps: dict[str, Callable[[TrainState, Batch], tuple[TrainState, Metrics]]]
@@ -87,7 +87,7 @@ class Run:
 
     def put(self, batch: Batch) -> Batch:
         """This host's part of a batch as global arrays, split over all devices."""
-        split = sharding.batch_sharding(self.mesh)
+        split = sharding.batch_sharding(self.device_mesh)
         return jax.tree.map(lambda array: jax.make_array_from_process_local_data(split, array), batch)
 
 
@@ -115,8 +115,8 @@ def make_run(
             f"config.steps: found {config.steps}, but the first {stage.second_warmup} steps of this stage are all {second}, so "
             f"that no {first} one would come; expected more steps, or a shorter warm-up of the method."
         )
-    mesh = sharding.make_mesh(config.mesh, devices)
-    config = _with_whole_batch(config, mesh.size)
+    device_mesh = sharding.make_device_mesh(config.devices, devices)
+    config = _with_whole_batch(config, device_mesh.size)
     if any(kind.stream == sources.REAL_IMAGES for kind in stage.iterations):
         base = sources.base_checksum(config.init)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, base_sha256=base))
@@ -142,20 +142,20 @@ def make_run(
     abstract_state = jax.eval_shape(
         lambda: new_state(model.init(stage.partitions, jax.random.key(0)), stage, step_config.optimizer)
     )
-    shardings = sharding.state_sharding(abstract_state, mesh, config.model)
+    shardings = sharding.state_sharding(abstract_state, device_mesh, config.model)
     abstract_state = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract_state, shardings
     )
     steps = {
         kind.name: jax.jit(
-            parallel.on_mesh(mesh, make_step(step_config, kind)),
-            in_shardings=(shardings, sharding.batch_sharding(mesh)),
-            out_shardings=(shardings, sharding.replicated(mesh)),
+            parallel.on_device_mesh(device_mesh, make_step(step_config, kind)),
+            in_shardings=(shardings, sharding.batch_sharding(device_mesh)),
+            out_shardings=(shardings, sharding.replicated(device_mesh)),
             donate_argnums=0,
         )
         for kind in stage.iterations
     }
-    return Run(config, model, stage, mesh, encoder, step_config, steps, abstract_state)
+    return Run(config, model, stage, device_mesh, encoder, step_config, steps, abstract_state)
 
 
 def _with_whole_batch(config: TrainConfig, devices: int) -> TrainConfig:

@@ -14,7 +14,7 @@ import numpy as np
 from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints import release
 from realiz3d_jax.config.build import outline
-from realiz3d_jax.config.schema import InitConfig, MeshConfig, TrainConfig, is_latent
+from realiz3d_jax.config.schema import DeviceConfig, InitConfig, TrainConfig, is_latent
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
@@ -100,7 +100,7 @@ def read_on_host(source: str | os.PathLike[str]) -> tuple[TrainConfig, Params]:
     config = release.read_config(source)
     like = outline(config)[1]
     if not release.find(source).is_file():
-        everywhere = sharding.replicated(sharding.make_mesh(MeshConfig()))
+        everywhere = sharding.replicated(sharding.make_device_mesh(DeviceConfig()))
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), like)
     return config, jax.device_get(release.read_params(source, like))
 
