@@ -26,7 +26,7 @@ from absl import flags
 from realiz3d_jax import __version__, errors, files, progress, startup
 from realiz3d_jax.checkpoints import encoders
 from realiz3d_jax.config.build import stream_config
-from realiz3d_jax.config.schema import TrainConfig, is_latent, view_cameras
+from realiz3d_jax.config.schema import SAMPLERS, SPACINGS, SamplingConfig, TrainConfig, is_latent, view_cameras
 from realiz3d_jax.data.geometry_maps import Geometry, geometry_of
 from realiz3d_jax.data.pipeline import VIEWS, control_maps
 from realiz3d_jax.errors import UserError
@@ -36,7 +36,7 @@ from realiz3d_jax.geometry.texturing.texture import SIZES, texture_asset, textur
 from realiz3d_jax.geometry.texturing.unwrap import unwrap
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.sampling import items, requests
-from realiz3d_jax.sampling.generator import SAMPLERS, SPACINGS, Generator, SamplingConfig
+from realiz3d_jax.sampling.generator import Generator
 from realiz3d_jax.sampling.pretrained import SHIPPED, Pretrained, open_model
 from realiz3d_jax.sampling.requests import Request
 

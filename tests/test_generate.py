@@ -11,10 +11,11 @@ from worlds import encoded, load_config, random_params
 
 from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints.encoders import open_text_encoder
-from realiz3d_jax.config.schema import DeviceConfig
+from realiz3d_jax.config.schema import SamplingConfig
 from realiz3d_jax.diffusion.samplers import DDIM, DPMSolverPP2M
 from realiz3d_jax.method.domains import Domain
-from realiz3d_jax.sampling.generator import Generator, SamplingConfig
+from realiz3d_jax.sampling.generator import Generator
+from realiz3d_jax.sharding import DeviceConfig
 from realiz3d_jax.training import setup
 
 CONFIG = load_config("stage2")

@@ -22,6 +22,7 @@ from worlds import World, assert_same, command, load_config, random_params, run_
 
 from benchmarks import noise
 from realiz3d_jax.checkpoints import bases, encoders
+from realiz3d_jax.checkpoints.workdirs import flatten
 from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.data import encoded, pipeline, records
 from realiz3d_jax.errors import UserError
@@ -31,7 +32,6 @@ from realiz3d_jax.preparation import encoding
 from realiz3d_jax.preparation.shapes import datasets
 from realiz3d_jax.sampling import pretrained
 from realiz3d_jax.training import loop, setup
-from realiz3d_jax.training.checkpoint import flatten
 from realiz3d_jax.training.state import new_state
 
 TOKENS = 64

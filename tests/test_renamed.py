@@ -15,6 +15,7 @@ from realiz3d_jax.config.renamed import RENAMED
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.reporting import inputs
 from realiz3d_jax.sampling import pretrained
+from realiz3d_jax.sharding import DeviceConfig
 from realiz3d_jax.training import checkpoint, setup
 
 STAGE_2 = str(REPOSITORY / "configs" / "stage2.py")
@@ -39,7 +40,7 @@ def earlier(config: schema.TrainConfig, keys: tuple[tuple[str, str], ...] = RENA
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_stored_config_with_earlier_keys_is_the_same_config(size: str):
-    config = dataclasses.replace(load_config("stage2", size=size), devices=schema.DeviceConfig(2, 4))
+    config = dataclasses.replace(load_config("stage2", size=size), devices=DeviceConfig(2, 4))
     assert schema.from_stored(json.loads(schema.to_json(config))) == config
     assert schema.from_stored(earlier(config)) == config
     for pair in RENAMED:
@@ -107,12 +108,12 @@ def test_every_shipped_model_opens(name: str):
         assert "mesh" in json.loads(file.metadata()["config"]), "its config has the keys of the version that made it"
     opened = pretrained.open_model(path)
     assert opened.config.model.name == "dit"
-    assert opened.config.devices == schema.DeviceConfig()
+    assert opened.config.devices == DeviceConfig()
     assert opened.checksum == release.read(path).facts["parameters_sha256"]
 
 
 def test_exported_models_runs_and_checkpoints_with_earlier_keys_are_read(tmp_path: pathlib.Path, monkeypatch):
-    config = dataclasses.replace(load_config("base"), devices=schema.DeviceConfig(8, 1), steps=1)
+    config = dataclasses.replace(load_config("base"), devices=DeviceConfig(8, 1), steps=1)
     stored = json.dumps(earlier(config))
     for module in (release, checkpoint):
         monkeypatch.setattr(module, "to_json", lambda config: stored)

@@ -11,7 +11,6 @@ from worlds import adam_state, encoded, leaves, load_config, random_params
 from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints.bases import BASES
 from realiz3d_jax.checkpoints.encoders import open_text_encoder
-from realiz3d_jax.config.schema import DeviceConfig
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method import interface
 from realiz3d_jax.method.domains import Domain
@@ -20,6 +19,7 @@ from realiz3d_jax.models import t5, vae
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.vae import VAEConfig
 from realiz3d_jax.sampling import generator
+from realiz3d_jax.sharding import DeviceConfig
 from realiz3d_jax.training import setup
 from realiz3d_jax.training.state import new_state, stream_key
 

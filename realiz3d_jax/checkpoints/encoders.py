@@ -15,15 +15,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints import converted
 from realiz3d_jax.checkpoints.importers import huggingface
-from realiz3d_jax.config.schema import DeviceConfig, TrainConfig, is_latent
-from realiz3d_jax.data.pipeline import TextEncoder
+from realiz3d_jax.config.schema import TrainConfig, is_latent
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.t5_text import T5Encoder
-from realiz3d_jax.models.text import WordEncoder
+from realiz3d_jax.models.text import TextEncoder, WordEncoder
 from realiz3d_jax.models.tokenizer import Tokenizer
 from realiz3d_jax.models.vae import VAEConfig
+from realiz3d_jax.sharding import DeviceConfig
 
 _CAPTIONS = 8
 """Encoded at once, or one a device if there are more."""

@@ -21,29 +21,12 @@ import numpy as np
 
 from realiz3d_jax.data import encoded, records
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
+from realiz3d_jax.models.text import TextEncoder
 
 VIEWS = 4
 VIEW_WORDS = ("front", "right side", "back", "left side")
 
 Example = dict[str, Any]
-
-
-class TextEncoder(Protocol):
-    """What turns captions into what a backbone reads.
-
-    Attributes:
-        channels: C of a token.
-        max_tokens: T.
-    """
-
-    channels: int
-    max_tokens: int
-
-    def check(self, caption: str) -> None:
-        """Raises UserError if the caption can't be encoded; costs next to nothing."""
-
-    def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
-        """``states`` float32[n, T, C], 0 where there is no token, ``mask`` bool[n, T], and what else it gives, [n, ...]."""
 
 
 @dataclasses.dataclass(frozen=True)

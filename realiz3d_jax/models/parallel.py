@@ -31,7 +31,7 @@ def on_device_mesh(device_mesh: Mesh | AbstractMesh, function: Function) -> Func
 
 
 def device_count() -> int:
-    """The devices of the mesh that is traced for; 1 without one."""
+    """The devices of the device mesh that is traced for; 1 without one."""
     device_mesh = jax.sharding.get_abstract_mesh()
     return 1 if device_mesh.empty else device_mesh.size
 

@@ -17,13 +17,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints import encoders
-from realiz3d_jax.config.schema import DeviceConfig, TrainConfig
+from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.data import encoded, records
-from realiz3d_jax.data.pipeline import TextEncoder, control_maps
+from realiz3d_jax.data.pipeline import control_maps
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.models.codec import Codec
+from realiz3d_jax.models.text import TextEncoder
 from realiz3d_jax.preparation import making
+from realiz3d_jax.sharding import DeviceConfig
 
 _CHUNK = 8
 """Records of a chunk: what a kill can cost, and what one file holds."""

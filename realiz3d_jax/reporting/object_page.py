@@ -18,9 +18,10 @@ import numpy as np
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
+from realiz3d_jax.metrics.figures import REFERENCES, Figures
 from realiz3d_jax.reporting import facts, textured
 from realiz3d_jax.reporting.images import asset_uri, image_uri
-from realiz3d_jax.reporting.inputs import REFERENCES, Figures, Samples, TrainingRun, read_image
+from realiz3d_jax.reporting.inputs import Samples, TrainingRun, read_image
 from realiz3d_jax.reporting.page import scores
 from realiz3d_jax.reporting.textured import ELEVATION, FIELD_OF_VIEW, Rendering, TexturedMesh
 from realiz3d_jax.sampling import items

@@ -13,17 +13,10 @@ import numpy as np
 
 from realiz3d_jax.config.schema import to_json
 from realiz3d_jax.data.records import Records
+from realiz3d_jax.metrics.figures import REFERENCES, Figures
 from realiz3d_jax.reporting import charts, commands, facts, table
 from realiz3d_jax.reporting.images import png_uri
-from realiz3d_jax.reporting.inputs import (
-    REFERENCES,
-    Figures,
-    Samples,
-    TrainingRun,
-    common_objects,
-    read_grid,
-    read_image,
-)
+from realiz3d_jax.reporting.inputs import Samples, TrainingRun, common_objects, read_grid, read_image
 
 _TEMPLATE, _STYLE = (pathlib.Path(__file__).with_name(name) for name in ("page.html", "style.css"))
 _GAP, _MARGIN, _LARGEST, _SMALLEST = 12, 32, 256, 128

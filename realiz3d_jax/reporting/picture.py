@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from realiz3d_jax.data.records import Records
+from realiz3d_jax.metrics.figures import Figures
 from realiz3d_jax.reporting import inputs
-from realiz3d_jax.reporting.inputs import Figures, Samples
+from realiz3d_jax.reporting.inputs import Samples
 
 _SCALE = 4
 _GAP = 12

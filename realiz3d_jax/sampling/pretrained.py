@@ -12,12 +12,12 @@ from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints import converted, encoders, release
 from realiz3d_jax.checkpoints.bases import SHIPPED_BASE
 from realiz3d_jax.config.build import find_stage, make_model
-from realiz3d_jax.config.schema import DeviceConfig, TrainConfig
-from realiz3d_jax.data.pipeline import TextEncoder
+from realiz3d_jax.config.schema import SamplingConfig, TrainConfig
 from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
-from realiz3d_jax.sampling.generator import Generator, SamplingConfig
-from realiz3d_jax.training import sources
+from realiz3d_jax.models.text import TextEncoder
+from realiz3d_jax.sampling.generator import Generator
+from realiz3d_jax.sharding import DeviceConfig
 
 SHIPPED = {
     "base": SHIPPED_BASE,
@@ -98,4 +98,4 @@ def open_model(
         jax.eval_shape(lambda: model.init(stage.partitions, jax.random.key(0))),
     )
     params = release.read_params(source, like)
-    return Pretrained(pathlib.Path(source), config, model, stage, device_mesh, params, sources.checksum(params))
+    return Pretrained(pathlib.Path(source), config, model, stage, device_mesh, params, release.checksum(params))

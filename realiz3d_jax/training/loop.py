@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from realiz3d_jax import files, progress, sharding
+from realiz3d_jax import files, progress
 from realiz3d_jax.config.schema import TrainConfig, config_dict, to_json
 from realiz3d_jax.data.pipeline import VIEWS
 from realiz3d_jax.errors import UserError
@@ -25,7 +25,7 @@ from realiz3d_jax.training.checkpoint import Checkpoints
 from realiz3d_jax.training.optimizer import learning_rate_schedule
 from realiz3d_jax.training.previews import Previews
 from realiz3d_jax.training.setup import Run, make_run
-from realiz3d_jax.training.state import TrainState
+from realiz3d_jax.training.state import TrainState, unsplit_parameters
 
 _FREE = ("workdir", "log", "devices", "sampling")
 """Settings that a resumed run may change without a word: they say where it runs and what is shown."""
@@ -67,7 +67,7 @@ def train(config: TrainConfig, workdir: pathlib.Path) -> TrainState:
                 stream.set_state(positions[name])
         first = int(state.step)
         print(monitoring.describe_params(state.params, run.stage), flush=True)
-        if unsplit := sharding.unsplit(run.abstract_state, run.device_mesh, config.model):
+        if unsplit := unsplit_parameters(run.abstract_state, run.device_mesh, config.model):
             print(unsplit, file=sys.stderr, flush=True)
         print(
             f"{config.stage} on {run.device_mesh.size} {jax.devices()[0].device_kind} "

@@ -12,14 +12,15 @@ from realiz3d_jax.checkpoints import encoders
 from realiz3d_jax.config.build import find_stage, make_model, stream_config
 from realiz3d_jax.config.schema import TrainConfig, is_latent
 from realiz3d_jax.data import encoded
-from realiz3d_jax.data.pipeline import Stream, TextEncoder, open_stream
+from realiz3d_jax.data.pipeline import Stream, open_stream
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import backbone, parallel
 from realiz3d_jax.models.backbone import Captions
+from realiz3d_jax.models.text import TextEncoder
 from realiz3d_jax.training import optimizer, sources
-from realiz3d_jax.training.state import TrainState, new_state, stream_key
+from realiz3d_jax.training.state import TrainState, new_state, state_sharding, stream_key
 from realiz3d_jax.training.step import Batch, Metrics, StepConfig, make_step
 
 
@@ -142,7 +143,7 @@ def make_run(
     abstract_state = jax.eval_shape(
         lambda: new_state(model.init(stage.partitions, jax.random.key(0)), stage, step_config.optimizer)
     )
-    shardings = sharding.state_sharding(abstract_state, device_mesh, config.model)
+    shardings = state_sharding(abstract_state, device_mesh, config.model)
     abstract_state = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract_state, shardings
     )
