@@ -2,10 +2,10 @@
 
     python -m realiz3d_jax.convert --source DIR --output DIR      a pipeline's folder in the Hugging Face layout; or its .pth
     python -m realiz3d_jax.convert --hub OWNER/NAME --output DIR  the same, fetched first; several complete one another
-    python -m realiz3d_jax.convert --workdir RUN --output FILE    a release: what sampling needs of a run, and how it was made
+    python -m realiz3d_jax.convert --workdir RUN --output FILE    a model file: what sampling needs of a run, and its facts
     python -m realiz3d_jax.convert --workdir RUN --export DIR     the trained backbone, for diffusers
 
-The first two make ``transformer.safetensors`` (a release), ``vae.safetensors``, ``text_encoder.safetensors`` (see
+The first two make ``transformer.safetensors`` (a model file), ``vae.safetensors``, ``text_encoder.safetensors`` (see
 ``checkpoints.converted``) and ``tokenizer/``, of those that are there. No more than one model and one tensor are in memory.
 """
 
@@ -23,9 +23,9 @@ import rich.table
 from absl import flags
 
 from realiz3d_jax import errors, files, startup
-from realiz3d_jax.checkpoints import bases, converted, release, workdirs
+from realiz3d_jax.checkpoints import bases, converted, model_file, workdirs
 from realiz3d_jax.checkpoints.importers import huggingface
-from realiz3d_jax.checkpoints.release import read_on_host
+from realiz3d_jax.checkpoints.model_file import read_on_host
 from realiz3d_jax.config.build import make_model
 from realiz3d_jax.config.schema import InitConfig, TrainConfig
 from realiz3d_jax.data.config import DataConfig
@@ -53,15 +53,15 @@ _DTYPE = flags.DEFINE_enum(
     "What converted numbers are kept in; by default float32, and bfloat16 for the text encoder, which is never trained.",
 )
 _VERIFY = flags.DEFINE_bool("verify", False, "Read what was converted again, and compare checksums.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run of realiz3d_jax.train; for --export, a release does as well.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "A run of realiz3d_jax.train; for --export, a model file does as well.")
 _OUTPUT = flags.DEFINE_string(
     "output", None, "The .safetensors to write of --workdir, or the folder of --source or --hub."
 )
 _EXPORT = flags.DEFINE_string("export", None, "The folder to write for diffusers: config.json and weights.")
 _METRICS = flags.DEFINE_string(
-    "metrics", None, "The metrics.json of realiz3d_jax.evaluate of samples of the run, for the release's facts."
+    "metrics", None, "The metrics.json of realiz3d_jax.evaluate of samples of the run, for the model file's facts."
 )
-_COMMAND = flags.DEFINE_string("command", "", "The command that made the run, for the release's facts.")
+_COMMAND = flags.DEFINE_string("command", "", "The command that made the run, for the model file's facts.")
 
 _USES: dict[str, tuple[set[str], set[str]]] = {
     "source": ({"output"}, {"preset", "dtype", "verify"}),
@@ -158,9 +158,9 @@ def _convert_part(
     imported = huggingface.import_model(source, dtype, config)
     leaves, facts = jax.tree.leaves(imported.params), {"command": command, **imported.facts}
     with files.writing(output / path.name, sum(leaf.nbytes for leaf in leaves)):
-        if _is_release(path):
+        if _is_model_file(path):
             params = {"backbone": imported.params}
-            release.write(path, release.Release(params, _base_config(parts, output), facts))
+            model_file.write(path, model_file.ModelFile(params, _base_config(parts, output), facts))
         else:
             converted.write(path, config, imported.params, facts)
     kind = huggingface.IMPORTERS[type(config)].CLASSES[0]
@@ -170,7 +170,7 @@ def _convert_part(
 
 def _verify(path: pathlib.Path, config: Any, expected: str) -> None:
     """Reads a file again, when what it was made of is no longer in memory."""
-    found = converted.checksum_on_disk(path, config, "backbone/" if _is_release(path) else "")
+    found = converted.checksum_on_disk(path, config, "backbone/" if _is_model_file(path) else "")
     if found != expected:
         raise UserError(
             f"{path.name}: the file has SHA-256 {found}; expected {expected}, that of what was read. "
@@ -178,12 +178,12 @@ def _verify(path: pathlib.Path, config: Any, expected: str) -> None:
         )
 
 
-def _is_release(path: pathlib.Path) -> bool:
+def _is_model_file(path: pathlib.Path) -> bool:
     return path.stem == "transformer"
 
 
 def _base_config(parts: Mapping[str, Any], output: pathlib.Path) -> TrainConfig:
-    """The config of a converted transformer's release: that of a base model from which a stage can start."""
+    """The config of a converted transformer's model file: that of a base model from which a stage can start."""
     model, autoencoder = parts["transformer"], parts.get("vae")
     if autoencoder is None:
         autoencoder = bases.autoencoder_of(_PRESET.value or "pixart_sigma")
@@ -204,7 +204,7 @@ def _base_config(parts: Mapping[str, Any], output: pathlib.Path) -> TrainConfig:
 
 
 def _export(source: pathlib.Path, output: pathlib.Path) -> None:
-    """Writes the backbone of a run or a release as diffusers' files, and what the method adds beside it.
+    """Writes the backbone of a run or a model file as diffusers' files, and what the method adds beside it.
 
     ``huggingface.export_transformer`` says what the files hold.
     """
@@ -226,11 +226,11 @@ def _export(source: pathlib.Path, output: pathlib.Path) -> None:
     )
 
 
-# Releases
+# Model files
 
 
 def _release(workdir: pathlib.Path, output: pathlib.Path) -> None:
-    """Writes a release: the partitions that sampling needs (averaged where they were trained), the config and the facts."""
+    """Writes a model file: the partitions that sampling needs (averaged where they were trained), the config and the facts."""
     model = open_model(workdir)
     facts = {
         "command": _COMMAND.value or f"python -m realiz3d_jax.train, stage {model.config.stage}",
@@ -246,7 +246,7 @@ def _release(workdir: pathlib.Path, output: pathlib.Path) -> None:
     files.writable_directory(output.parent)
     data = dataclasses.replace(model.config.data, directory=DataConfig().directory)
     config = dataclasses.replace(model.config, init=InitConfig(), data=data)  # no paths of the machine that trained it
-    release.write(output, release.Release(jax.device_get(model.params), config, facts))
+    model_file.write(output, model_file.ModelFile(jax.device_get(model.params), config, facts))
     print(
         f"{output}: {facts['parameters']:,} parameters after {facts['step']} steps, {output.stat().st_size / 1e6:.1f} MB"
     )

@@ -19,7 +19,7 @@ import rich.table
 from absl import flags
 
 from realiz3d_jax import errors, files, progress, startup
-from realiz3d_jax.checkpoints.release import PRETRAINED
+from realiz3d_jax.checkpoints.model_file import PRETRAINED
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import matching_views

@@ -90,7 +90,7 @@ _ENCODE = flags.DEFINE_bool(
 _BASE = flags.DEFINE_string(
     "base",
     str(SHIPPED["base"]),
-    "The base model for --self-generate and --encode: a workdir, a release, or the folder that realiz3d_jax.convert made.",
+    "The base model for --self-generate and --encode: a workdir, a model file, or the folder that realiz3d_jax.convert made.",
 )
 _ENCODERS = flags.DEFINE_string(
     "encoders",

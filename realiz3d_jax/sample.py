@@ -41,9 +41,7 @@ from realiz3d_jax.sampling.pretrained import SHIPPED, Pretrained, open_model
 from realiz3d_jax.sampling.requests import Request
 
 _TASK = flags.DEFINE_enum("task", "texture", ["texture", "text-to-multiview"], "What controls the views.")
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "A run's workdir or a released model; by default the shipped shapes model."
-)
+_WORKDIR = flags.DEFINE_string("workdir", None, "A run's workdir or a model file; by default the shipped shapes model.")
 _OUTPUT = flags.DEFINE_string("output", None, "The folder that gets one folder an item.", required=True)
 _MESH = flags.DEFINE_string("mesh", None, "What to texture: GLB, glTF, OBJ, PLY, STL or OFF.")
 _UP = flags.DEFINE_enum("up", None, ["y", "z"], "What is up in mesh files; by default Y, but Z in PLY and STL.")

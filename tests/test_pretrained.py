@@ -86,12 +86,12 @@ def converted(source, world: World, tmp_path_factory) -> Converted:
 
 
 def shorten_captions(folder: pathlib.Path) -> None:
-    """The release with the test's longest caption, which ``convert`` takes from the kind of PixArt."""
-    from realiz3d_jax.checkpoints import release
+    """The model file with the test's longest caption, which ``convert`` takes from the kind of PixArt."""
+    from realiz3d_jax.checkpoints import model_file
 
-    held = release.read(folder / "transformer.safetensors")
+    held = model_file.read(folder / "transformer.safetensors")
     config = dataclasses.replace(held.config, data=dataclasses.replace(held.config.data, text_tokens=TOKENS))
-    release.write(folder / "transformer.safetensors", dataclasses.replace(held, config=config))
+    model_file.write(folder / "transformer.safetensors", dataclasses.replace(held, config=config))
 
 
 def test_a_published_base_is_asked_for_images_at_the_positions_that_its_weights_know(converted: Converted, source):

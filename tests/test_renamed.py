@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import safetensors
-from worlds import REPOSITORY, load_config, run_command, write_release
+from worlds import REPOSITORY, load_config, run_command, write_model_file
 
-from realiz3d_jax.checkpoints import release
+from realiz3d_jax.checkpoints import model_file
 from realiz3d_jax.config import schema
 from realiz3d_jax.config.renamed import RENAMED
 from realiz3d_jax.errors import UserError
@@ -109,16 +109,16 @@ def test_every_shipped_model_opens(name: str):
     opened = pretrained.open_model(path)
     assert opened.config.model.name == "dit"
     assert opened.config.devices == DeviceConfig()
-    assert opened.checksum == release.read(path).facts["parameters_sha256"]
+    assert opened.checksum == model_file.read(path).facts["parameters_sha256"]
 
 
-def test_exported_models_runs_and_checkpoints_with_earlier_keys_are_read(tmp_path: pathlib.Path, monkeypatch):
+def test_model_files_runs_and_checkpoints_with_earlier_keys_are_read(tmp_path: pathlib.Path, monkeypatch):
     config = dataclasses.replace(load_config("base"), devices=DeviceConfig(8, 1), steps=1)
     stored = json.dumps(earlier(config))
-    for module in (release, checkpoint):
+    for module in (model_file, checkpoint):
         monkeypatch.setattr(module, "to_json", lambda config: stored)
-    write_release(tmp_path / "model.safetensors", config)
-    assert release.read_config(tmp_path / "model.safetensors") == config
+    write_model_file(tmp_path / "model.safetensors", config)
+    assert model_file.read_config(tmp_path / "model.safetensors") == config
     (tmp_path / "config.json").write_text(stored)
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     assert inputs.read_run(tmp_path).config == config
@@ -127,4 +127,4 @@ def test_exported_models_runs_and_checkpoints_with_earlier_keys_are_read(tmp_pat
         checkpoints.save(1, run.initial_state(), {}, force=True)
     with checkpoint.Checkpoints(tmp_path / "run", config) as checkpoints:
         assert checkpoints.config() == config
-    assert release.read_config(tmp_path / "run") == config
+    assert model_file.read_config(tmp_path / "run") == config

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from worlds import HELD_OUT, OBJECTS, World, load_config, write_release
+from worlds import HELD_OUT, OBJECTS, World, load_config, write_model_file
 
 from realiz3d_jax.data import records
 from realiz3d_jax.data.pipeline import VIEW_WORDS
@@ -133,6 +133,6 @@ def test_another_request_for_images_that_are_there_is_refused(world, base, tmp_p
 
 def test_only_a_base_model_makes_them(world, tmp_path):
     path = tmp_path / "stage2.safetensors"
-    write_release(path, load_config("stage2"))
+    write_model_file(path, load_config("stage2"))
     with pytest.raises(UserError, match=r"stage2.safetensors: is a model after Stage 2; expected the base model"):
         self_generate(new_data(world, tmp_path / "data"), open_model(path), None, seed=0)

@@ -1,7 +1,7 @@
 """What ``realiz3d_jax.convert`` makes: converted autoencoders and text encoders, one ``.safetensors`` each, and its folders.
 
 Tensors are named by their path, "/" between keys; the metadata holds ``config`` (JSON, with the class' name as ``class``) and
-``facts`` (JSON: the command, the source, the SHA-256 of the numbers). Converted transformers are releases instead.
+``facts`` (JSON: the command, the source, the SHA-256 of the numbers). Converted transformers are model files instead.
 """
 
 import contextlib
@@ -83,7 +83,7 @@ def checksum_on_disk(path: str | os.PathLike[str], config: Any, prefix: str = ""
 
     Args:
       config: of the model in it.
-      prefix: of the arrays' names: none, or a release's partition and "/".
+      prefix: of the arrays' names: none, or a model file's partition and "/".
 
     Raises:
       UserError: the file is missing or truncated.

@@ -1,6 +1,6 @@
 """Keys of a config that have been renamed: stored configs keep loading, and whoever writes an old key is shown the new one.
 
-A stored config is the ``config.json`` of a run, the ``meta`` of a checkpoint or the metadata of an exported model. Flags and
+A stored config is the ``config.json`` of a run, the ``meta`` of a checkpoint or the metadata of a model file. Flags and
 config files are written by hand, so an old key in them is an error.
 """
 

@@ -59,7 +59,7 @@ class InitConfig:
     """Where parameters that this stage does not make itself come from.
 
     Attributes:
-      source: a workdir or a released ``.safetensors``, whose partitions are taken over; empty: all are made afresh.
+      source: a workdir or a model file (``.safetensors``), whose partitions are taken over; empty: all are made afresh.
       partitions: the partitions taken from it.
       command: what makes ``source``; the error message quotes it when it is missing.
       unfinished: whether a run that has not come to its end may be taken over.
@@ -207,7 +207,7 @@ def from_config_dict(values: Mapping[str, Any]) -> TrainConfig:
 
 
 def from_stored(values: Mapping[str, Any]) -> TrainConfig:
-    """``from_config_dict`` of a config that a run, a checkpoint or an exported model holds; keys may have their earlier names.
+    """``from_config_dict`` of a config that a run, a checkpoint or a model file holds; keys may have their earlier names.
 
     Raises:
       UserError: as ``from_config_dict``, or a key is there under both its earlier and its present name.

@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from realiz3d_jax.checkpoints import release, workdirs
-from realiz3d_jax.checkpoints.release import checksum, read_on_host
+from realiz3d_jax.checkpoints import model_file, workdirs
+from realiz3d_jax.checkpoints.model_file import checksum, read_on_host
 from realiz3d_jax.config.build import outline
 from realiz3d_jax.config.schema import InitConfig, TrainConfig, is_latent
 from realiz3d_jax.data import records
@@ -31,10 +31,10 @@ def read_init(config: TrainConfig, like: Params) -> Params:
             f"{' and '.join(like)} from there. Make it with:\n  {config.init.command}"
         )
     with _naming(config.init):
-        before = release.read_config(source)
+        before = model_file.read_config(source)
         _check_same(config, before, source, tuple(like))
         _check_finished(config, before, source)
-        return release.read_params(source, like)
+        return model_file.read_params(source, like)
 
 
 _EXECUTION = (
@@ -75,7 +75,7 @@ def _check_same(config: TrainConfig, before: TrainConfig, source: pathlib.Path, 
 
 def _check_finished(config: TrainConfig, before: TrainConfig, source: pathlib.Path) -> None:
     """Raises UserError if ``source`` is a run that has not come to its end, unless that is meant."""
-    if release.find(source).is_file() or config.init.unfinished:
+    if model_file.find(source).is_file() or config.init.unfinished:
         return
     step = workdirs.latest_step(source)
     if step < before.steps:
@@ -94,7 +94,7 @@ def base_checksum(init: InitConfig) -> str:
     if not init.source or not pathlib.Path(init.source).exists():
         return ""
     with _naming(init):
-        before = release.read_config(init.source)
+        before = model_file.read_config(init.source)
         if before.data.base_sha256:
             return before.data.base_sha256
         is_base = outline(before)[0].partitions == ("backbone",)
