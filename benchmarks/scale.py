@@ -22,7 +22,6 @@ from benchmarks import noise
 from realiz3d_jax import errors, files, sharding, startup
 from realiz3d_jax.checkpoints import bases
 from realiz3d_jax.config.schema import OptimizerConfig, TrainConfig
-from realiz3d_jax.data.pipeline import VIEWS
 from realiz3d_jax.method import plans
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.models import attention, parallel
@@ -30,6 +29,7 @@ from realiz3d_jax.sampling import generator
 from realiz3d_jax.sharding import DeviceConfig
 from realiz3d_jax.training import compiled
 from realiz3d_jax.training.setup import Run, make_run
+from realiz3d_jax.views import VIEWS
 
 _BASE = flags.DEFINE_string("base", "pixart_sigma", "A base model of checkpoints/bases.py.")
 _DEPTH = flags.DEFINE_integer("depth", None, "Blocks; all by default.")

@@ -28,7 +28,7 @@ from realiz3d_jax.checkpoints import encoders
 from realiz3d_jax.config.build import stream_config
 from realiz3d_jax.config.schema import SAMPLERS, SPACINGS, SamplingConfig, TrainConfig, is_latent, view_cameras
 from realiz3d_jax.data.geometry_maps import Geometry, geometry_of
-from realiz3d_jax.data.pipeline import VIEWS, control_maps
+from realiz3d_jax.data.pipeline import control_maps
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import Asset, checksum, load_asset
 from realiz3d_jax.geometry.cameras import Camera
@@ -39,6 +39,7 @@ from realiz3d_jax.sampling import items, requests
 from realiz3d_jax.sampling.generator import Generator
 from realiz3d_jax.sampling.pretrained import SHIPPED, Pretrained, open_model
 from realiz3d_jax.sampling.requests import Request
+from realiz3d_jax.views import VIEWS
 
 _TASK = flags.DEFINE_enum("task", "texture", ["texture", "text-to-multiview"], "What controls the views.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run's workdir or a model file; by default the shipped shapes model.")

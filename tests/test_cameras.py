@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from realiz3d_jax.geometry import cameras
+from realiz3d_jax.views import AZIMUTHS
 
 
 @pytest.mark.parametrize("azimuth", [0, 30, 90, 180, 270])
@@ -13,9 +14,9 @@ def test_view_axes_are_orthonormal_and_right_handed(azimuth, elevation):
 
 
 def test_the_standard_views_stand_counter_clockwise_seen_from_above():
-    places = [cameras.view_axes(azimuth)[2].tolist() for azimuth in cameras.AZIMUTHS]
+    places = [cameras.view_axes(azimuth)[2].tolist() for azimuth in AZIMUTHS]
     assert places == [[0, -1, 0], [1, 0, 0], [0, 1, 0], [-1, 0, 0]]
-    rights = [cameras.view_axes(azimuth)[0].tolist() for azimuth in cameras.AZIMUTHS]
+    rights = [cameras.view_axes(azimuth)[0].tolist() for azimuth in AZIMUTHS]
     assert rights == [[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]]
 
 

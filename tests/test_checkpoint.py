@@ -281,8 +281,8 @@ def test_a_model_file_is_written_in_one_step(run, model_path, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_reading_leaves_a_workdir_as_it_is(run, model_path):
-    workdir, _ = model_path
+def test_reading_leaves_a_workdir_as_it_is(run, saved):
+    workdir, _ = saved
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     workdirs.read_params(workdir, like(run, "shifters"))
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before

@@ -12,7 +12,8 @@ from worlds import OBJECTS, World, assert_same, load_config
 
 from realiz3d_jax.checkpoints.encoders import open_text_encoder
 from realiz3d_jax.data import encoded, pipeline, records
-from realiz3d_jax.data.pipeline import STREAMS, VIEW_WORDS, StreamConfig, control_maps, open_stream
+from realiz3d_jax.data.pipeline import STREAMS, StreamConfig, control_maps, open_stream
+from realiz3d_jax.views import VIEW_WORDS
 
 ENCODER = open_text_encoder(load_config("base"))
 

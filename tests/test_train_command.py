@@ -19,13 +19,14 @@ from worlds import HELD_OUT, REPOSITORY, World, assert_same, command, leaves, lo
 from realiz3d_jax import files
 from realiz3d_jax.checkpoints import model_file, workdirs
 from realiz3d_jax.data import records
-from realiz3d_jax.data.pipeline import VIEW_WORDS, control_maps
+from realiz3d_jax.data.pipeline import control_maps
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.sampling.generator import Generator
 from realiz3d_jax.sampling.pretrained import open_model
 from realiz3d_jax.training import loop, monitoring, previews, setup
 from realiz3d_jax.training.checkpoint import Checkpoints
 from realiz3d_jax.training.setup import Run
+from realiz3d_jax.views import VIEW_WORDS
 
 STEPS, CHECKPOINT_EVERY, METRICS_EVERY = 40, 15, 4
 SECONDS = 500

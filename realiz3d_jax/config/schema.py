@@ -18,11 +18,12 @@ from realiz3d_jax.diffusion import samplers
 from realiz3d_jax.diffusion.ddpm import DDPM
 from realiz3d_jax.diffusion.process import Process, process_class
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.cameras import AZIMUTHS, Camera
+from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.models import backbone
 from realiz3d_jax.models.codec import Codec, PixelCodec, codec_class
 from realiz3d_jax.models.control import VIEWPOINTS
 from realiz3d_jax.sharding import DeviceConfig
+from realiz3d_jax.views import AZIMUTHS
 
 Dataclass = TypeVar("Dataclass")
 

@@ -22,9 +22,7 @@ import numpy as np
 from realiz3d_jax.data import encoded, records
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 from realiz3d_jax.models.text import TextEncoder
-
-VIEWS = 4
-VIEW_WORDS = ("front", "right side", "back", "left side")
+from realiz3d_jax.views import VIEW_WORDS, VIEWS
 
 Example = dict[str, Any]
 

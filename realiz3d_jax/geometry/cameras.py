@@ -21,12 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from realiz3d_jax.errors import UserError
-
-AZIMUTHS = (0, 90, 180, 270)
-"""Azimuths of the views in degrees, in their order; the 2x2 grid is row-major, [0 90 / 180 270]."""
-
-VIEW_WORDS = ("front", "right side", "back", "left side")
-"""What a prompt calls the views, in the same order."""
+from realiz3d_jax.views import AZIMUTHS
 
 ORTHO_WIDTH = 1.1
 """Width and height of what a view sees, in world units; a normalised mesh is at most 1 wide."""

@@ -18,6 +18,7 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.metrics.figures import Figures
 from realiz3d_jax.sampling import items
 from realiz3d_jax.sampling.items import Item
+from realiz3d_jax.views import to_grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +126,7 @@ def read_grid(item: Item, size: int) -> np.ndarray:
     Raises:
       UserError: a view is missing, damaged or of another size.
     """
-    first, second, third, fourth = items.read_views(item, size)
-    return np.block([[[first], [second]], [[third], [fourth]]])
+    return to_grid(items.read_views(item, size))
 
 
 def read_image(path: pathlib.Path, side: int) -> np.ndarray:

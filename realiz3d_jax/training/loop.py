@@ -18,7 +18,6 @@ import numpy as np
 
 from realiz3d_jax import files, progress
 from realiz3d_jax.config.schema import TrainConfig, config_dict, to_json
-from realiz3d_jax.data.pipeline import VIEWS
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.training import monitoring
 from realiz3d_jax.training.checkpoint import Checkpoints
@@ -26,6 +25,7 @@ from realiz3d_jax.training.optimizer import learning_rate_schedule
 from realiz3d_jax.training.previews import Previews
 from realiz3d_jax.training.setup import Run, make_run
 from realiz3d_jax.training.state import TrainState, unsplit_parameters
+from realiz3d_jax.views import VIEWS
 
 _FREE = ("workdir", "log", "devices", "sampling")
 """Settings that a resumed run may change without a word: they say where it runs and what is shown."""
