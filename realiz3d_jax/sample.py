@@ -24,7 +24,6 @@ import numpy as np
 from absl import flags
 
 from realiz3d_jax import __version__, errors, files, progress, startup
-from realiz3d_jax.checkpoints import encoders
 from realiz3d_jax.config.build import stream_config
 from realiz3d_jax.config.schema import SAMPLERS, SPACINGS, SamplingConfig, TrainConfig, is_latent, view_cameras
 from realiz3d_jax.data.geometry_maps import Geometry, geometry_of
@@ -156,7 +155,12 @@ def _requests(pretrained: Pretrained) -> tuple[list[Request], list[str]]:
     else:
         if _UP.value:
             raise UserError("--up was given without --mesh or --manifest; the benchmark's meshes say what is up.")
-        source = dataclasses.replace(stream_config(pretrained.config, pretrained.encoder), directory=_DATA.value)
+        source = stream_config(
+            dataclasses.replace(
+                pretrained.config, data=dataclasses.replace(pretrained.config.data, directory=_DATA.value)
+            ),
+            pretrained.encoder,
+        )
         wanted = requests.from_split(source, _SPLIT.value, _SEED.value)
     return wanted[: _LIMIT.value], problems
 
@@ -328,7 +332,7 @@ def _describe(
         "devices": jax.device_count(),
     }
     if is_latent(pretrained.config):
-        description["encoders"] = {"sha256": encoders.fingerprint(pretrained.config)}
+        description["encoders"] = {"sha256": pretrained.encoders.sha256}
     return description
 
 

@@ -1,7 +1,7 @@
 """Model files: one ``.safetensors`` with the partitions that sampling needs, the config, and how it was made.
 
 Tensors are named ``partition/path/of/the/leaf``; the metadata holds ``config`` (JSON) and ``facts`` (JSON: the command, the
-seed and the figures). Wherever parameters are read, a model file and a workdir can stand for one another.
+seed and the metrics). Wherever parameters are read, a model file and a workdir can stand for one another.
 """
 
 import contextlib

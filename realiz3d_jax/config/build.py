@@ -54,15 +54,4 @@ def outline(config: TrainConfig) -> tuple[Stage, Params]:
 
 def stream_config(config: TrainConfig, encoder: TextEncoder | None) -> StreamConfig:
     """What the streams of a run read; ``encoder`` of its captions, None if they are encoded already."""
-    data = config.data
-    return StreamConfig(
-        data.directory,
-        data.size,
-        data.render_fraction,
-        encoder,
-        data.text_tokens,
-        data.collection,
-        data.rig,
-        data.views,
-        config.task == "texture",
-    )
+    return StreamConfig(config.data, encoder, geometry=config.task == "texture")

@@ -37,7 +37,7 @@ def null_caption(
 
     Args:
       directory, collection, size: of the data.
-      encoders: what the metadata has to say of them, ``checkpoints.encoders.identity``.
+      encoders: what the metadata has to say of them, ``checkpoints.encoders.Encoders.identity``.
       tokens: T, the longest caption.
 
     Raises:

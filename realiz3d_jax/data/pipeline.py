@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from realiz3d_jax.data import encoded, records
-from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
+from realiz3d_jax.data.config import DataConfig
 from realiz3d_jax.models.text import TextEncoder
 from realiz3d_jax.views import VIEW_WORDS, VIEWS
 
@@ -29,51 +29,39 @@ Example = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class StreamConfig:
-    """What every stream needs.
+    """Everything that a stream needs.
 
     Attributes:
-      directory: of the data.
-      size: of a view, pixels.
-      render_fraction: the share of renders among photos.
+      data: the datasets, their cameras, and which views make a grid.
       encoder: of the captions; None reads datasets that ``prepare --encode`` made, whose captions are encoded already.
-      text_tokens: T, the longest caption of such a dataset.
-      collection: whose datasets these are.
-      rig: of the controlled grids.
-      views: which of its views make a grid.
       geometry: whether normal and position maps are the control.
     """
 
-    directory: str
-    size: int
-    render_fraction: float
+    data: DataConfig
     encoder: TextEncoder | None
-    text_tokens: int
-    collection: str = records.SHAPES
-    rig: Rig = STANDARD_RIG
-    views: tuple[int, ...] = tuple(range(VIEWS))
     geometry: bool = True
 
     def open(self, kind: str, split: str = "train") -> records.Records:
         """A split of the dataset of a kind, encoded or not."""
-        return records.open_split(self.directory, self._name(kind), split, self.size)
+        return records.open_split(self.data.directory, self._name(kind), split, self.data.size)
 
     def splits(self, kind: str) -> list[str]:
         """The splits of the dataset of a kind."""
-        return list(records.open_all(self.directory, self._name(kind), self.size))
+        return list(records.open_all(self.data.directory, self._name(kind), self.data.size))
 
     def _name(self, kind: str) -> str:
-        return records.dataset_name(self.collection, kind if self.encoder else encoded.name_of(kind))
+        return records.dataset_name(self.data.collection, kind if self.encoder else encoded.name_of(kind))
 
     def open_grids(self, split: str = "train") -> records.Records:
         """A split of the assets, after a check that their views are those that are meant."""
         held = self.open("assets", split)
         maps = ("normal", "position") if self.encoder else ("control",)
-        records.check_views(held, self.rig, maps if self.geometry else ())
+        records.check_views(held, self.data.rig, maps if self.geometry else ())
         return held
 
     def grid(self, record: Example) -> Example:
         """``image`` and ``control`` of a record of the assets."""
-        views = list(self.views)
+        views = list(self.data.views)
         control = np.zeros((VIEWS, 0), np.float32)
         if self.geometry and self.encoder:
             control = control_maps(*(record[name][views] for name in ("normal", "position", "mask")))
@@ -85,7 +73,7 @@ class StreamConfig:
         """The encoded caption of an example, arrays [T, ...]."""
         if self.encoder:
             return _encoded(self.encoder, example["caption"])
-        return encoded.padded(example["caption_states"], self.text_tokens)
+        return encoded.padded(example["caption_states"], self.data.text_tokens)
 
 
 def prompt(caption: str, view: int | None = None, render: bool = False) -> str:
@@ -135,7 +123,7 @@ def _photos(config: StreamConfig, seed: int) -> grain.MapDataset:
 
     def draw(number: int, random: np.random.Generator) -> Example:
         record, view = source[int(number) // VIEWS], int(number) % VIEWS
-        render = random.random() < config.render_fraction
+        render = random.random() < config.data.render_fraction
         named_view = view if random.random() < 0.75 else None
         return {
             "image": record["synthetic" if render else "real"][view],

@@ -31,7 +31,7 @@ class Method:
       freeze_shared: real iterations freeze what all blocks share, too (timestep, modulation, caption), so that features behind
         frozen blocks stay exactly as they are. The paper's "blocks" leaves it open. By default these train, and early features
         move a little: on the shapes benchmark that is more realistic, and freezing them more consistent (``configs/stage2.py``
-        has the figures).
+        has the metrics).
       real_fraction: the share of real iterations, in both stages.
       real_warmup_steps: the first steps of Stage 2, on real samples only.
     """

@@ -9,8 +9,9 @@ import jax
 from jax.sharding import Mesh
 
 from realiz3d_jax import sharding
-from realiz3d_jax.checkpoints import converted, encoders, model_file
+from realiz3d_jax.checkpoints import converted, model_file
 from realiz3d_jax.checkpoints.bases import SHIPPED_BASE
+from realiz3d_jax.checkpoints.encoders import Encoders
 from realiz3d_jax.config.build import find_stage, make_model
 from realiz3d_jax.config.schema import SamplingConfig, TrainConfig
 from realiz3d_jax.method.interface import Params, Stage
@@ -46,17 +47,22 @@ class Pretrained:
     checksum: str
 
     @functools.cached_property
+    def encoders(self) -> Encoders:
+        """The files of its encoders; nothing is read yet."""
+        return Encoders(self.config)
+
+    @functools.cached_property
     def encoder(self) -> TextEncoder:
         """The text encoder, read when it is first asked for.
 
         Raises:
           UserError: it is missing, damaged or another one.
         """
-        return encoders.open_text_encoder(self.config, list(self.device_mesh.devices.flat))
+        return self.encoders.open_text(list(self.device_mesh.devices.flat))
 
     def generator(self, sampling: SamplingConfig) -> Generator:
         """What draws images from the model; raises UserError as ``encoder`` does."""
-        codec_params = encoders.open_codec_params(self.config, self.device_mesh)
+        codec_params = self.encoders.open_codec_params(self.device_mesh)
         return Generator(self.model, self.encoder, sampling, codec_params)
 
     @property

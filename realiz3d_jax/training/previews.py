@@ -8,7 +8,6 @@ import einops
 import jax
 import numpy as np
 
-from realiz3d_jax.checkpoints import encoders
 from realiz3d_jax.config.build import stream_config
 from realiz3d_jax.config.schema import is_latent
 from realiz3d_jax.data import encoded
@@ -33,7 +32,7 @@ class Previews:
     def _generator(self) -> Generator:
         run = self._run
         sampling = dataclasses.replace(run.config.sampling, steps=STEPS)
-        return Generator(run.model, run.encoder, sampling, encoders.open_codec_params(run.config, run.device_mesh))
+        return Generator(run.model, run.encoder, sampling, run.encoders.open_codec_params(run.device_mesh))
 
     def __call__(self, params: Params) -> np.ndarray:
         """uint8[H, W, 3]: a row of 2x2 grids for each domain; of single images where no control is trained yet."""

@@ -13,7 +13,7 @@ from realiz3d_jax.geometry.cameras import Camera
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class ListedObject:
     """An object that lies in a set, before any of its images are read.
 
     Attributes:
