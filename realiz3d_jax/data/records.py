@@ -136,7 +136,7 @@ photos: what the shapes benchmark's base model is trained on. assets: renders of
 ``position``, ``depth`` (along the camera's axis, world units; 0 in the background), and ``cameras`` (``encode_cameras``), which
 stand in the metadata where all objects have the same; ``up`` is the axis that is up in the file ``mesh``, "" what its format
 means; ``mesh`` is a path, absolute or below the dataset's folder; ``real``
-the true real renders of the shapes benchmark, for evaluation only. generated: images that the base model made; ``view`` in [0, 4)
+the true real renders of the shapes benchmark, for evaluation. generated: images that the base model made; ``view`` in [0, 4)
 is the view whose word prompted the image. ..._encoded: see ``data.encoded``.
 """
 
