@@ -1,4 +1,4 @@
-"""Settings of the data: what a run reads, and in which batches."""
+"""Settings of the training data: datasets, views, batches and encoders."""
 
 import dataclasses
 
@@ -7,25 +7,27 @@ from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What is read, and in which batches.
+    """Settings of the training data.
 
     Attributes:
-      directory: the folder that ``realiz3d_jax.prepare`` filled.
-      collection: what its datasets' names begin with, "shapes" those of the shapes benchmark.
-      rig: the cameras of the controlled views; a dataset of other cameras is refused.
-      views: the four of the rig's views that make a grid.
-      size: the side of one view, pixels.
+      directory: root of the datasets, the output of ``realiz3d_jax.prepare``.
+      collection: prefix of the names of the datasets; "shapes" is the shapes benchmark.
+      rig: cameras of the controlled views; a dataset with other cameras is rejected.
+      views: indices of the four views of the rig that form a grid.
+      size: pixels along a side of a view.
       batch_grids: grids of V views in a batch.
-      batch_of: whose batch that is: "run", of all devices together, whose number divides it, or "device", of each.
-      render_fraction: the share of synthetic looks among the photos of pre-training.
-      caption_dropout: the probability that a caption is replaced by the empty one, for classifier-free guidance.
-      text_encoder: "words" (the shapes benchmark's own) or "t5".
-      text_channels, text_tokens: its width and its longest caption, begin or end token included.
-      encoders: the folder that ``realiz3d_jax.convert`` wrote, with text encoder and autoencoder; empty for "words" and pixels.
-      encoders_sha256: of the encoders that a run's data was encoded with; a run sets it, and its samples are held to it.
-      base_sha256: of the base model that a run starts from; a run sets it, and its real images must be that one's.
-      view_prompt: how a caption is prompted for the self-generated images of a view.
-      threads: decoding threads a stream.
+      batch_of: "run" if ``batch_grids`` counts the grids of all devices together, whose number must divide it, or "device" if
+        it counts those of each.
+      render_fraction: share of synthetic looks among the photos of pre-training.
+      caption_dropout: probability of replacing a caption by the empty one, for classifier-free guidance.
+      text_encoder: "words" (that of the shapes benchmark) or "t5".
+      text_channels: width of the text encoder.
+      text_tokens: its maximum caption length in tokens, begin or end token included.
+      encoders: folder with text encoder and autoencoder, written by ``realiz3d_jax.convert``; empty for "words" and pixels.
+      encoders_sha256: SHA-256 of the encoders that made the data; set by a run, and checked when sampling from it.
+      base_sha256: SHA-256 of the base model that a run starts from; set by a run, whose real images must be made by that model.
+      view_prompt: template of the prompts of the self-generated images of a view.
+      threads: decoding threads per stream.
     """
 
     directory: str = "datasets"

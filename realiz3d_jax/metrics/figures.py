@@ -1,4 +1,4 @@
-"""The file ``metrics.json``: the figures of ``realiz3d_jax.evaluate``, read and checked."""
+"""Reader of ``metrics.json``, the output of ``realiz3d_jax.evaluate``."""
 
 import dataclasses
 import os
@@ -10,18 +10,19 @@ from realiz3d_jax import files
 from realiz3d_jax.errors import UserError
 
 REFERENCES = {"real": "true real renders", "synthetic": "true synthetic renders"}
-"""The rows of ``metrics.json`` that are no samples: what a perfect result of either look would score."""
+"""Reference rows of ``metrics.json``, which are not samples: the scores of a perfect result of either look."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """A ``metrics.json`` of ``realiz3d_jax.evaluate``.
+    """Content of a ``metrics.json``.
 
     Attributes:
-      command: what wrote it.
+      path: the file.
+      command: command that wrote it.
       size: pixels along a side of a view.
-      classifier: the facts of the judge of realism.
-      rows: the figures by name of the row; ``items`` of each are its objects.
+      classifier: facts of the evaluator of realism.
+      rows: metrics by name of the row; ``items`` of each are those of its objects.
     """
 
     path: pathlib.Path
@@ -31,7 +32,7 @@ class Figures:
     rows: Mapping[str, Mapping[str, Any]]
 
     def objects(self, row: str) -> dict[str, Mapping[str, Any]]:
-        """The figures of a row's objects, by uid."""
+        """Metrics of a row's objects, by uid."""
         return {item["name"]: item for item in self.rows.get(row, {"items": []})["items"]}
 
 
@@ -39,16 +40,16 @@ def read_figures(path: str | os.PathLike[str]) -> Figures:
     """Reads a ``metrics.json``.
 
     Raises:
-      UserError: it is missing, is no JSON, or is not what ``evaluate`` writes.
+      UserError: the file is missing, is not JSON, or lacks entries that ``evaluate`` writes.
     """
     path = pathlib.Path(path)
     content = files.read_json(path, f"python -m realiz3d_jax.evaluate --samples FOLDER --output {path}")
-    mend = f"Write it again by\n  python -m realiz3d_jax.evaluate --samples FOLDER --output {path}"
+    fix = f"Write it again by\n  python -m realiz3d_jax.evaluate --samples FOLDER --output {path}"
     for key, kind in (("command", str), ("size", int), ("classifier", dict), ("rows", dict)):
         if not isinstance(content.get(key), kind) or not content[key]:
-            raise UserError(f"{path}: {key} is {content.get(key)!r}; expected a filled {kind.__name__}. {mend}")
+            raise UserError(f"{path}: {key} is {content.get(key)!r}; expected a non-empty {kind.__name__}. {fix}")
     for name, row in content["rows"].items():
         objects = row.get("items") if isinstance(row, dict) else None
         if not objects or not all({"name", "domain_score", "silhouette_iou"} <= set(item) for item in objects):
-            raise UserError(f"{path}: rows.{name}.items lacks the figures of the single objects. {mend}")
+            raise UserError(f"{path}: rows.{name}.items lacks the metrics of the objects. {fix}")
     return Figures(path, content["command"], content["size"], content["classifier"], content["rows"])
