@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     use = _find_use()
     startup.start()
     if use == "workdir":
-        _release(pathlib.Path(_WORKDIR.value), pathlib.Path(_OUTPUT.value))
+        _write_model_file(pathlib.Path(_WORKDIR.value), pathlib.Path(_OUTPUT.value))
     elif use == "export":
         _export(pathlib.Path(_WORKDIR.value), pathlib.Path(_EXPORT.value))
     elif use == "hub":
@@ -229,7 +229,7 @@ def _export(source: pathlib.Path, output: pathlib.Path) -> None:
 # Model files
 
 
-def _release(workdir: pathlib.Path, output: pathlib.Path) -> None:
+def _write_model_file(workdir: pathlib.Path, output: pathlib.Path) -> None:
     """Writes a model file: the partitions that sampling needs (averaged where they were trained), the config and the facts."""
     model = open_model(workdir)
     facts = {
