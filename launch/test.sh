@@ -10,6 +10,7 @@ if [ $# -gt 0 ]; then
 fi
 ruff check .
 ruff format --check .
+pyright
 python -m pytest
 
 # Apache Beam is optional and wants an older protobuf than the rest: it has an environment of its own, above the first one.

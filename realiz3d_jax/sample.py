@@ -41,7 +41,9 @@ from realiz3d_jax.sampling.requests import Request
 from realiz3d_jax.views import VIEWS
 
 _TASK = flags.DEFINE_enum("task", "texture", ["texture", "text-to-multiview"], "What controls the views.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run's workdir or a model file; by default the shipped shapes model.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "A run's workdir or an exported checkpoint; by default the shipped shapes model."
+)
 _OUTPUT = flags.DEFINE_string("output", None, "The folder that gets one folder an item.", required=True)
 _MESH = flags.DEFINE_string("mesh", None, "What to texture: GLB, glTF, OBJ, PLY, STL or OFF.")
 _UP = flags.DEFINE_enum("up", None, ["y", "z"], "What is up in mesh files; by default Y, but Z in PLY and STL.")

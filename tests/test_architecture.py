@@ -1,6 +1,7 @@
 """Imports point down the floors of ``docs/architecture.md``, and the files that the documents name exist."""
 
 import ast
+import graphlib
 import pathlib
 import re
 
@@ -56,6 +57,18 @@ def test_imports_point_down(room):
         if FLOOR[other] <= FLOOR[room] and not (room in GROUND and other in GROUND)
     }
     assert not upward
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    graph = {}
+    for name, path in paths.items():
+        nodes = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.module
+        ]
+        found = {module for node in nodes for module in (node.module, *(f"{node.module}.{a.name}" for a in node.names))}
+        graph[name] = (found & set(paths)) - {name}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names them
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

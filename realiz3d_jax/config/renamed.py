@@ -1,7 +1,7 @@
-"""Keys of a config that have been renamed: stored configs keep loading, and whoever writes an old key is shown the new one.
+"""Renamed keys of a config: stored configs with old keys keep loading, and an old key written by hand is an error.
 
-A stored config is the ``config.json`` of a run, the ``meta`` of a checkpoint or the metadata of a model file. Flags and
-config files are written by hand, so an old key in them is an error.
+Stored configs are the ``config.json`` of a run, the ``meta`` of a checkpoint and the metadata of an exported checkpoint. Flags
+and config files are written by hand; the error names the new key.
 """
 
 from collections.abc import Mapping

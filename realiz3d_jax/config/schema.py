@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ml_collections
 
@@ -25,7 +25,10 @@ from realiz3d_jax.models.control import VIEWPOINTS
 from realiz3d_jax.sharding import DeviceConfig
 from realiz3d_jax.views import AZIMUTHS
 
-Dataclass = TypeVar("Dataclass")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Dataclass = TypeVar("Dataclass", bound="DataclassInstance")
 
 SAMPLERS = ("ddim", "dpm++")
 SPACINGS = ("trailing", "leading", "linspace")
@@ -60,7 +63,7 @@ class InitConfig:
     """Where parameters that this stage does not make itself come from.
 
     Attributes:
-      source: a workdir or a model file (``.safetensors``), whose partitions are taken over; empty: all are made afresh.
+      source: a workdir or an exported checkpoint, whose partitions are taken over; empty: all are made afresh.
       partitions: the partitions taken from it.
       command: what makes ``source``; the error message quotes it when it is missing.
       unfinished: whether a run that has not come to its end may be taken over.
@@ -208,7 +211,7 @@ def from_config_dict(values: Mapping[str, Any]) -> TrainConfig:
 
 
 def from_stored(values: Mapping[str, Any]) -> TrainConfig:
-    """``from_config_dict`` of a config that a run, a checkpoint or a model file holds; keys may have their earlier names.
+    """``from_config_dict`` of a stored config, whose keys may have their earlier names (see ``config.renamed``).
 
     Raises:
       UserError: as ``from_config_dict``, or a key is there under both its earlier and its present name.
@@ -333,7 +336,7 @@ def _value(kind: Any, value: Any, path: str) -> Any:
     if kind in _VARIANTS:
         default, find = _VARIANTS[kind]
         kind = find(value.get("name", default))
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return build(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

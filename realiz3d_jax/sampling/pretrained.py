@@ -1,4 +1,4 @@
-"""Opening a trained model for inference: the one that ships, a model file, or a workdir."""
+"""Opening a trained model for inference: the one that ships, an exported checkpoint, or a workdir."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from realiz3d_jax import sharding
-from realiz3d_jax.checkpoints import converted, model_file
+from realiz3d_jax.checkpoints import converted, exported
 from realiz3d_jax.checkpoints.bases import SHIPPED_BASE
 from realiz3d_jax.checkpoints.encoders import Encoders
 from realiz3d_jax.config.build import find_stage, make_model
@@ -22,8 +22,8 @@ from realiz3d_jax.sharding import DeviceConfig
 
 SHIPPED = {
     "base": SHIPPED_BASE,
-    "texture": model_file.PRETRAINED / "shapes_texture.safetensors",
-    "text_to_multiview": model_file.PRETRAINED / "shapes_text_to_multiview.safetensors",
+    "texture": exported.PRETRAINED / "shapes_texture.safetensors",
+    "text_to_multiview": exported.PRETRAINED / "shapes_text_to_multiview.safetensors",
 }
 """The models of the shapes benchmark that ship with the project: the base model, and one finished model for each task."""
 
@@ -73,8 +73,8 @@ class Pretrained:
 
 def read_config(source: str | os.PathLike[str], encoders_folder: str = "") -> TrainConfig:
     """The config of a trained model; arguments and errors as for ``open_model``."""
-    config = model_file.read_config(source)
-    beside = model_file.find(source).parent
+    config = exported.read_config(source)
+    beside = exported.find(source).parent
     if not encoders_folder and (beside / converted.TEXT_ENCODER).is_file():
         encoders_folder = str(beside)  # a converted model's own, wherever its folder has been moved
     if encoders_folder:
@@ -83,9 +83,11 @@ def read_config(source: str | os.PathLike[str], encoders_folder: str = "") -> Tr
 
 
 def open_model(
-    source: str | os.PathLike[str], encoders_folder: str = "", devices: list[jax.Device] | None = None
+    source: str | os.PathLike[str],
+    encoders_folder: str = "",
+    devices: list[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
 ) -> Pretrained:
-    """Reads a model file, a converted model's folder, or the newest checkpoint of a workdir (averaged parameters).
+    """Reads an exported checkpoint, a converted model's folder, or the newest checkpoint of a workdir (averaged parameters).
 
     Args:
       encoders_folder: takes the place of ``config.data.encoders``, unless it is empty.
@@ -103,5 +105,5 @@ def open_model(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
         jax.eval_shape(lambda: model.init(stage.partitions, jax.random.key(0))),
     )
-    params = model_file.read_params(source, like)
-    return Pretrained(pathlib.Path(source), config, model, stage, device_mesh, params, model_file.checksum(params))
+    params = exported.read_params(source, like)
+    return Pretrained(pathlib.Path(source), config, model, stage, device_mesh, params, exported.checksum(params))

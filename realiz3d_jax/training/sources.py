@@ -1,4 +1,4 @@
-"""Where a run's parameters come from: a base model, or an earlier stage, and whether they mean the same here."""
+"""Reads a run's initial parameters from a base model or an earlier stage, after checking that they are compatible."""
 
 import contextlib
 import dataclasses
@@ -6,20 +6,25 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from realiz3d_jax.checkpoints import model_file, workdirs
-from realiz3d_jax.checkpoints.model_file import checksum, read_on_host
+from realiz3d_jax.checkpoints import exported, workdirs
+from realiz3d_jax.checkpoints.exported import checksum, read_on_host
 from realiz3d_jax.config.build import outline
-from realiz3d_jax.config.schema import InitConfig, TrainConfig, is_latent
+from realiz3d_jax.config.schema import InitConfig, TrainConfig
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
+from realiz3d_jax.models.codec import AutoencoderCodec
 
 REAL_IMAGES = "real_images"
-"""The stream of the images that a base model made itself."""
+"""Name of the stream of images that the base model generated."""
 
 
 def read_init(config: TrainConfig, like: Params) -> Params:
-    """The partitions that ``config.init`` names, on the shardings of ``like``.
+    """Reads the partitions named by ``config.init``, with the shardings of ``like``.
+
+    Args:
+      config: settings of the run.
+      like: shapes, dtypes and shardings of the partitions.
 
     Raises:
       UserError: the source is missing, damaged or of another model; the message gives the command that makes it.
@@ -31,10 +36,10 @@ def read_init(config: TrainConfig, like: Params) -> Params:
             f"{' and '.join(like)} from there. Make it with:\n  {config.init.command}"
         )
     with _naming(config.init):
-        before = model_file.read_config(source)
+        before = exported.read_config(source)
         _check_same(config, before, source, tuple(like))
         _check_finished(config, before, source)
-        return model_file.read_params(source, like)
+        return exported.read_params(source, like)
 
 
 _EXECUTION = (
@@ -47,46 +52,46 @@ _EXECUTION = (
     "sample_size",
     "positions",
 )
-"""Settings of a backbone that its weights do not depend on."""
+"""Settings of a backbone on which its weights do not depend."""
 
 
 @contextlib.contextmanager
 def _naming(init: InitConfig) -> Iterator[None]:
-    """Says of what is wrong with a source which setting names it, and what makes it."""
+    """Adds to errors about a source the setting that names it and the command that makes it."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"config.init.source: {error}\nWhat makes it:\n  {init.command}") from error
+        raise UserError(f"config.init.source: {error}\nThe command that makes it:\n  {init.command}") from error
 
 
 def _check_same(config: TrainConfig, before: TrainConfig, source: pathlib.Path, partitions: tuple[str, ...]) -> None:
-    """Raises UserError unless the parameters of ``source``, trained as ``before`` says, mean the same under ``config``."""
+    """Raises UserError unless the parameters of ``source``, trained with ``before``, have the same meaning under ``config``."""
     ours, theirs = _meaning(config), _meaning(before)
-    # What a method has learned, it has learned at these positions; a base has yet to learn them.
+    # A method's partitions were learned at these positions; a base has yet to learn them.
     if partitions != ("backbone",):
         ours["model.positions"], theirs["model.positions"] = config.model.positions, before.model.positions
     for name, value in ours.items():
         if theirs.get(name, value) != value:
             raise UserError(
-                f"{source}: was trained with {name} {theirs[name]!r}; config.{name} is {value!r}, which gives its weights "
+                f"{source}: was trained with {name} {theirs[name]!r}, but config.{name} is {value!r}, which gives its weights "
                 f"another meaning. Set --config.{name}={theirs[name]}."
             )
 
 
 def _check_finished(config: TrainConfig, before: TrainConfig, source: pathlib.Path) -> None:
-    """Raises UserError if ``source`` is a run that has not come to its end, unless that is meant."""
-    if model_file.find(source).is_file() or config.init.unfinished:
+    """Raises UserError if ``source`` is an unfinished run, unless ``config.init.unfinished`` allows it."""
+    if exported.find(source).is_file() or config.init.unfinished:
         return
     step = workdirs.latest_step(source)
     if step < before.steps:
         raise UserError(
-            f"{source}: its run is at step {step:,} of {before.steps:,}. Let it come to its end, or take it as it is by "
+            f"{source}: its run is at step {step:,} of {before.steps:,}. Let it finish, or use it unfinished with "
             "--config.init.unfinished=true."
         )
 
 
 def base_checksum(init: InitConfig) -> str:
-    """The checksum of the base model that a run's source is, or was trained from; "" where there is none, or it is not known.
+    """Returns the checksum of the base model that the source is, or was trained from; "" if there is none or it is unknown.
 
     Raises:
       UserError: the source is damaged.
@@ -94,7 +99,7 @@ def base_checksum(init: InitConfig) -> str:
     if not init.source or not pathlib.Path(init.source).exists():
         return ""
     with _naming(init):
-        before = model_file.read_config(init.source)
+        before = exported.read_config(init.source)
         if before.data.base_sha256:
             return before.data.base_sha256
         is_base = outline(before)[0].partitions == ("backbone",)
@@ -102,12 +107,12 @@ def base_checksum(init: InitConfig) -> str:
 
 
 def check_generated(held: records.Records, base_sha256: str) -> None:
-    """Raises UserError if the images of ``held`` were made by another base model than ``base_sha256``."""
+    """Raises UserError if the images of ``held`` were generated by another base model than ``base_sha256``."""
     made_by = held.metadata.get("base") or held.metadata.get("source", {}).get("base")
     if made_by and base_sha256 and made_by != base_sha256:
         raise UserError(
-            f"{held.path / 'metadata.json'}: base is {made_by[:16]}..., another base model than the one that this training "
-            f"starts from ({base_sha256[:16]}...); its real images are not this one's. Make them by\n"
+            f"{held.path / 'metadata.json'}: base is {made_by[:16]}..., but this training starts from the base model "
+            f"{base_sha256[:16]}...; expected real images of the same model. Make them by\n"
             "  python -m realiz3d_jax.prepare --self-generate --base BASE --directory OTHER"
         )
 
@@ -119,7 +124,7 @@ def _meaning(config: TrainConfig) -> dict[str, Any]:
     if config.task == "text_to_multiview":
         meaning["viewpoints"] = config.viewpoints
     meaning["codec.name"] = config.codec.name
-    if is_latent(config):
+    if isinstance(config.codec, AutoencoderCodec):
         vae = config.codec.autoencoder
         meaning |= {"codec.autoencoder.scale": vae.scale, "codec.autoencoder.shift": vae.shift}
         meaning["data.text_tokens"] = config.data.text_tokens

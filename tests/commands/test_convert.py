@@ -31,9 +31,9 @@ from sd3_reference import SMALL as SD3
 from sd3_reference import make_reference as make_sd3
 from transformers import T5Config as TheirT5Config
 from transformers import T5EncoderModel
-from worlds import REPOSITORY, assert_same, load_config, random_params, run_command, write_model_file, write_tokenizer
+from worlds import REPOSITORY, assert_same, load_config, random_params, run_command, write_exported, write_tokenizer
 
-from realiz3d_jax.checkpoints import converted, model_file
+from realiz3d_jax.checkpoints import converted, exported
 from realiz3d_jax.checkpoints.importers import huggingface
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import control, dit, presets
@@ -84,7 +84,7 @@ def test_every_part_of_a_pipeline_is_what_the_importers_read(pipeline, tmp_path,
     told = capsys.readouterr().out
     assert names(output) == MADE
     expected = {part: huggingface.import_model(pipeline / part, dtype) for part in huggingface.KINDS}
-    transformer = model_file.read(output / "transformer.safetensors")
+    transformer = exported.read(output / "transformer.safetensors")
     assert_same(transformer.params, {"backbone": expected["transformer"].params})
     assert transformer.config.model == dataclasses.replace(
         CONFIG, dtype="bfloat16", remat="attention", positions="view"
@@ -121,7 +121,7 @@ def test_the_original_pth_is_converted_by_the_name_of_its_preset(pipeline, tmp_p
     torch.save({"state_dict": original_names(pixart_reference.make_reference(CONFIG, seed=0))}, source)
     assert convert(source, tmp_path / "out", "--preset=small") == 0
     expected = huggingface.import_model(pipeline / "transformer", "float32")
-    assert_same(model_file.read(tmp_path / "out" / "transformer.safetensors").params["backbone"], expected.params)
+    assert_same(exported.read(tmp_path / "out" / "transformer.safetensors").params["backbone"], expected.params)
     assert convert(source, tmp_path / "other") == 2
     assert "a file needs --preset" in capsys.readouterr().err
 
@@ -259,14 +259,14 @@ def test_only_what_the_command_made_is_replaced_and_only_by_a_whole_conversion(c
     assert names(output) == MADE
     capsys.readouterr()
     assert convert(copied, output) == 0
-    assert "out: replaced what this command had made there" in capsys.readouterr().out
+    assert "out: replaced an earlier conversion" in capsys.readouterr().out
     assert names(output) == [name for name in MADE if name != "transformer.safetensors"]
     assert names(tmp_path) == ["out", "pipeline", "theirs"]
 
     (output / "notes.txt").touch()
     for folder, strange in ((output, "notes.txt"), (tmp_path / "theirs", WEIGHTS), (output / "notes.txt", "notes.txt")):
         assert convert(copied, folder) == 2
-        assert f"{folder}: found {strange}, expected nothing or what" in capsys.readouterr().err
+        assert f"{folder}: found {strange}, expected no folder or one made by" in capsys.readouterr().err
     assert (tmp_path / "theirs" / WEIGHTS).exists()
 
 
@@ -286,7 +286,7 @@ def test_a_conversion_does_not_take_the_place_of_an_export_nor_an_export_that_of
 
 def test_the_folder_of_one_model_is_told_from_that_of_a_pipeline(pipeline, tmp_path, capsys):
     assert convert(pipeline / "vae", tmp_path / "out") == 2
-    assert "is the folder of one model; expected that of a pipeline" in capsys.readouterr().err
+    assert "is the folder of a single model; expected the folder of a pipeline" in capsys.readouterr().err
 
 
 def test_verification_finds_a_bit_that_the_disk_changed(pipeline, tmp_path, monkeypatch, capsys):
@@ -309,9 +309,9 @@ def test_a_converted_file_that_is_damaged_or_something_else_is_refused(pipeline,
     path = tmp_path / "out" / "vae.safetensors"
     with pytest.raises(UserError, match=r"vae.safetensors: holds a model of VAEConfig; expected T5Config"):
         converted.read(path, T5Config)
-    with pytest.raises(UserError, match=r"transformer.safetensors: is no converted model of this version"):
+    with pytest.raises(UserError, match=r"transformer.safetensors: is not a converted model of this version"):
         converted.read(tmp_path / "out" / "transformer.safetensors", VAEConfig)
-    with pytest.raises(UserError, match=rf"{WEIGHTS}: is no converted model of this version"):
+    with pytest.raises(UserError, match=rf"{WEIGHTS}: is not a converted model of this version"):
         converted.read_header(pipeline / "vae" / WEIGHTS, VAEConfig)
     with pytest.raises(UserError, match=r"none.safetensors: there is no such file"):
         converted.read_header(tmp_path / "none.safetensors", VAEConfig)
@@ -371,7 +371,7 @@ def test_of_a_repository_only_what_is_converted_is_fetched(pipeline, tmp_path, m
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     assert run_command("convert", "--hub=owner/name", f"--output={tmp_path / 'out'}") == 0
     assert fetched == [name for name, wanted in repository.items() if wanted]
-    facts = model_file.read(tmp_path / "out" / "transformer.safetensors").facts
+    facts = exported.read(tmp_path / "out" / "transformer.safetensors").facts
     assert facts["command"] == "python -m realiz3d_jax.convert --hub owner/name"
 
 
@@ -434,7 +434,7 @@ def test_a_pipeline_is_converted_opened_exported_and_computes_what_diffusers_com
     assert convert(pipeline, tmp_path / "out") == 0
     path = tmp_path / "out" / "transformer.safetensors"
     model = open_model(path)
-    assert model.checksum == model_file.read(path).facts["parameters_sha256"]
+    assert model.checksum == exported.read(path).facts["parameters_sha256"]
     assert export(path, tmp_path / "exported") == 0
     inputs = draw_inputs(CONFIG)
     expected = theirs(tmp_path / "exported", **inputs)
@@ -478,7 +478,7 @@ def test_bfloat16_is_exported_as_it_is(pipeline, tmp_path):
 def test_a_controlled_model_is_exported_with_more_input_channels_and_its_shifts_beside_it(tmp_path, capsys):
     config = load_config("stage2")
     params = random_params(config)
-    write_model_file(tmp_path / "model.safetensors", config)
+    write_exported(tmp_path / "model.safetensors", config)
     assert export(tmp_path / "model.safetensors", tmp_path / "exported") == 0
     assert json.loads((tmp_path / "exported" / "config.json").read_text())["in_channels"] == 3 + 6
     inputs = draw_inputs(config.model)
@@ -499,7 +499,7 @@ def test_a_controlled_model_is_exported_with_more_input_channels_and_its_shifts_
 
 def test_viewpoints_are_exported_as_what_they_add_to_the_patches(tmp_path):
     config = load_config("stage2", {"task": "text_to_multiview"})
-    write_model_file(tmp_path / "model.safetensors", config)
+    write_exported(tmp_path / "model.safetensors", config)
     assert export(tmp_path / "model.safetensors", tmp_path / "exported") == 0
     assert json.loads((tmp_path / "exported" / "config.json").read_text())["in_channels"] == 3
     beside = safetensors.numpy.load_file(tmp_path / "exported" / huggingface.SHIFTS)
@@ -521,8 +521,8 @@ def test_of_a_run_the_averaged_backbone_is_exported(tmp_path):
 
 def test_what_is_no_run_or_cannot_be_written_is_not_exported(tmp_path, capsys):
     assert export(tmp_path / "none", tmp_path / "exported") == 2
-    assert "none: there is no such workdir or model file" in capsys.readouterr().err
-    write_model_file(tmp_path / "model.safetensors", load_config("base"))
+    assert "none: there is no such workdir or exported checkpoint" in capsys.readouterr().err
+    write_exported(tmp_path / "model.safetensors", load_config("base"))
     with largest_file(20_000):
         assert export(tmp_path / "model.safetensors", tmp_path / "exported") == 2
     assert f"exported/{WEIGHTS}: cannot be written (File too large); expected room for" in capsys.readouterr().err

@@ -87,12 +87,12 @@ def converted(source, world: World, tmp_path_factory) -> Converted:
 
 
 def shorten_captions(folder: pathlib.Path) -> None:
-    """The model file with the test's longest caption, which ``convert`` takes from the kind of PixArt."""
-    from realiz3d_jax.checkpoints import model_file
+    """The exported checkpoint with the test's longest caption, which ``convert`` takes from the kind of PixArt."""
+    from realiz3d_jax.checkpoints import exported
 
-    held = model_file.read(folder / "transformer.safetensors")
+    held = exported.read(folder / "transformer.safetensors")
     config = dataclasses.replace(held.config, data=dataclasses.replace(held.config.data, text_tokens=TOKENS))
-    model_file.write(folder / "transformer.safetensors", dataclasses.replace(held, config=config))
+    exported.write(folder / "transformer.safetensors", dataclasses.replace(held, config=config))
 
 
 def test_a_published_base_is_asked_for_images_at_the_positions_that_its_weights_know(converted: Converted, source):
@@ -200,7 +200,7 @@ def test_a_model_is_sampled_with_the_encoders_that_it_was_trained_with(converted
     other = with_another_autoencoder(converted.folder, tmp_path / "other")
     flags = ["--steps=2", "--batch=1", "--limit=1", f"--data={converted.data}", f"--output={tmp_path / 'out'}"]
     assert run_command("sample", f"--workdir={stage2}", f"--encoders={other}", *flags) == 2
-    assert "are other encoders" in capsys.readouterr().err
+    assert "but the model was trained with those of" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*"))
 
 
@@ -339,4 +339,4 @@ def test_without_real_images_the_command_that_makes_them_is_told(converted: Conv
 
 def test_a_model_of_pixels_has_nothing_to_encode(capsys):
     assert run_command("prepare", "--encode") == 2
-    assert "works on pixels and words as they are" in capsys.readouterr().err
+    assert "works on pixels and words directly" in capsys.readouterr().err

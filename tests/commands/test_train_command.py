@@ -17,7 +17,7 @@ import pytest
 from worlds import HELD_OUT, REPOSITORY, World, assert_same, command, leaves, load_config, run_command, stage_changes
 
 from realiz3d_jax import files
-from realiz3d_jax.checkpoints import model_file, workdirs
+from realiz3d_jax.checkpoints import exported, workdirs
 from realiz3d_jax.data import records
 from realiz3d_jax.data.pipeline import control_maps
 from realiz3d_jax.method.domains import Domain
@@ -165,7 +165,7 @@ def test_stage_2_stopped_then_killed_and_resumed_ends_with_the_same_bits(world, 
 
 def test_a_run_leaves_its_config_its_curves_and_its_last_checkpoint(world, first):
     config = load_config("stage1", settings(world, "stage1", world.base))
-    base = model_file.checksum(open_model(world.base).params)
+    base = exported.checksum(open_model(world.base).params)
     assert workdirs.read_config(first) == dataclasses.replace(
         config, data=dataclasses.replace(config.data, base_sha256=base)
     )
@@ -253,7 +253,7 @@ def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on_at_a_rate_that_is
 def test_a_run_that_is_further_than_asked_for_is_refused(world, here, first, capsys):
     assert train(world, first, steps=STEPS - 5) == 2
     error = capsys.readouterr().err
-    assert f"config.steps: found {STEPS - 5}, but the checkpoint in the workdir is at step {STEPS} already" in error
+    assert f"config.steps: found {STEPS - 5}, but the checkpoint in the workdir is already at step {STEPS}" in error
 
 
 def test_a_workdir_of_another_model_is_refused_and_left_as_it_is(world, here, first, capsys):
@@ -271,10 +271,9 @@ def test_a_workdir_of_another_stage_or_one_that_is_trained_in_is_refused(world, 
     flags = [f"--config.{key}={value}" for key, value in stage_changes(world).items()]
     config = f"--config={REPOSITORY}/configs/base.py:tiny"
     assert run_command("train", config, f"--workdir={first}", "--config.data.batch_grids=2", flags[0]) == 2
-    expected = (
-        "holds a run of stage 'stage1' of the method 'realiz3d'; this config is of stage 'pretrain' of 'pretraining'"
-    )
-    assert expected in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "holds a run of stage 'stage1' of the method 'realiz3d'" in error
+    assert "but this config is for stage 'pretrain' of 'pretraining'" in error
     (tmp_path / "run").mkdir()
     with files.only_one(tmp_path / "run" / "lock", "free"):
         assert train(world, tmp_path / "run") == 2
@@ -288,7 +287,7 @@ def test_settings_that_change_within_a_run_are_told_and_the_old_ones_kept(world,
     changes = {"optimizer__learning_rate": 0.125, "steps": STEPS + 1, "log__metrics_every": 1}
     assert train(world, workdir, **changes) == 0
     error = capsys.readouterr().err
-    assert f"going on from step {STEPS} with other settings" in error
+    assert f"continuing from step {STEPS} with changed settings" in error
     told = dict(re.findall(r"  config\.(.*): .* -> (.*)", error))
     assert told == {"optimizer.learning_rate": "0.125", "steps": f"{STEPS + 1}"}
     assert json.loads((workdir / f"config_until_{STEPS}.json").read_text())["optimizer"]["learning_rate"] != 0.125

@@ -8,7 +8,7 @@ import jax
 import pytest
 from worlds import REPOSITORY, World, command, load_config, run_command, stage_changes
 
-from realiz3d_jax.checkpoints import model_file
+from realiz3d_jax.checkpoints import exported
 from realiz3d_jax.checkpoints.bases import BASES
 from realiz3d_jax.config import schema as configs
 from realiz3d_jax.training import setup
@@ -250,6 +250,6 @@ def test_the_command_as_a_user_runs_it_ends_with_one_line_and_no_traceback():
         assert len(error.strip().splitlines()) <= 2
 
 
-def test_model_files_that_ship_hold_a_config_that_this_version_reads():
-    for path in model_file.PRETRAINED.glob("shapes_[bt]*.safetensors"):
-        assert model_file.read(path).config.model == load_config("base", size="shapes").model
+def test_exported_checkpoints_that_ship_hold_a_config_that_this_version_reads():
+    for path in exported.PRETRAINED.glob("shapes_[bt]*.safetensors"):
+        assert exported.read(path).config.model == load_config("base", size="shapes").model

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 import safetensors
-from worlds import REPOSITORY, load_config, run_command, write_model_file
+from worlds import REPOSITORY, load_config, run_command, write_exported
 
-from realiz3d_jax.checkpoints import model_file
+from realiz3d_jax.checkpoints import exported
 from realiz3d_jax.config import schema
 from realiz3d_jax.config.renamed import RENAMED
 from realiz3d_jax.errors import UserError
@@ -111,16 +111,16 @@ def test_every_shipped_model_opens(name: str):
     opened = pretrained.open_model(path)
     assert opened.config.model.name == "dit"
     assert opened.config.devices == DeviceConfig()
-    assert opened.checksum == model_file.read(path).facts["parameters_sha256"]
+    assert opened.checksum == exported.read(path).facts["parameters_sha256"]
 
 
-def test_model_files_runs_and_checkpoints_with_earlier_keys_are_read(tmp_path: pathlib.Path, monkeypatch):
+def test_exported_checkpoints_runs_and_checkpoints_with_earlier_keys_are_read(tmp_path: pathlib.Path, monkeypatch):
     config = dataclasses.replace(load_config("base"), devices=DeviceConfig(8, 1))
     stored = json.dumps(earlier(config))
-    for module in (model_file, checkpoint):
+    for module in (exported, checkpoint):
         monkeypatch.setattr(module, "to_json", lambda config: stored)
-    write_model_file(tmp_path / "model.safetensors", config)
-    assert model_file.read_config(tmp_path / "model.safetensors") == config
+    write_exported(tmp_path / "model.safetensors", config)
+    assert exported.read_config(tmp_path / "model.safetensors") == config
     (tmp_path / "config.json").write_text(stored)
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     assert inputs.read_run(tmp_path).config == config
@@ -130,4 +130,4 @@ def test_model_files_runs_and_checkpoints_with_earlier_keys_are_read(tmp_path: p
         checkpoints.save(1, state, {}, force=True)
     with checkpoint.Checkpoints(tmp_path / "run", config) as checkpoints:
         assert checkpoints.config() == config
-    assert model_file.read_config(tmp_path / "run") == config
+    assert exported.read_config(tmp_path / "run") == config

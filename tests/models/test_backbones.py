@@ -14,10 +14,10 @@ import torch
 from autoencoder_reference import SMALL as VAE
 from autoencoder_reference import make_reference as make_autoencoder
 from sd3_reference import SMALL, make_reference
-from worlds import encoded, load_config, random_params, run_command, write_model_file
+from worlds import encoded, load_config, random_params, run_command, write_exported
 
 from realiz3d_jax import sharding
-from realiz3d_jax.checkpoints import model_file
+from realiz3d_jax.checkpoints import exported
 from realiz3d_jax.checkpoints.workdirs import flatten
 from realiz3d_jax.diffusion import samplers
 from realiz3d_jax.diffusion.rectified_flow import RectifiedFlow
@@ -190,7 +190,7 @@ def test_images_are_drawn_in_either_domain_under_control_as_by_hand():
 def test_the_commands_train_both_stages_of_it_and_sample(world, tmp_path, capsys):
     data = f"--config.data.directory={world.data}"
     base = tmp_path / "base.safetensors"
-    write_model_file(base, load_config("base", size="tiny_sd3"))
+    write_exported(base, load_config("base", size="tiny_sd3"))
     few = ["--config.steps=2", "--config.data.batch_grids=8", "--config.log.samples_every=0", data]
     for stage, source in (("stage1", base), ("stage2", tmp_path / "stage1")):
         arguments = [f"--config=configs/{stage}.py:tiny_sd3", f"--workdir={tmp_path / stage}"]
@@ -206,7 +206,7 @@ def test_published_weights_of_it_convert_with_their_process_and_go_back_bit_for_
     theirs.save_pretrained(tmp_path / "source" / "transformer")
     make_autoencoder(VAE).save_pretrained(tmp_path / "source" / "vae")
     assert run_command("convert", f"--source={tmp_path / 'source'}", f"--output={tmp_path / 'ours'}") == 0
-    config = model_file.read_config(tmp_path / "ours")
+    config = exported.read_config(tmp_path / "ours")
     assert config.diffusion == RectifiedFlow()
     assert config.model == dataclasses.replace(SMALL, dtype="bfloat16", remat="attention", positions="view")
     assert run_command("convert", f"--workdir={tmp_path / 'ours'}", f"--export={tmp_path / 'back'}") == 0

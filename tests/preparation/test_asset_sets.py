@@ -79,7 +79,7 @@ def test_a_manifest_names_assets_and_its_bad_rows_are_left_out_with_their_place(
         ListedAsset("more_plain", folder / "more" / "plain.obj", None, None),
     ]
     assert [one.asset.rpartition(", ")[2] for one in skipped] == ["row 2", "row 5", str(folder / "plain.obj")]
-    reasons = ["is not there", "mesh always", "has the uid 'first'"]
+    reasons = ["does not exist", "mesh is required", "has the uid 'first'"]
     assert all(word in one.reason for word, one in zip(reasons, skipped, strict=True))
     lines = folder / "list.jsonl"
     lines.write_text('{"mesh": "plain.obj", "caption": "one"}\n{"mesh": "plain.obj", "color": "red"}\n')
@@ -119,9 +119,9 @@ def test_what_looks_like_an_asset_and_cannot_be_taken_is_told(tmp_path, capsys):
     assert [entry.path.name for entry in entries] == ["a.glb"]
     reasons = " ".join(one.reason for one in skipped)
     for expected in (
-        ".fbx is not read; export it as GLB",
-        "is a link to nothing",
-        "no UTF-8; rename it",
+        ".fbx is not supported; export it as GLB",
+        "is a broken link",
+        "not UTF-8; rename it",
         "rename one, or give uids",
     ):
         assert expected in reasons
@@ -333,7 +333,7 @@ def test_what_is_cut_away_shows_what_lies_behind_in_colour_and_maps(tmp_path, al
 def test_an_asset_of_which_nothing_is_seen_is_refused(tmp_path):
     path = tmp_path / "clear.glb"
     path.write_bytes(cut_out(0, "MASK", alphaCutoff=2.0, only=True))
-    with pytest.raises(UserError, match="nothing of it is seen"):
+    with pytest.raises(UserError, match="is not visible in any view"):
         rendering.render_example(ListedAsset("it", path), 32, ALL_TRAIN)
 
 
@@ -346,14 +346,14 @@ def test_the_command_renders_says_what_is_left_out_and_trains(folder, tmp_path, 
     assert run_command("prepare", *arguments, "--config=configs/data/render.py:perspective", "--config.samples=1") == 0
     told = capsys.readouterr()
     assert "made things_assets (train 2, test 1)" in told.out
-    assert "objects a minute" in told.out
+    assert "objects per minute" in told.out
     assert "2 left out" in told.err
     assert len(records.open_split(data, "things_assets", "train").metadata["skipped"]) == 2
     assert "5 of 5 assets have no caption" in told.err
     assert run_command("prepare", *arguments, "--config=configs/data/render.py:six") == 2
-    assert "asked for was" in capsys.readouterr().err
+    assert "was requested" in capsys.readouterr().err
     assert run_command("prepare", f"--assets={folder}", f"--directory={data}") == 2
-    assert "--collection=NAME: is needed" in capsys.readouterr().err
+    assert "--collection=NAME: is required" in capsys.readouterr().err
     (folder / "list.csv").write_text("mesh\nnone.glb\n")
     assert run_command("prepare", f"--assets={folder / 'list.csv'}", *arguments[1:]) == 2
     told = capsys.readouterr().err
@@ -362,7 +362,7 @@ def test_the_command_renders_says_what_is_left_out_and_trains(folder, tmp_path, 
     assert run_command("prepare", "--dataset=assets") == 2
     assert "expected one of shapes_photos" in capsys.readouterr().err
     assert run_command("prepare") == 2
-    assert "nothing was asked for" in capsys.readouterr().err
+    assert "nothing was requested" in capsys.readouterr().err
     assert run_command("prepare", *arguments, "--config=configs/data/render.py:round") == 2
     assert "there is no such rig" in capsys.readouterr().err
     assert run_command("prepare", *arguments, "--config=configs/data/render.py", "--config.lens=3") == 2
@@ -385,7 +385,7 @@ def test_beam_makes_the_same_records_and_leaves_out_the_same(folder, tmp_path, c
     for one, other in zip(ours, theirs, strict=True):
         assert_same(one, other)
     assert run_command("prepare", *arguments, *settings) == 0
-    assert "is there already" in capsys.readouterr().out
+    assert "already exists" in capsys.readouterr().out
 
 
 def test_beam_goes_on_without_a_split_of_which_no_asset_can_be_used(folder, tmp_path, monkeypatch):

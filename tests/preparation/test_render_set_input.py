@@ -98,7 +98,7 @@ def test_views_of_several_sizes_are_refused(tmp_path, write, name):
     reader, folder = write(tmp_path)
     with Image.open(folder / name) as image:
         image.resize((24, 24)).save(folder / name)
-    refused(reader, tmp_path, r"pixels wide; expected \d+, as the object's other images are")
+    refused(reader, tmp_path, r"pixels wide; expected \d+, as in the object's other images")
 
 
 @pytest.mark.parametrize("write", [write_mv_adapter, write_g_objaverse, write_objaverse_rendering, write_trellis])
@@ -114,7 +114,7 @@ def test_an_outline_is_never_a_colour(tmp_path):
     reader, folder = write_objaverse_rendering(tmp_path)
     with Image.open(folder / "003.png") as image:
         image.convert("RGB").save(folder / "003.png")
-    refused(reader, tmp_path, r"003.png: has no alpha, and the set has nothing else")
+    refused(reader, tmp_path, r"003.png: has no alpha, and nothing else in the set")
 
 
 def test_where_alpha_is_missing_the_depth_is_the_outline(tmp_path):
@@ -132,7 +132,7 @@ def test_where_alpha_is_missing_the_depth_is_the_outline(tmp_path):
 def test_sixteen_bits_of_grey_are_no_view(tmp_path):
     reader, folder = write_trellis(tmp_path)
     Image.fromarray(np.zeros((32, 32), np.uint16)).save(folder / "001.png")
-    refused(reader, tmp_path, r"001.png: is an image of mode I;16; expected 8 bits")
+    refused(reader, tmp_path, r"001.png: has the image mode I;16; expected 8 bits")
 
 
 def test_depths_that_differ_by_channel_are_no_depth(tmp_path):
@@ -153,13 +153,13 @@ def test_a_depth_in_three_equal_channels_is_a_depth(tmp_path):
 def test_depth_and_colour_of_different_views_are_refused(tmp_path):
     reader, folder = write_mv_adapter(tmp_path)
     sets.save_exr(folder / "depth_0008.exr", V=np.full((32, 32), 65535.0))
-    refused(reader, tmp_path, r"color_0008.webp and .*depth_0008.exr: their masks are of different views")
+    refused(reader, tmp_path, r"color_0008.webp and .*depth_0008.exr: their masks show different views")
 
 
 def test_normals_that_are_empty_are_refused(tmp_path):
     reader, folder = write_mv_adapter(tmp_path)
     sets.save_image(folder / "normal_0005.webp", np.full((32, 32, 3), 127, np.uint8))
-    refused(reader, tmp_path, r"normal_0005.webp: has no normals where the object is seen")
+    refused(reader, tmp_path, r"normal_0005.webp: lacks normals where the object is visible")
 
 
 def test_without_openexr_the_command_that_installs_it_is_told(tmp_path, monkeypatch):
@@ -168,7 +168,7 @@ def test_without_openexr_the_command_that_installs_it_is_told(tmp_path, monkeypa
     refused(
         reader,
         tmp_path,
-        r"depth_0000.exr: reading OpenEXR files needs a package of that name. Run\n  pip install OpenEXR",
+        r"depth_0000.exr: reading OpenEXR files needs the package OpenEXR. Run\n  pip install OpenEXR",
     )
 
 
@@ -217,8 +217,8 @@ FIELDS = {
     "width 0": (write_mv_adapter, in_location(put("ortho_scale", 0)), r"width of 0.0; expected a number above 0"),
     "width in words": (write_mv_adapter, in_location(put("ortho_scale", "wide")), r"ortho_scale is 'wide'"),
     "no azimuth": (write_mv_adapter, in_location(drop("azimuth")), r"azimuth is missing"),
-    "no index": (write_mv_adapter, in_location(drop("index")), r"index is missing; expected a text"),
-    "an index twice": (write_mv_adapter, in_location(put("index", "0001")), r"name an index twice"),
+    "no index": (write_mv_adapter, in_location(drop("index")), r"index is missing; expected a string"),
+    "an index twice": (write_mv_adapter, in_location(put("index", "0001")), r"repeat an index"),
     "a view that isn't there": (write_mv_adapter, in_location(put("index", "0042")), r"no color_0042.webp"),
     "no box": (write_trellis, drop("aabb"), r"transforms.json: aabb is missing"),
     "an empty box": (write_trellis, put("aabb", [[1, 1, 1], [0, 2, 2]]), r"aabb goes from .*expected a box"),
@@ -239,9 +239,9 @@ FIELDS = {
     "azimuth in degrees": (
         write_hunyuan,
         in_frame(put("azimuth", 90.0)),
-        r"frames\[2\]: transform_matrix stands in direction",
+        r"frames\[2\]: transform_matrix places the camera in direction",
     ),
-    "another distance": (write_hunyuan, in_frame(put("cam_dis", 2.0)), r"stands 1.500 away, cam_dis is 2"),
+    "another distance": (write_hunyuan, in_frame(put("cam_dis", 2.0)), r"gives the distance 1.500, but cam_dis is 2"),
 }
 
 
@@ -267,7 +267,7 @@ def test_a_field_of_g_objaverse_that_is_missing_or_impossible_is_named(tmp_path,
     refused(reader, tmp_path, message)
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "is no JSON"), ("[]", "holds a list; expected a dict")])
+@pytest.mark.parametrize(("content", "message"), [("{", "is not valid JSON"), ("[]", "holds a list; expected a dict")])
 def test_metadata_that_is_no_json_object_is_refused(tmp_path, content, message):
     reader, folder = write_trellis(tmp_path)
     (folder / "transforms.json").write_text(content)

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from worlds import HELD_OUT, OBJECTS, World, load_config, write_model_file
+from worlds import HELD_OUT, OBJECTS, World, load_config, write_exported
 
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
@@ -123,9 +123,9 @@ def test_another_request_for_images_that_are_there_is_refused(world, base, tmp_p
     )
     data = new_data(world, tmp_path / "data")
     self_generate(data, base, 2, seed=0)
-    with pytest.raises(UserError, match=r"a dataset with count 2 is there; asked for was 3"):
+    with pytest.raises(UserError, match=r"a dataset with count=2, but count=3 was requested"):
         self_generate(data, base, 3, seed=0)
-    with pytest.raises(UserError, match=r"a dataset with seed 0 is there; asked for was 1"):
+    with pytest.raises(UserError, match=r"a dataset with seed=0, but seed=1 was requested"):
         self_generate(data, base, 2, seed=1)
     with pytest.raises(UserError, match=r"--count: found 99, but .* has 10 training captions"):
         self_generate(data, base, 99, seed=0)
@@ -133,6 +133,6 @@ def test_another_request_for_images_that_are_there_is_refused(world, base, tmp_p
 
 def test_only_a_base_model_makes_them(world, tmp_path):
     path = tmp_path / "stage2.safetensors"
-    write_model_file(path, load_config("stage2"))
-    with pytest.raises(UserError, match=r"stage2.safetensors: is a model after Stage 2; expected the base model"):
+    write_exported(path, load_config("stage2"))
+    with pytest.raises(UserError, match=r"stage2.safetensors: is a Stage 2 model; expected the base model"):
         self_generate(new_data(world, tmp_path / "data"), open_model(path), None, seed=0)

@@ -148,7 +148,7 @@ def lose_config(world: pathlib.Path) -> None:
         (empty_metrics, r"metrics\.json: is no JSON"),
         (no_rows, r"metrics\.json: rows is \{\}; expected a non-empty dict"),
         (rename_row, r"metrics\.json: has no row for .*real; it has synthetic, true real renders, other"),
-        (lose_item, r"metrics\.json: its row 'real' judges 3 objects, but .*real holds 2 \('b_2'"),
+        (lose_item, r"metrics\.json: row 'real' evaluates 3 objects, but .*real holds 2 \('b_2'"),
         (empty_folder, r"real: no items .* in it"),
         (break_view, r"c_3/view_270\.png: cannot be read as an image"),
         (shrink_view, r"real/a_1: found views of 8 x 8, 32 x 32, 32 x 32, 32 x 32 pixels, expected 32 x 32"),

@@ -207,7 +207,7 @@ def test_an_input_mesh_that_is_another_one_by_now_is_not_shown_as_the_input(worl
 
 def test_what_has_no_page_is_told(world):
     told = write(world, pages=1, objects=3)
-    assert "2 objects have no page, --pages=3 gives them one" in told
+    assert "2 objects have no page (--pages=3 writes them)" in told
     report = (world / "out" / "report.html").read_text()
     assert "The first 1 of 3 have one." in report
     assert set(re.findall(r'href="([^"]*)"', report)) == {"report_objects/a_1.html"}
@@ -227,7 +227,7 @@ def test_a_folder_of_somebody_else_is_not_replaced(world):
     write(world)
     mine = world / "out" / "report_objects" / "mine.html"
     mine.write_text("<p>My own notes.")
-    with pytest.raises(UserError, match=r"mine\.html: is no page of a report.*Move it"):
+    with pytest.raises(UserError, match=r"mine\.html: is not a page of a report.*Move it"):
         write(world)
     assert mine.read_text() == "<p>My own notes."
 

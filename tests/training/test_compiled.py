@@ -169,7 +169,7 @@ def test_a_batch_is_given_for_the_run_or_for_each_device():
     assert of_run.config == of_device.config
     assert of_device.config.data.batch_grids == 8
     with pytest.raises(
-        UserError, match=r"found 8 in all, expected a multiple of the 4 devices times config.accumulation = 4"
+        UserError, match=r"found 8 in total, expected a multiple of the 4 devices times config.accumulation = 4"
     ):
         make_run("stage2", devices=4, accumulation=4)
     with pytest.raises(UserError, match=r"config.data.batch_of: found 'host', expected \"run\" or \"device\""):

@@ -154,7 +154,7 @@ def test_minus_one_takes_the_devices_that_are_left():
 
 def test_a_batch_that_the_devices_cannot_share_is_refused():
     with pytest.raises(
-        UserError, match=r"config.data.batch_grids: found 6 in all, expected a multiple of the 8 devices"
+        UserError, match=r"config.data.batch_grids: found 6 in total, expected a multiple of the 8 devices"
     ):
         setup.make_run(load_config("stage2", {"data.batch_grids": 6}))
 

@@ -5,9 +5,9 @@ import shutil
 
 import jax
 import pytest
-from worlds import World, load_config, random_params, stage_changes, write_model_file
+from worlds import World, load_config, random_params, stage_changes, write_exported
 
-from realiz3d_jax.checkpoints import model_file
+from realiz3d_jax.checkpoints import exported
 from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
@@ -50,7 +50,9 @@ def test_a_run_that_has_not_come_to_its_end_is_taken_over_only_where_that_is_mea
 
 def test_shifts_are_used_at_the_positions_that_they_were_learned_at_and_a_base_at_any(world, stage1):
     changes = {"init__source": str(stage1), "init__unfinished": True, "model__positions": "view"}
-    with pytest.raises(UserError, match=r"was trained with model.positions 'canvas'; config.model.positions is 'view'"):
+    with pytest.raises(
+        UserError, match=r"was trained with model.positions 'canvas', but config.model.positions is 'view'"
+    ):
         start(config_of(world, "stage2", **changes))
     start(config_of(world, "stage1", model__positions="view"))
 
@@ -62,7 +64,7 @@ def test_a_run_that_ends_within_its_warm_up_is_refused(world, steps: int):
         setup.make_run(changes, jax.devices()[:1])
         return
     with pytest.raises(
-        UserError, match=r"config.steps: found 40, but the first 40 steps .* all real, so that no synth"
+        UserError, match=r"config.steps: found 40, but the first 40 steps .* all real, so it would run no synth"
     ):
         setup.make_run(changes, jax.devices()[:1])
 
@@ -89,19 +91,19 @@ def test_the_real_images_must_be_those_of_the_base_model_that_training_starts_fr
         assert run.config.data.base_sha256 == own
         run.open_streams()
         run = setup.make_run(config_of(world, stage, data__directory=str(others), **changes), jax.devices()[:1])
-        with pytest.raises(UserError, match=r"metadata.json: base is 0123012301230123\.\.\., another base model"):
+        with pytest.raises(UserError, match=r"metadata.json: base is 0123012301230123\.\.\., but this training"):
             run.open_streams()
     other = tmp_path / "other.safetensors"
-    write_model_file(other, load_config("base"), seed=1)
+    write_exported(other, load_config("base"), seed=1)
     run = setup.make_run(
         config_of(world, "stage1", data__directory=str(ours), init__source=str(other)), jax.devices()[:1]
     )
-    with pytest.raises(UserError, match="another base model than the one that this training starts from"):
+    with pytest.raises(UserError, match="but this training starts from the base model"):
         run.open_streams()
 
 
 def test_the_checksum_of_a_base_is_that_of_its_parameters_wherever_they_lie(world):
-    config, params = model_file.read_on_host(world.base)
-    assert model_file.checksum(params) == open_model(world.base).checksum
+    config, params = exported.read_on_host(world.base)
+    assert exported.checksum(params) == open_model(world.base).checksum
     changed = random_params(config, seed=1)
-    assert model_file.checksum(changed) != model_file.checksum(params)
+    assert exported.checksum(changed) != exported.checksum(params)
