@@ -1,9 +1,9 @@
-"""Judges generated objects: ``python -m realiz3d_jax.evaluate --samples out/real --samples out/synthetic --output out.json``.
+"""Evaluates samples: ``python -m realiz3d_jax.evaluate --samples out/real --samples out/synthetic --output out.json``.
 
 Each ``--samples`` is a folder that ``realiz3d_jax.sample`` wrote, and becomes a row of the table and of the JSON file. For
 items of the benchmark's split, the true renders of the same objects in both looks make two more rows: what a perfect result of
-either look would score. Items are judged by the cameras they state; those of other cameras than the benchmark's are not
-compared with its true renders. ``--train-classifier`` makes the classifier that judges realism, once.
+either look would score. Items are evaluated with the cameras they state; those of other cameras than the benchmark's are not
+compared with its true renders. ``--train-classifier`` makes the classifier that scores realism, once.
 """
 
 import json
@@ -19,7 +19,7 @@ import rich.table
 from absl import flags
 
 from realiz3d_jax import errors, files, progress, startup
-from realiz3d_jax.checkpoints.release import PRETRAINED
+from realiz3d_jax.checkpoints.exported import PRETRAINED
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import matching_views
@@ -41,7 +41,7 @@ _BASE_IMAGES = flags.DEFINE_string(
 _CLASSIFIER = flags.DEFINE_string(
     "classifier", str(PRETRAINED / "shapes_classifier.safetensors"), "The domain classifier, to read or to write."
 )
-_TRAIN = flags.DEFINE_bool("train-classifier", False, "Make the classifier from shapes_assets instead of judging.")
+_TRAIN = flags.DEFINE_bool("train-classifier", False, "Make the classifier from shapes_assets instead of evaluating.")
 _SIZE = flags.DEFINE_integer("size", 32, "Pixels along a side of a view, to train the classifier on.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the classifier's training.")
 _STEPS = flags.DEFINE_integer("steps", 3000, "Of the classifier's training.", lower_bound=1)
@@ -58,15 +58,15 @@ def main(argv: list[str]) -> None:
         _train_classifier(pathlib.Path(_CLASSIFIER.value))
         return
     if not _SAMPLES.value or not _OUTPUT.value:
-        raise UserError("--samples or --output is missing; expected folders to judge and a JSON file to write.")
+        raise UserError("--samples or --output is missing; expected folders to evaluate and a JSON file to write.")
     output = pathlib.Path(_OUTPUT.value)
     files.writable_directory(output.parent)
     _check_replaceable(output)
     classifier = domain_score.load(_CLASSIFIER.value)
     samples = dict(zip(_short_names(_SAMPLES.value), map(_read_samples, _SAMPLES.value), strict=True))
-    size = _common_size([item for judged in samples.values() for item in judged])
+    size = _common_size([item for evaluated in samples.values() for item in evaluated])
     split = records.open_split(_DATA.value, "shapes_assets", _SPLIT.value, size)
-    _check_split({item.name for judged in samples.values() for item in judged}, size)
+    _check_split({item.name for evaluated in samples.values() for item in evaluated}, size)
     images = {"real": np.concatenate([record["real"] for record in split])}
     if _BASE_IMAGES.value != "none":
         images["base"] = _base_images(_BASE_IMAGES.value, size)
@@ -101,12 +101,12 @@ def _check_replaceable(output: pathlib.Path) -> None:
 
 
 def _read_samples(folder: str) -> list[Item]:
-    """What is judged of the items of a folder; raises UserError where one is damaged or its mesh gone or another one."""
-    judged = []
+    """The evaluated part of the items of a folder; raises UserError where one is damaged or its mesh gone or another one."""
+    evaluated = []
     for item in items.read_all(folder):
         items.check_mesh(item)
-        judged.append(Item(item.uid, item.caption, items.read_views(item), item.cameras, item.mesh, item.up))
-    return judged
+        evaluated.append(Item(item.uid, item.caption, items.read_views(item), item.cameras, item.mesh, item.up))
+    return evaluated
 
 
 def _check_split(names: set[str], size: int) -> None:
@@ -117,7 +117,7 @@ def _check_split(names: set[str], size: int) -> None:
             raise UserError(
                 f"--split={_SPLIT.value}: {len(strays)} of the sampled objects, such as {strays[0]}, are of the split "
                 f"{other!r} of shapes_assets; expected objects of the split whose renders they are compared with. Give "
-                f"--split={other}, and judge samples of the two splits in calls of their own."
+                f"--split={other}, and evaluate samples of the two splits in calls of their own."
             )
 
 
@@ -125,7 +125,7 @@ _ARROWS = {1: "↑", -1: "↓", 0: ""}
 
 
 def table(rows: dict[str, dict[str, Any]]) -> rich.table.Table:
-    """The figures, to look at: a line for each, a column for each folder."""
+    """The metrics, to look at: a line for each, a column for each folder."""
     result = rich.table.Table(title="Realism, control and consistency")
     result.add_column("", no_wrap=True)
     for name in rows:
@@ -144,13 +144,13 @@ def _cell(line: Line, row: dict[str, Any]) -> str:
     return "-" if value is None else f"{value:.{line.digits}f}"
 
 
-def _common_size(judged: Iterable[Item]) -> int:
+def _common_size(evaluated: Iterable[Item]) -> int:
     sizes: dict[int, str] = {}
-    for item in judged:
+    for item in evaluated:
         sizes.setdefault(item.views.shape[1], item.name)
     if len(sizes) > 1:
         found = ", ".join(f"{size} pixels ({name})" for size, name in sizes.items())
-        raise UserError(f"--samples: found views of {found}; expected one size, since their figures do not compare.")
+        raise UserError(f"--samples: found views of {found}; expected one size, since their metrics do not compare.")
     return next(iter(sizes))
 
 
@@ -197,16 +197,16 @@ def _sampled(
     Folders with items of other cameras than the split's are compared with none of its renders: these show other views.
     """
     cameras, rows, comparable = records.rig_of(split.metadata).cameras(), {}, set()
-    for name, judged in samples.items():
-        same = all(matching_views(cameras, item.cameras) is not None for item in judged)
+    for name, evaluated in samples.items():
+        same = all(matching_views(cameras, item.cameras) is not None for item in evaluated)
         compared = {key: values for key, values in features.items() if same or key != "real"}
         if not same:
             errors.warn(
                 f"--samples: {name} has other cameras than the renders of shapes_assets; its outlines and its consistency are "
-                "judged by its own, and it is not compared with the true renders."
+                "evaluated with its own, and it is not compared with the true renders."
             )
-        rows[name] = evaluate_views(judged, compared, classifier, description=name)
-        comparable |= {item.name for item in judged} if same else set()
+        rows[name] = evaluate_views(evaluated, compared, classifier, description=name)
+        comparable |= {item.name for item in evaluated} if same else set()
     return rows | _true_renders(split, comparable, features, classifier)
 
 
@@ -217,10 +217,10 @@ def _true_renders(
     found = [record for record in split if record["uid"] in names]
     cameras, rows = records.rig_of(split.metadata).cameras(), {}
     for look in ("synthetic", "real") if found else ():
-        judged = [Item(r["uid"], r["caption"], r[look], cameras, split.path / r["mesh"]) for r in found]
+        evaluated = [Item(r["uid"], r["caption"], r[look], cameras, split.path / r["mesh"]) for r in found]
         # The real renders are themselves what "real" stands for: a distance to them would say nothing.
         compared = {name: values for name, values in features.items() if (name, look) != ("real", "real")}
-        rows[f"true {look} renders"] = evaluate_views(judged, compared, classifier, description=f"true {look}")
+        rows[f"true {look} renders"] = evaluate_views(evaluated, compared, classifier, description=f"true {look}")
     return rows
 
 

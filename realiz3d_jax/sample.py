@@ -42,7 +42,7 @@ from realiz3d_jax.views import VIEWS
 
 _TASK = flags.DEFINE_enum("task", "texture", ["texture", "text-to-multiview"], "What controls the views.")
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "A run's workdir or a released model; by default the shipped shapes model."
+    "workdir", None, "A run's workdir or an exported checkpoint; by default the shipped shapes model."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The folder that gets one folder an item.", required=True)
 _MESH = flags.DEFINE_string("mesh", None, "What to texture: GLB, glTF, OBJ, PLY, STL or OFF.")
