@@ -13,6 +13,7 @@ import numpy as np
 
 from realiz3d_jax.config.schema import to_json
 from realiz3d_jax.data.records import Records
+from realiz3d_jax.metrics.evaluation import STRIPS
 from realiz3d_jax.metrics.figures import REFERENCES, Figures
 from realiz3d_jax.reporting import charts, commands, facts, table
 from realiz3d_jax.reporting.images import png_uri
@@ -105,24 +106,21 @@ def _lede(folder: Samples) -> str:
 
 
 def _strips(figures: Figures, styles: Mapping[str, str]) -> str:
-    """Returns charts of the spread behind two of the means: one dot per object."""
+    """Returns charts of the spread behind some of the means: one dot per object."""
     names = [name for name in figures.rows if name not in REFERENCES.values()]
     names += [name for name in REFERENCES.values() if name in figures.rows]
     panels = []
-    for key, title, label in (
-        ("domain_score", "Realism of each object", "real score (mean of four views)"),
-        ("silhouette_iou", "Control of each object", "silhouette IoU (mean of four views)"),
-    ):
+    for strip in STRIPS:
         rows = []
         for name in names:
-            values = [_mean(item[key]) for item in figures.objects(name).values() if item[key] is not None]
-            if values:
+            found = map(strip.value, figures.objects(name).values())
+            if values := [value for value in found if value is not None]:
                 rows.append((name, "reference" if name in REFERENCES.values() else styles.get(name, ""), values))
         if rows:
             least = min(min(values) for _, _, values in rows)
-            low = 0.0 if key == "domain_score" else math.floor(min(least, 0.95) * 20) / 20
-            chart = charts.strip_chart(f"{title}: {label}", label, rows, low)
-            panels.append(f"<figure><figcaption><b>{title}</b></figcaption>{chart}</figure>")
+            low = math.floor(min(least, 0.95) * 20) / 20 if strip.low is None else strip.low
+            chart = charts.strip_chart(f"{strip.title}: {strip.label}", strip.label, rows, low)
+            panels.append(f"<figure><figcaption><b>{strip.title}</b></figcaption>{chart}</figure>")
     return "".join(panels)
 
 
@@ -195,9 +193,9 @@ def _linked(content: str, link: str) -> str:
 
 
 def scores(item: Mapping[str, Any]) -> str:
-    """Formats the metrics of one object as HTML."""
-    text = f"real <b>{item['domain_score']:.2f}</b>"
-    return text if item["silhouette_iou"] is None else f"{text} · IoU <b>{_mean(item['silhouette_iou']):.2f}</b>"
+    """The metrics of one object, as HTML."""
+    found = [(strip.short, strip.value(item)) for strip in STRIPS]
+    return " · ".join(f"{short} <b>{value:.2f}</b>" for short, value in found if value is not None)
 
 
 def _curves(run: TrainingRun) -> str:
@@ -272,7 +270,3 @@ def _reproduce(report: Report) -> str:
         )
     evaluator = json.dumps(dict(report.figures.classifier), indent=2)
     return text + f"<details><summary>The evaluating classifier</summary><pre>{html.escape(evaluator)}</pre></details>"
-
-
-def _mean(values: float | Sequence[float]) -> float:
-    return float(np.mean(values))

@@ -86,7 +86,7 @@ def read(folder: pathlib.Path) -> Item:
     try:
         found = json.loads(path.read_text())
         uid, caption, task, mesh = (found[key] for key in ("uid", "caption", "task", "mesh"))
-        source = (None, None, None)
+        source: tuple[pathlib.Path | None, str | None, str | None] = (None, None, None)
         if mesh and task == "texture":
             source = pathlib.Path(mesh["path"]), mesh.get("up"), mesh["sha256"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -104,6 +104,8 @@ def _views_of(description: dict[str, Any], path: pathlib.Path, mend: str) -> tup
     """The cameras of the views and the files of these."""
     try:
         rig = records.rig_of(description) if "rig" in description else STANDARD_RIG
+        if rig is None:
+            raise ValueError("it states none")
         cameras = rig.cameras()
     except (ValueError, LookupError, TypeError, AttributeError, UserError) as error:
         raise UserError(

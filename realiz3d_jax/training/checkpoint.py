@@ -95,7 +95,7 @@ class Checkpoints:
             state belongs to another optimizer.
         """
         step = self._manager.latest_step()
-        folder, wanted = self._manager.directory / str(step), _items(like)
+        folder, wanted = pathlib.Path(self._manager.directory) / str(step), _items(like)
         arguments = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}
         with reading(folder):
             check_partitions(folder, like.params)

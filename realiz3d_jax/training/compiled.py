@@ -111,7 +111,9 @@ def _collectives(computations: Mapping[str, list[str]], name: str, times: int) -
         elif found := _LOOP.search(line):
             inside = list(_collectives(computations, found[1], 1))
             trips = _TRIPS.search(line)
-            if inside and not trips:
+            if not inside:
+                continue
+            if not trips:
                 raise ValueError(f"a loop that exchanges data has no known trip count: {line.strip()[:200]}")
             yield from (dataclasses.replace(one, times=times * one.times * int(trips[1])) for one in inside)
         elif " conditional(" in line:

@@ -10,6 +10,7 @@ import pathlib
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from realiz3d_jax import files, progress
 from realiz3d_jax.config.schema import TrainConfig, config_dict, to_json
+from realiz3d_jax.data.pipeline import Stream
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.training import monitoring
 from realiz3d_jax.training.checkpoint import Checkpoints
@@ -60,13 +62,14 @@ def train(config: TrainConfig, workdir: pathlib.Path) -> TrainState:
     busy = f"{workdir}: another process trains here; wait for it, or choose another --workdir."
     alone = files.only_one(workdir / "lock", busy) if jax.process_index() == 0 else contextlib.nullcontext()
     with alone, Checkpoints(workdir, config) as checkpoints:
-        if checkpoints.latest() is None:
+        latest = checkpoints.latest()
+        if latest is None:
             state = run.initial_state()
         else:
             before = checkpoints.config()
-            _check_resumed(workdir, checkpoints.latest(), before, config)
+            _check_resumed(workdir, latest, before, config)
             state, positions = checkpoints.restore(run.abstract_state)
-            _tell_changes(workdir, checkpoints.latest(), before, config)
+            _tell_changes(workdir, latest, before, config)
             for name, stream in streams.items():
                 stream.set_state(positions[name])
         first = int(state.step)
@@ -88,7 +91,14 @@ def train(config: TrainConfig, workdir: pathlib.Path) -> TrainState:
             return _loop(run, state, streams, checkpoints, monitor, advance)
 
 
-def _loop(run: Run, state: TrainState, streams, checkpoints: Checkpoints, monitor, advance) -> TrainState:
+def _loop(
+    run: Run,
+    state: TrainState,
+    streams: dict[str, Stream],
+    checkpoints: Checkpoints,
+    monitor: monitoring.Monitor,
+    advance: Callable[..., None],
+) -> TrainState:
     config, preempted, previews = run.config, _sigterm_flag(), Previews(run)
     for step in range(int(state.step), config.steps + 1):
         # 1. Draw samples from the current state.
@@ -143,7 +153,9 @@ def _check_schedule(workdir: pathlib.Path, step: int, before: TrainConfig, now: 
     """Raises UserError if only the number of steps changed and this would make the learning rate jump."""
     if now.steps == before.steps or now.optimizer != before.optimizer:
         return
-    rates = [float(learning_rate_schedule(now.optimizer, steps)(step)) for steps in (before.steps, now.steps)]
+    rates = [
+        np.asarray(learning_rate_schedule(now.optimizer, steps)(step)).item() for steps in (before.steps, now.steps)
+    ]
     if abs(rates[1] - rates[0]) > 0.01 * now.optimizer.learning_rate:
         raise UserError(
             f"config.steps: found {now.steps}, but {workdir} is at step {step} of {before.steps}, and its "

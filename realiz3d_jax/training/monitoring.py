@@ -59,13 +59,16 @@ def iteration_flops(config: TrainConfig, stage: Stage, iteration: Iteration, vie
     return config.data.batch_grids * forward * (3.0 if "backbone" in stage.trainable else 2.0)
 
 
-def peak_flops(devices: Iterable[jax.Device]) -> float | None:
+def peak_flops(
+    devices: Iterable[jax.Device],  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
+) -> float | None:
     """Returns the total peak bfloat16 FLOP/s of ``devices``; None if one is not in ``PEAK_FLOPS``."""
     peaks = [
         max((name for name in PEAK_FLOPS if device.device_kind.startswith(name)), key=len, default=None)
         for device in devices
     ]
-    return None if None in peaks else sum(PEAK_FLOPS[name] for name in peaks)
+    known = [PEAK_FLOPS[name] for name in peaks if name is not None]
+    return sum(known) if len(known) == len(peaks) else None
 
 
 class Monitor:
@@ -76,7 +79,7 @@ class Monitor:
         workdir: pathlib.Path,
         config: TrainConfig,
         stage: Stage,
-        devices: list[jax.Device],
+        devices: list[jax.Device],  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
         views: int,
         first: int = 0,
     ):

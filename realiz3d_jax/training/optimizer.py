@@ -12,6 +12,7 @@ where active; elsewhere nothing changes (Loshchilov and Hutter 2019, algorithm 2
 """
 
 import math
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -57,7 +58,7 @@ def activity(
       a tree like ``params`` of bool[blocks] (stacked leaves) or bool[].
     """
 
-    def active(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> jax.Array:
+    def active(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         partition, part = path[0].key, path[1].key
         if partition not in trainable:
             return jnp.asarray(False)
@@ -106,7 +107,11 @@ def make_optimizer(
             optax.scale(factor),
         )
 
-    transforms = {"trains": adamw(1.0), "control": adamw(config.control_factor), "rests": optax.set_to_zero()}
+    transforms: dict[Hashable, optax.GradientTransformation] = {
+        "trains": adamw(1.0),
+        "control": adamw(config.control_factor),
+        "rests": optax.set_to_zero(),
+    }
     return optax.chain(
         _zero_where_inactive(),
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
@@ -148,14 +153,15 @@ def _zero_where_inactive() -> optax.GradientTransformationExtraArgs:
     def update(updates: Tree, state: optax.EmptyState, params: Tree = None, *, active: Tree) -> tuple[Tree, Tree]:
         return jax.tree.map(lambda a, u: _where(a, u, jnp.zeros_like(u)), active, updates), state
 
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    # optax's constructor is typed without the extra arguments that the class is for.
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)  # pyright: ignore[reportArgumentType]
 
 
 def _scale_by_adam_where_active(
     b1: float, b2: float, epsilon: float, parts: Parts
 ) -> optax.GradientTransformationExtraArgs:
     def init(params: Tree) -> AdamState:
-        def zero_count(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> jax.Array:
+        def zero_count(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
             stacked = path[0].key == "backbone" and path[1].key in parts.stacked
             return jnp.zeros(leaf.shape[:1] if stacked else (), jnp.int32)
 
@@ -176,4 +182,4 @@ def _scale_by_adam_where_active(
 
         return jax.tree.map(direction, count, mu, nu), AdamState(count, mu, nu)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]  # as above

@@ -100,7 +100,9 @@ class Run:
 
 
 def make_run(
-    config: TrainConfig, devices: list[jax.Device] | None = None, empty_caption: Captions | None = None
+    config: TrainConfig,
+    devices: list[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
+    empty_caption: Captions | None = None,
 ) -> Run:
     """Builds a run without opening its data streams.
 
@@ -129,13 +131,8 @@ def make_run(
         base = sources.base_checksum(config.init)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, base_sha256=base))
     encoder = None if is_latent(config) else encoders.open_text()
-    if empty_caption is None and encoder is None:
-        data = config.data
-        empty_caption = encoded.null_caption(
-            data.directory, data.collection, data.size, encoders.identity, data.text_tokens
-        )
-    elif empty_caption is None:
-        empty_caption = jax.tree.map(lambda array: array[0], encoder.encode([""]))
+    if empty_caption is None:
+        empty_caption = _empty_caption(config, encoder, encoders)
     step_config = StepConfig(
         model=model,
         stage=stage,
@@ -164,6 +161,14 @@ def make_run(
         for kind in stage.iterations
     }
     return Run(config, model, stage, mesh, encoder, encoders, step_config, steps, abstract_state)
+
+
+def _empty_caption(config: TrainConfig, encoder: TextEncoder | None, encoders: Encoders) -> Captions:
+    """The encoded empty caption, arrays [...]: the encoder's, or that of the encoded data where there is no encoder."""
+    if encoder is not None:
+        return jax.tree.map(lambda array: array[0], encoder.encode([""]))
+    data = config.data
+    return encoded.null_caption(data.directory, data.collection, data.size, encoders.identity, data.text_tokens)
 
 
 def _with_whole_batch(config: TrainConfig, devices: int) -> TrainConfig:

@@ -9,10 +9,11 @@ from typing import Any
 from realiz3d_jax.checkpoints import release, workdirs
 from realiz3d_jax.checkpoints.release import checksum, read_on_host
 from realiz3d_jax.config.build import outline
-from realiz3d_jax.config.schema import InitConfig, TrainConfig, is_latent
+from realiz3d_jax.config.schema import InitConfig, TrainConfig
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
+from realiz3d_jax.models.codec import AutoencoderCodec
 
 REAL_IMAGES = "real_images"
 """Name of the stream of images that the base model generated."""
@@ -123,7 +124,7 @@ def _meaning(config: TrainConfig) -> dict[str, Any]:
     if config.task == "text_to_multiview":
         meaning["viewpoints"] = config.viewpoints
     meaning["codec.codec"] = config.codec.codec
-    if is_latent(config):
+    if isinstance(config.codec, AutoencoderCodec):
         vae = config.codec.autoencoder
         meaning |= {"codec.autoencoder.scale": vae.scale, "codec.autoencoder.shift": vae.shift}
         meaning["data.text_tokens"] = config.data.text_tokens

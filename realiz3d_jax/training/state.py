@@ -71,13 +71,14 @@ def state_sharding(state: TrainState, mesh: Mesh, config: backbone.Config) -> Tr
         shape, where = places.get(path[inner:], (None, None))
         return where if leaf.shape == shape else replicated(mesh)
 
+    whole: Any = replicated(mesh)  # a leaf of this state is a sharding
     return TrainState(
-        step=replicated(mesh),
+        step=whole,
         params=params,
         opt_state=jax.tree_util.tree_map_with_path(shard, state.opt_state),
         ema={name: params[name] for name in state.ema},
-        skipped=replicated(mesh),
-        skipped_in_a_row=replicated(mesh),
+        skipped=whole,
+        skipped_in_a_row=whole,
     )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -70,9 +70,9 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         model = config.model
         plan = iteration.plan(stream_key(config.seed, "plan", state.step), model.config.depth)
-        control = batch["control"] if iteration.control else None
-        if iteration.control and model.task == "texture":
-            control = model.codec.control(control)
+        control = None
+        if iteration.control:
+            control = model.codec.control(batch["control"]) if model.task == "texture" else batch["control"]
         inputs = parallel.split_batch({**_draw(config, iteration, state.step, batch), "control": control})
         trainable = {name: state.params[name] for name in config.stage.trainable}
         frozen = {name: state.params[name] for name in state.params if name not in trainable}
@@ -84,6 +84,7 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
         # Frozen partitions are not differentiated: their zeros are constants, which no device stores (tested on the program).
         everything = {**jax.tree.map(jnp.zeros_like, frozen), **gradients}
         updates, opt_state = config.optimizer.update(everything, state.opt_state, state.params, active=active)
+        updates = cast(Params, updates)
         updated = optax.apply_updates(trainable, {name: updates[name] for name in trainable})
         decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda average, new: decay * average + (1 - decay) * new, state.ema, updated)

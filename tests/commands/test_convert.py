@@ -20,13 +20,15 @@ import pixart_reference
 import pytest
 import safetensors.numpy
 import torch
+from autoencoder_reference import SMALL as VAE
+from autoencoder_reference import make_reference as make_autoencoder
 from diffusers import PixArtTransformer2DModel, SD3Transformer2DModel
 from huggingface_hub.utils import filter_repo_objects
-from test_checkpoint import POSITIONS, make_run, random_state
-from test_importers import CONFIG, VAE, original_names
-from test_mmdit_parity import SMALL as SD3
-from test_mmdit_parity import make_reference as make_sd3
-from test_vae_parity import make_reference as make_autoencoder
+from pixart_reference import SMALL as CONFIG
+from pixart_reference import original_names
+from saved_runs import POSITIONS, make_run, random_state
+from sd3_reference import SMALL as SD3
+from sd3_reference import make_reference as make_sd3
 from transformers import T5Config as TheirT5Config
 from transformers import T5EncoderModel
 from worlds import REPOSITORY, assert_same, load_config, random_params, run_command, write_release, write_tokenizer
@@ -547,7 +549,7 @@ def large(tmp_path_factory) -> pathlib.Path:
 
 def added(*flags: str, small: tuple[str, ...]) -> float:
     """Bytes of anonymous memory that a conversion adds at its peak, in a process of its own."""
-    script = pathlib.Path(__file__).with_name("anonymous_memory.py")
+    script = REPOSITORY / "tests" / "anonymous_memory.py"
     command = [sys.executable, script, "convert", *small, "--", *flags]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     found = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)

@@ -97,7 +97,7 @@ def test_each_folder_is_a_row_beside_the_true_renders_of_its_objects(judge, samp
         assert out[figure] == true[figure]
     assert "fid_real" not in result["rows"]["true real renders"]
     printed = capsys.readouterr().out
-    assert "overlap-only PSNR" in printed
+    assert "Overlap-only PSNR" in printed
     assert f"{out['silhouette_iou']['mean']:.3f}" in printed
 
 

@@ -45,7 +45,8 @@ def command(*flags):
 def start(directory):
     """Starts making the set of ``undisturbed`` in a process group of its own."""
     code = (
-        f"from realiz3d_jax.data import making; from realiz3d_jax.preparation.shapes import datasets; making.CHUNK = {CHUNK}\n"
+        "from realiz3d_jax.preparation import making; from realiz3d_jax.preparation.shapes import datasets\n"
+        f"making.CHUNK = {CHUNK}\n"
         f"if __name__ == '__main__': datasets.prepare({str(directory)!r}, 'shapes_photos', 32, count={COUNT}, workers=2)"
     )
     script = directory / "make.py"

@@ -12,10 +12,10 @@ import numpy as np
 import parity
 import pixart_reference
 import pytest
+from autoencoder_reference import SMALL as SMALL_VAE
+from autoencoder_reference import make_reference as make_autoencoder
 from diffusers import PixArtTransformer2DModel
-from test_importers import CONFIG
-from test_importers import VAE as SMALL_VAE
-from test_vae_parity import make_reference as make_autoencoder
+from pixart_reference import SMALL as CONFIG
 from transformers import T5Config as TheirT5Config
 from transformers import T5EncoderModel
 from worlds import World, assert_same, command, load_config, random_params, run_command, write_tokenizer

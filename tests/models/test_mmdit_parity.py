@@ -7,24 +7,13 @@ import numpy as np
 import parity
 import pytest
 import torch
-from diffusers import SD3Transformer2DModel
 from einops import rearrange
+from sd3_reference import SMALL, make_reference
 
 from realiz3d_jax.checkpoints.importers import mapping, sd3
 from realiz3d_jax.models import mmdit
 from realiz3d_jax.models.mmdit import MMDiTConfig
 
-SMALL = MMDiTConfig(
-    width=48,
-    depth=3,
-    heads=4,
-    in_channels=4,
-    caption_channels=20,
-    pooled_channels=12,
-    sample_size=16,
-    base_size=8,
-    max_size=24,
-)
 REFERENCE = "diffusers SD3Transformer2DModel"
 
 
@@ -45,27 +34,6 @@ CASES = {
     "a 2x2 canvas of views, joint": Case(SMALL, height=24, width=16, views=4),
     "SD3 medium, 2 blocks, not square": Case(MMDiTConfig(depth=2, sample_size=128), height=8),
 }
-
-
-def make_reference(config: MMDiTConfig) -> SD3Transformer2DModel:
-    model = SD3Transformer2DModel(
-        sample_size=config.sample_size,
-        patch_size=config.patch_size,
-        in_channels=config.in_channels,
-        num_layers=config.depth,
-        attention_head_dim=config.width // config.heads,
-        num_attention_heads=config.heads,
-        joint_attention_dim=config.caption_channels,
-        caption_projection_dim=config.width,
-        pooled_projection_dim=config.pooled_channels,
-        out_channels=config.in_channels,
-        pos_embed_max_size=config.max_size,
-    ).eval()
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.requires_grad_(False).parameters():
-        spread = 0.2 if parameter.ndim == 1 else parameter[0].numel() ** -0.5
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
-    return model
 
 
 def run_ours(config: MMDiTConfig, params, latents, timestep, text, pooled) -> jax.Array:

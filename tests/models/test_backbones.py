@@ -11,9 +11,9 @@ import numpy as np
 import parity
 import pytest
 import torch
-from test_importers import VAE
-from test_mmdit_parity import SMALL, make_reference
-from test_vae_parity import make_reference as make_autoencoder
+from autoencoder_reference import SMALL as VAE
+from autoencoder_reference import make_reference as make_autoencoder
+from sd3_reference import SMALL, make_reference
 from worlds import encoded, load_config, random_params, run_command, write_release
 
 from realiz3d_jax import sharding

@@ -10,7 +10,8 @@ import pytest
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import STANDARD
 from realiz3d_jax.metrics import domain_score
-from realiz3d_jax.metrics.evaluation import Item, evaluate_views
+from realiz3d_jax.metrics.evaluation import evaluate_views
+from realiz3d_jax.metrics.metric import Item, Line, Metric
 from realiz3d_jax.preparation.shapes import examples
 
 
@@ -88,3 +89,14 @@ def test_a_broken_mesh_is_named(renders, classifier, tmp_path):
     broken = [Item("one", "", renders[0]["synthetic"], STANDARD, path)]
     with pytest.raises(UserError, match=r"broken\.glb"):
         evaluate_views(broken, {}, classifier)
+
+
+def test_a_metric_that_is_added_is_computed_and_shown(renders, classifier):
+    line = Line("Nothing", "Always 0.", 1, 1, lambda row: row["nothing"])
+    nothing = Metric(
+        "Tests", (line,), lambda one: {"nothing": [0.0] * len(one.item.views)}, lambda *_: {"nothing": 0.0}
+    )
+    figures = evaluate_views(items(renders), {}, classifier, metrics=[nothing])
+    assert (figures["nothing"], line.value(figures)) == (0.0, 0.0)
+    assert [row["nothing"] for row in figures["items"]] == [[0.0] * 4] * 6
+    assert line.value({"nothing": None}) is None

@@ -8,36 +8,17 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from worlds import assert_same, load_config, random_params, run_command, write_release
+from saved_runs import POSITIONS, make_run, random_state
+from worlds import assert_same, random_params, run_command, write_release
 
 from realiz3d_jax.checkpoints import release, workdirs
 from realiz3d_jax.config.schema import InitConfig
 from realiz3d_jax.data.config import DataConfig
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.sampling.pretrained import open_model
-from realiz3d_jax.training import setup
 from realiz3d_jax.training.checkpoint import Checkpoints
 from realiz3d_jax.training.setup import Run
 from realiz3d_jax.training.state import TrainState
-
-POSITIONS = {"synthetic_grids": {"next_index": 5}, "real_images": {"next_index": 2}}
-
-
-def make_run(devices: int = 1, **changes) -> Run:
-    named = {key.replace("__", "."): value for key, value in changes.items()}
-    mesh = {"mesh.data": 1, "mesh.fsdp": devices}
-    return setup.make_run(load_config("stage2", {**mesh, **named}), jax.devices()[:devices])
-
-
-def random_state(run: Run, seed: int = 0) -> TrainState:
-    """A state of which no two leaves are alike."""
-    random = np.random.default_rng(seed)
-
-    def fill(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        values = random.integers(0, 100, leaf.shape) if leaf.dtype == np.int32 else random.normal(size=leaf.shape)
-        return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
-
-    return jax.tree.map(fill, run.abstract_state)
 
 
 def like(run: Run, *partitions: str):

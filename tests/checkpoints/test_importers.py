@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 
+import autoencoder_reference
 import jax
 import ml_dtypes
 import numpy as np
@@ -14,50 +15,19 @@ import pytest
 import safetensors.numpy
 import torch
 from diffusers import PixArtTransformer2DModel
-from test_vae_parity import make_reference as make_autoencoder
+from pixart_reference import SMALL, original_names
 from transformers import T5Config as TheirT5Config
 from transformers import T5EncoderModel
 from worlds import assert_same
 
 from realiz3d_jax.checkpoints.importers import huggingface, tensor_files
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.models.dit import DiTConfig
 from realiz3d_jax.models.t5 import T5Config
-from realiz3d_jax.models.vae import VAEConfig
-
-CONFIG = DiTConfig(
-    width=24,
-    depth=3,
-    heads=2,
-    patch_size=2,
-    in_channels=4,
-    out_channels=8,
-    caption_channels=20,
-    sample_size=16,
-    base_size=8,
-    position_scale=0.5,
-)
-VAE = VAEConfig(channels=(8, 16), norm_groups=4)
-ORIGINAL = {
-    "adaln_single.emb.timestep_embedder.linear_1": "t_embedder.mlp.0",
-    "adaln_single.emb.timestep_embedder.linear_2": "t_embedder.mlp.2",
-    "adaln_single.linear": "t_block.1",
-    "caption_projection.linear_1": "y_embedder.y_proj.fc1",
-    "caption_projection.linear_2": "y_embedder.y_proj.fc2",
-    "pos_embed.proj": "x_embedder.proj",
-    "transformer_blocks": "blocks",
-    "attn1.to_out.0": "attn.proj",
-    "attn2.to_out.0": "cross_attn.proj",
-    "attn2.to_q": "cross_attn.q_linear",
-    "ff.net.0.proj": "mlp.fc1",
-    "ff.net.2": "mlp.fc2",
-    "proj_out": "final_layer.linear",
-}
 
 
 @pytest.fixture(scope="module")
 def reference() -> PixArtTransformer2DModel:
-    return pixart_reference.make_reference(CONFIG, seed=0)
+    return pixart_reference.make_reference(SMALL, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +43,16 @@ def imported(folder) -> huggingface.Imported:
 
 
 def test_a_folder_of_diffusers_gives_its_config_and_its_numbers(imported, reference):
-    assert imported.config == CONFIG
+    assert imported.config == SMALL
     state = {name: tensor.numpy() for name, tensor in reference.state_dict().items()}
-    assert_same(imported.params, pixart_reference.convert(CONFIG, state))
+    assert_same(imported.params, pixart_reference.convert(SMALL, state))
     assert imported.facts["parameters"] == sum(parameter.numel() for parameter in reference.parameters())
 
 
 def test_what_is_exported_is_loaded_by_diffusers_and_computes_the_same(imported, tmp_path):
     """Other numbers than those imported, as after training; and back without a changed bit."""
     trained = jax.tree.map(lambda leaf: leaf + np.float32(0.01), imported.params)
-    folder = huggingface.export_transformer(tmp_path / "exported", CONFIG, trained)
+    folder = huggingface.export_transformer(tmp_path / "exported", SMALL, trained)
     model = PixArtTransformer2DModel.from_pretrained(folder).eval()
     random = np.random.default_rng(0)
     inputs = {
@@ -92,15 +62,15 @@ def test_what_is_exported_is_loaded_by_diffusers_and_computes_the_same(imported,
         "text_mask": np.arange(7)[None] < np.array([[7], [3]]),
     }
     expected = pixart_reference.predict_reference(model, **inputs)
-    found = pixart_reference.run_ours(CONFIG, trained, **inputs | {"latents": inputs["latents"][:, None]})[:, 0]
+    found = pixart_reference.run_ours(SMALL, trained, **inputs | {"latents": inputs["latents"][:, None]})[:, 0]
     parity.check("DiT, exported and loaded by diffusers: output", "diffusers from_pretrained", found, expected, 1e-5)
     again = huggingface.import_model(folder, "float32")
-    assert again.config == CONFIG
+    assert again.config == SMALL
     assert_same(again.params, trained)
 
 
 def test_weights_are_written_back_bit_for_bit(imported, reference, tmp_path):
-    folder = huggingface.export_transformer(tmp_path / "exported", CONFIG, imported.params)
+    folder = huggingface.export_transformer(tmp_path / "exported", SMALL, imported.params)
     found = safetensors.numpy.load_file(folder / huggingface.WEIGHTS)
     expected = {name: tensor.numpy() for name, tensor in reference.state_dict().items()}
     assert set(found) == set(expected)
@@ -118,30 +88,11 @@ def test_shards_give_what_one_file_gives(imported, reference, tmp_path):
         huggingface.import_model(tmp_path, "float32")
 
 
-def original_names(reference: PixArtTransformer2DModel) -> dict[str, torch.Tensor]:
-    """The state under the names of PixArt's own code, where projections are fused."""
-    state, made = dict(reference.state_dict()), {}
-    for layer in range(CONFIG.depth):
-        block = f"transformer_blocks.{layer}"
-        for kind in ("weight", "bias"):
-            for ours, parts in (("attn1.qkv", ("q", "k", "v")), ("attn2.kv", ("k", "v"))):
-                fused = [state.pop(f"{block}.{ours[:5]}.to_{part}.{kind}") for part in parts]
-                name = "attn.qkv" if len(parts) == 3 else "cross_attn.kv_linear"
-                made[f"blocks.{layer}.{name}.{kind}"] = torch.cat(fused)
-    for name, tensor in state.items():
-        for theirs, original in ORIGINAL.items():
-            name = name.replace(theirs, original)
-        made["final_layer.scale_shift_table" if name == "scale_shift_table" else name] = tensor
-    made["pos_embed"] = torch.zeros(1, 4, 24)
-    made["y_embedder.y_embedding"] = torch.zeros(120, 20)
-    return made
-
-
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_the_original_pth_gives_the_same_parameters(imported, reference, tmp_path, wrapped):
     state = original_names(reference)
     torch.save({"state_dict": state, "epoch": 3} if wrapped else state, tmp_path / "PixArt.pth")
-    found = huggingface.import_model(tmp_path / "PixArt.pth", "float32", CONFIG)
+    found = huggingface.import_model(tmp_path / "PixArt.pth", "float32", SMALL)
     assert_same(found.params, imported.params)
 
 
@@ -163,7 +114,7 @@ def test_a_pth_executes_nothing(tmp_path):
 
     torch.save({"a": Evil()}, tmp_path / "a.pth")
     with pytest.raises(UserError, match=r"a\.pth: cannot be read as a PyTorch checkpoint \(it names .*system"):
-        huggingface.import_model(tmp_path / "a.pth", "float32", CONFIG)
+        huggingface.import_model(tmp_path / "a.pth", "float32", SMALL)
     assert not (tmp_path / "executed").exists()
 
 
@@ -179,7 +130,7 @@ def test_every_tensor_that_is_missing_surplus_or_misshapen_is_told_at_once(folde
     tensors["scale_shift_table"] = np.zeros((2, 25), np.float32)
     safetensors.numpy.save_file(tensors, tmp_path / "a.safetensors")
     with pytest.raises(UserError) as caught:
-        huggingface.import_model(tmp_path / "a.safetensors", "float32", CONFIG)
+        huggingface.import_model(tmp_path / "a.safetensors", "float32", SMALL)
     message = str(caught.value)
     assert "a.safetensors: 4 tensors do not match this model" in message
     assert "transformer_blocks.2.attn1.to_k.weight is missing; expected [24, 24]" in message
@@ -218,21 +169,21 @@ def test_a_folder_that_is_no_such_model_or_damaged_is_refused(folder, tmp_path):
         load(broken())
     (tmp_path / "a.pth").write_bytes(b"no zip")
     with pytest.raises(UserError, match=r"a.pth: cannot be read as a PyTorch checkpoint"):
-        huggingface.import_model(tmp_path / "a.pth", "float32", CONFIG)
+        huggingface.import_model(tmp_path / "a.pth", "float32", SMALL)
 
 
 @pytest.mark.parametrize(
     "changes", [{"size_conditions": 8}, {"position_scale": 2.0}, {"sample_size": 128, "base_size": 64}]
 )
 def test_a_config_survives_its_way_to_diffusers_and_back(changes):
-    config = dataclasses.replace(CONFIG, **changes)
+    config = dataclasses.replace(SMALL, **changes)
     assert huggingface.pixart.config_of(huggingface.pixart.json_of(config)) == config
 
 
 def test_each_kind_of_model_is_known_by_the_class_in_its_folder(tmp_path):
-    vae = make_autoencoder(VAE)
+    vae = autoencoder_reference.make_reference(autoencoder_reference.SMALL)
     vae.save_pretrained(tmp_path / "vae")
-    assert huggingface.import_model(tmp_path / "vae", "float32").config == VAE
+    assert huggingface.import_model(tmp_path / "vae", "float32").config == autoencoder_reference.SMALL
     text = T5EncoderModel(
         TheirT5Config(
             d_model=8, d_kv=4, d_ff=12, num_layers=2, num_heads=2, vocab_size=30, feed_forward_proj="gated-gelu"
@@ -245,7 +196,7 @@ def test_each_kind_of_model_is_known_by_the_class_in_its_folder(tmp_path):
 
 
 def test_an_autoencoder_of_before_2023_gives_the_same_parameters(tmp_path):
-    vae = make_autoencoder(VAE)
+    vae = autoencoder_reference.make_reference(autoencoder_reference.SMALL)
     vae.save_pretrained(tmp_path)
     expected = huggingface.import_model(tmp_path, "float32").params
     path = tmp_path / huggingface.WEIGHTS

@@ -303,7 +303,8 @@ def test_every_damaged_or_odd_file_loads_validly_or_is_refused_by_name(tmp_path)
     names = tmp_path / "names.json"
     names.write_text(json.dumps(list(content)))
     command = [sys.executable, __file__, str(folder), str(names)]
-    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parent.parent)}
+    tests = pathlib.Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])}
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     outcomes = json.loads(done.stdout.splitlines()[-1])

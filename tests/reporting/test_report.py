@@ -16,7 +16,7 @@ from report_inputs import COMMAND, SIZE, UIDS, make_inputs
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.reporting import build, charts
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent.parent)}
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
 
 
 @pytest.fixture

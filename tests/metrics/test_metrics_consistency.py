@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import trimesh
-from test_projection import cube, mesh_of, sphere
+from solids import cube, mesh_of, sphere
 
 from realiz3d_jax.geometry import cameras, projection, render
 from realiz3d_jax.geometry.mesh import Mesh

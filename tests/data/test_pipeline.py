@@ -123,7 +123,8 @@ def test_each_stream_has_an_order_of_its_own(world):
 
 def test_grids_are_made_of_the_views_that_are_chosen_and_of_their_control(world):
     views = [3, 1, 0, 2]
-    chosen = dataclasses.replace(settings(world, RECORDER), views=tuple(views))
+    chosen = settings(world, RECORDER)
+    chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, views=tuple(views)))
     assets = records.open_split(world.data, "shapes_assets", "train")
     batch = next(open_stream("synthetic_grids", chosen, seed=0, batch_grids=4))
     for row, (number,) in enumerate(batch["record"]):
