@@ -102,7 +102,7 @@ def _row(item: Item) -> dict[str, Any]:
 
 def _mean_consistency(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
     def mean(name: str) -> float | None:
-        values = [row[name] for row in rows if row[name] is not None]
+        values = [value for row in rows if (value := row[name]) is not None]
         return float(np.mean(values)) if values else None
 
     return {
