@@ -24,7 +24,8 @@ from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import matching_views
 from realiz3d_jax.metrics import domain_score
-from realiz3d_jax.metrics.evaluation import Item, evaluate_views
+from realiz3d_jax.metrics.evaluation import LINES, evaluate_views
+from realiz3d_jax.metrics.metric import Item, Line
 from realiz3d_jax.sampling import items
 
 _SPLITS = ["validation", "test"]
@@ -120,38 +121,27 @@ def _check_split(names: set[str], size: int) -> None:
             )
 
 
+_ARROWS = {1: "↑", -1: "↓", 0: ""}
+
+
 def table(rows: dict[str, dict[str, Any]]) -> rich.table.Table:
     """The figures, to look at: a line for each, a column for each folder."""
-    lines = {
-        "real score ↑": lambda row: f"{row['domain_score']['mean']:.3f}",
-        "real score > 0.5 ↑": lambda row: f"{row['domain_score']['fraction']:.2f}",
-        "FID, base images ↓": lambda row: f"{row['fid_base']:.2f}",
-        "KID, base images ↓": lambda row: f"{row['kid_base']['mean']:.3f}",
-        "FID, real renders ↓": lambda row: f"{row['fid_real']:.2f}",
-        "KID, real renders ↓": lambda row: f"{row['kid_real']['mean']:.3f}",
-        "silhouette IoU ↑": lambda row: f"{row['silhouette_iou']['mean']:.3f}",
-        "consistency PSNR ↑": lambda row: f"{row['consistency']['whole']['psnr']:.2f}",
-        "consistency SSIM ↑": lambda row: f"{row['consistency']['whole']['ssim']:.3f}",
-        "overlap-only PSNR ↑": lambda row: f"{row['consistency']['overlap']['psnr']:.2f}",
-        "overlap-only SSIM ↑": lambda row: f"{row['consistency']['overlap']['ssim']:.3f}",
-        "overlap / foreground": lambda row: f"{row['consistency']['overlap']['fraction']:.2f}",
-        "objects": lambda row: str(row["count"]["objects"]),
-    }
     result = rich.table.Table(title="Realism, control and consistency")
     result.add_column("", no_wrap=True)
     for name in rows:
         result.add_column(name, justify="right")
-    for label, figure in lines.items():
-        result.add_row(label, *[_cell(figure, row) for row in rows.values()])
+    for group, lines in LINES.items():
+        result.add_section()
+        result.add_row(f"[bold]{group}")
+        for line in lines:
+            result.add_row(f"  {line.label} {_ARROWS[line.better]}", *[_cell(line, row) for row in rows.values()])
     return result
 
 
-def _cell(figure: Any, row: dict[str, Any]) -> str:
-    """A figure of a row, or a dash where the row has none."""
-    try:
-        return figure(row)
-    except (KeyError, TypeError):  # the figure, or a part of it, is absent or None
-        return "-"
+def _cell(line: Line, row: dict[str, Any]) -> str:
+    """The value in a row, or a dash where the row has none."""
+    value = line.value(row)
+    return "-" if value is None else f"{value:.{line.digits}f}"
 
 
 def _common_size(judged: Iterable[Item]) -> int:

@@ -1,9 +1,9 @@
 """Shows a result: ``python -m realiz3d_jax.report --metrics metrics.json --samples real --samples synthetic --output a.html``.
 
-Writes one HTML file with everything in it: the figures of ``realiz3d_jax.evaluate``, the pictures that they judge beside the
-control and the true renders, the training curves of ``--runs``, and the commands that make it all again. From its pictures,
-links lead to a folder beside it (``report_objects`` of ``report.html``) with a page for each object: every map and view at
-full size, and for items with a ``textured.glb`` a turntable and a viewer in 3D. None of them needs a network.
+Writes one self-contained HTML file: the metrics of ``realiz3d_jax.evaluate``, the evaluated pictures beside the control and
+the true renders, the training curves of ``--runs``, and the commands that reproduce them. Its pictures link to a folder beside
+it (``report_objects`` for ``report.html``) with one page per object: every map and view at full size, and for items with a
+``textured.glb`` a turntable and a 3D viewer. No page needs a network.
 """
 
 import pathlib
@@ -14,24 +14,24 @@ from realiz3d_jax import errors, startup
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.reporting import build
 
-_METRICS = flags.DEFINE_string("metrics", None, "The JSON file of realiz3d_jax.evaluate.", required=True)
-_SAMPLES = flags.DEFINE_multi_string("samples", [], "A folder that it judged; give one for each column of pictures.")
+_METRICS = flags.DEFINE_string("metrics", None, "JSON file written by realiz3d_jax.evaluate.", required=True)
+_SAMPLES = flags.DEFINE_multi_string("samples", [], "Evaluated folder of samples; repeat for several columns.")
 _RUNS = flags.DEFINE_multi_string(
-    "runs", [], "A workdir of realiz3d_jax.train, for its curves; may be given several times."
+    "runs", [], "Workdir of realiz3d_jax.train, for its training curves; may be repeated."
 )
-_OUTPUT = flags.DEFINE_string("output", None, "The HTML file to write.", required=True)
-_DATA = flags.DEFINE_string("data", "datasets", "The folder that realiz3d_jax.prepare filled, for the true renders.")
-_SPLIT = flags.DEFINE_enum("split", "test", ["validation", "test"], "Where the objects are from.")
-_OBJECTS = flags.DEFINE_integer("objects", 12, "The most objects to show.", lower_bound=1)
-_PAGES = flags.DEFINE_integer("pages", 12, "The most objects that get a page of their own.", lower_bound=0)
+_OUTPUT = flags.DEFINE_string("output", None, "HTML file to write.", required=True)
+_DATA = flags.DEFINE_string("data", "datasets", "Dataset folder of realiz3d_jax.prepare, for the true renders.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["validation", "test"], "Split from which the objects are taken.")
+_OBJECTS = flags.DEFINE_integer("objects", 12, "Maximum number of objects to show.", lower_bound=1)
+_PAGES = flags.DEFINE_integer("pages", 12, "Maximum number of objects with a page of their own.", lower_bound=0)
 
 
 def main(argv: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
     if not _SAMPLES.value:
-        raise UserError("--samples is missing; expected the folders that --metrics judges.")
+        raise UserError("--samples is missing; expected the folders that --metrics evaluates.")
     startup.start()
     summary = build.write_report(
         _METRICS.value,
