@@ -28,7 +28,7 @@ def start(split_cpu: bool = False) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         jax.config.update("jax_num_cpu_devices", min(MAX_CPU_DEVICES, 1 << (cores.bit_length() - 1)))
     jax.config.update("jax_threefry_partitionable", True)
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]  # set while jax is imported
         jax.config.update(
             "jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "realiz3d_jax" / "compilations")
         )
