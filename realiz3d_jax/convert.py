@@ -38,30 +38,46 @@ from realiz3d_jax.sampling.pretrained import open_model
 from realiz3d_jax.training import checkpoint
 from realiz3d_jax.training.sources import read_on_host
 
+FLAGS = flags.FlagValues()
 _SOURCE = flags.DEFINE_multi_string(
     "source",
     None,
     "A pipeline's folder in the Hugging Face layout, or PixArt's original .pth. Given several times, a part is taken from the "
     "first folder that has it.",
+    flag_values=FLAGS,
 )
-_HUB = flags.DEFINE_multi_string("hub", None, "The same as repositories of the Hugging Face Hub: OWNER/NAME.")
-_PRESET = flags.DEFINE_enum("preset", None, list(PIXART), "Which transformer --source is, if it is a file.")
+_HUB = flags.DEFINE_multi_string(
+    "hub", None, "The same as repositories of the Hugging Face Hub: OWNER/NAME.", flag_values=FLAGS
+)
+_PRESET = flags.DEFINE_enum(
+    "preset", None, list(PIXART), "Which transformer --source is, if it is a file.", flag_values=FLAGS
+)
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     None,
     list(huggingface.DTYPES),
     "What converted numbers are kept in; by default float32, and bfloat16 for the text encoder, which is never trained.",
+    flag_values=FLAGS,
 )
-_VERIFY = flags.DEFINE_bool("verify", False, "Read what was converted again, and compare checksums.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run of realiz3d_jax.train; for --export, a release does as well.")
+_VERIFY = flags.DEFINE_bool("verify", False, "Read what was converted again, and compare checksums.", flag_values=FLAGS)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "A run of realiz3d_jax.train; for --export, a release does as well.", flag_values=FLAGS
+)
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "The .safetensors to write of --workdir, or the folder of --source or --hub."
+    "output", None, "The .safetensors to write of --workdir, or the folder of --source or --hub.", flag_values=FLAGS
 )
-_EXPORT = flags.DEFINE_string("export", None, "The folder to write for diffusers: config.json and weights.")
+_EXPORT = flags.DEFINE_string(
+    "export", None, "The folder to write for diffusers: config.json and weights.", flag_values=FLAGS
+)
 _METRICS = flags.DEFINE_string(
-    "metrics", None, "The metrics.json of realiz3d_jax.evaluate of samples of the run, for the release's facts."
+    "metrics",
+    None,
+    "The metrics.json of realiz3d_jax.evaluate of samples of the run, for the release's facts.",
+    flag_values=FLAGS,
 )
-_COMMAND = flags.DEFINE_string("command", "", "The command that made the run, for the release's facts.")
+_COMMAND = flags.DEFINE_string(
+    "command", "", "The command that made the run, for the release's facts.", flag_values=FLAGS
+)
 
 _USES: dict[str, tuple[set[str], set[str]]] = {
     "source": ({"output"}, {"preset", "dtype", "verify"}),
@@ -93,7 +109,7 @@ def main(argv: list[str]) -> None:
 
 def _find_use() -> str:
     known = {name for use, (needed, possible) in _USES.items() for name in {use} | needed | possible}
-    given = {name for name in known if flags.FLAGS[name].present}
+    given = {name for name in known if FLAGS[name].present}
     use = next((use for use in _USES if use in given), None)
     if use is None:
         raise UserError(f"nothing to convert; give one of {', '.join(f'--{use}' for use in _USES)}.")
@@ -259,4 +275,4 @@ def _last_metrics(workdir: pathlib.Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, FLAGS)

@@ -33,71 +33,91 @@ from realiz3d_jax.preparation.shapes import datasets, objects
 from realiz3d_jax.sampling import pretrained
 from realiz3d_jax.sampling.pretrained import SHIPPED, open_model
 
+FLAGS = flags.FlagValues()
 _DATASET = flags.DEFINE_string(
     "dataset",
     None,
     "What to make: shapes_photos (to pre-train the base model on), "
     "shapes_assets (meshes, geometry maps and renders) or shapes_generated (see --self-generate).",
+    flag_values=FLAGS,
 )
-_DIRECTORY = flags.DEFINE_string("directory", "datasets", "Where datasets are kept.")
+_DIRECTORY = flags.DEFINE_string("directory", "datasets", "Where datasets are kept.", flag_values=FLAGS)
 _ASSETS = flags.DEFINE_string(
     "assets",
     None,
     "Your own assets to render: a folder (GLB, glTF, OBJ, PLY, STL, OFF; searched with all below it) or a manifest "
     "(CSV or JSON lines: mesh, caption, uid, up). Needs --collection.",
+    flag_values=FLAGS,
 )
 _RENDER_SET = flags.DEFINE_string(
-    "render-set", None, "Renders that others published: the set's folder. Needs --render-format and --collection."
+    "render-set",
+    None,
+    "Renders that others published: the set's folder. Needs --render-format and --collection.",
+    flag_values=FLAGS,
 )
-_RENDER_FORMAT = flags.DEFINE_enum("render-format", None, list(FORMATS), "The format of that set.")
+_RENDER_FORMAT = flags.DEFINE_enum("render-format", None, list(FORMATS), "The format of that set.", flag_values=FLAGS)
 _CAPTIONS = flags.DEFINE_string(
-    "captions", None, "Their captions, JSON or CSV; by default captions.json or captions.csv in the folder."
+    "captions",
+    None,
+    "Their captions, JSON or CSV; by default captions.json or captions.csv in the folder.",
+    flag_values=FLAGS,
 )
 _UP = flags.DEFINE_enum(
-    "up", None, ["y", "z"], "The axis that is up in their files, if it is not what the format says."
+    "up", None, ["y", "z"], "The axis that is up in their files, if it is not what the format says.", flag_values=FLAGS
 )
 _BEAM = flags.DEFINE_string(
     "beam",
     None,
     "Render --assets by Apache Beam (requirements-beam.txt) with these pipeline options, such as --runner=DirectRunner.",
+    flag_values=FLAGS,
 )
-_CONFIG = flag.define("How assets are rendered, configs/data/render.py[:RIG]; by default the four standard views.")
+_CONFIG = flag.define(
+    "How assets are rendered, configs/data/render.py[:RIG]; by default the four standard views.", FLAGS
+)
 _COLLECTION = flags.DEFINE_string(
     "collection",
     records.SHAPES,
     "What the names of the datasets begin with: those of the shapes benchmark, or your own.",
+    flag_values=FLAGS,
 )
-_SIZE = flags.DEFINE_integer("size", 32, f"Pixels along a side of a view: {', '.join(map(str, records.SIZES))}.")
+_SIZE = flags.DEFINE_integer(
+    "size", 32, f"Pixels along a side of a view: {', '.join(map(str, records.SIZES))}.", flag_values=FLAGS
+)
 _COUNT = flags.DEFINE_integer(
     "count",
     None,
     "Objects of the training split, or training captions to self-generate from (the held-out ones come on top); by default "
     + ", ".join(f"{count} for {name}" for name, count in datasets.DEFAULT_COUNT.items())
     + ".",
+    flag_values=FLAGS,
 )
-_SEED = flags.DEFINE_integer("seed", objects.SEED, "Seed of the objects.")
+_SEED = flags.DEFINE_integer("seed", objects.SEED, "Seed of the objects.", flag_values=FLAGS)
 _SELF_GENERATE = flags.DEFINE_bool(
     "self-generate",
     False,
     "Make the real training images: drawn from the base model, with the captions of the collection's assets.",
+    flag_values=FLAGS,
 )
 _ENCODE = flags.DEFINE_bool(
     "encode",
     False,
     "Encode the collection's assets and self-generated images for the training of --base, a converted text-to-image model: "
     "images and maps by its autoencoder, captions by its text encoder.",
+    flag_values=FLAGS,
 )
 _BASE = flags.DEFINE_string(
     "base",
     str(SHIPPED["base"]),
     "The base model for --self-generate and --encode: a workdir, a release, or the folder that realiz3d_jax.convert made.",
+    flag_values=FLAGS,
 )
 _ENCODERS = flags.DEFINE_string(
     "encoders",
     "",
     "The folder with the text encoder and the autoencoder of --base, if it is not where its config says.",
+    flag_values=FLAGS,
 )
-_WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one per core.")
+_WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one per core.", flag_values=FLAGS)
 
 _MOST_ROWS = 40
 """Of the table of what is left out."""
@@ -279,7 +299,7 @@ def main(argv: list[str]) -> None:
     print(DATASETS[dataset]())
 
 
-parse = flag.parse(_CONFIG)
+parse = flag.parse(_CONFIG, FLAGS)
 
 if __name__ == "__main__":
-    errors.run(main, parse)
+    errors.run(main, FLAGS, parse)

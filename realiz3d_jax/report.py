@@ -14,16 +14,25 @@ from realiz3d_jax import errors, startup
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.reporting import build
 
-_METRICS = flags.DEFINE_string("metrics", None, "The JSON file of realiz3d_jax.evaluate.", required=True)
-_SAMPLES = flags.DEFINE_multi_string("samples", [], "A folder that it judged; give one for each column of pictures.")
-_RUNS = flags.DEFINE_multi_string(
-    "runs", [], "A workdir of realiz3d_jax.train, for its curves; may be given several times."
+FLAGS = flags.FlagValues()
+_METRICS = flags.DEFINE_string(
+    "metrics", None, "The JSON file of realiz3d_jax.evaluate.", required=True, flag_values=FLAGS
 )
-_OUTPUT = flags.DEFINE_string("output", None, "The HTML file to write.", required=True)
-_DATA = flags.DEFINE_string("data", "datasets", "The folder that realiz3d_jax.prepare filled, for the true renders.")
-_SPLIT = flags.DEFINE_enum("split", "test", ["validation", "test"], "Where the objects are from.")
-_OBJECTS = flags.DEFINE_integer("objects", 12, "The most objects to show.", lower_bound=1)
-_PAGES = flags.DEFINE_integer("pages", 12, "The most objects that get a page of their own.", lower_bound=0)
+_SAMPLES = flags.DEFINE_multi_string(
+    "samples", [], "A folder that it judged; give one for each column of pictures.", flag_values=FLAGS
+)
+_RUNS = flags.DEFINE_multi_string(
+    "runs", [], "A workdir of realiz3d_jax.train, for its curves; may be given several times.", flag_values=FLAGS
+)
+_OUTPUT = flags.DEFINE_string("output", None, "The HTML file to write.", required=True, flag_values=FLAGS)
+_DATA = flags.DEFINE_string(
+    "data", "datasets", "The folder that realiz3d_jax.prepare filled, for the true renders.", flag_values=FLAGS
+)
+_SPLIT = flags.DEFINE_enum("split", "test", ["validation", "test"], "Where the objects are from.", flag_values=FLAGS)
+_OBJECTS = flags.DEFINE_integer("objects", 12, "The most objects to show.", lower_bound=1, flag_values=FLAGS)
+_PAGES = flags.DEFINE_integer(
+    "pages", 12, "The most objects that get a page of their own.", lower_bound=0, flag_values=FLAGS
+)
 
 
 def main(argv: list[str]) -> None:
@@ -48,4 +57,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, FLAGS)

@@ -2,19 +2,23 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from realiz3d_jax import progress
-from realiz3d_jax.geometry.assets.asset import load_asset
+from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.assets.asset import Asset, load_asset
 from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.geometry.projection import correspondence
 from realiz3d_jax.metrics import domain_score
 from realiz3d_jax.metrics.consistency import consistency
 from realiz3d_jax.metrics.distribution import frechet_distance, kernel_distance
 from realiz3d_jax.metrics.silhouette import silhouette_iou
+
+FEWEST_OBJECTS = 20
+"""Below this number of objects, distances between distributions say little."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,6 +32,7 @@ class Item:
       cameras: one for each view.
       mesh: the file of the mesh that controlled the views, or None if there was none.
       up: what is up in that file, "y" or "z"; None leaves it to the format.
+      asset: what is in that file, if it has been read already.
     """
 
     name: str
@@ -36,6 +41,32 @@ class Item:
     cameras: tuple[Camera, ...]
     mesh: pathlib.Path | None = None
     up: str | None = None
+    asset: Asset | None = None
+
+
+def common_size(items: Iterable[Item], name: str) -> int:
+    """The pixels along a side of all views; ``name`` is what an error calls the items.
+
+    Raises:
+      UserError: they differ.
+    """
+    sizes: dict[int, str] = {}
+    for item in items:
+        sizes.setdefault(item.views.shape[1], item.name)
+    if len(sizes) > 1:
+        found = ", ".join(f"{size} pixels ({name})" for size, name in sizes.items())
+        raise UserError(f"{name}: found views of {found}; expected one size, since their figures do not compare.")
+    return next(iter(sizes))
+
+
+def caution(objects: int) -> str | None:
+    """A warning where FID and KID rest on fewer than ``FEWEST_OBJECTS``; None where they do not."""
+    if objects >= FEWEST_OBJECTS:
+        return None
+    return (
+        f"FID and KID rest on {objects} object{'s' * (objects != 1)}, and change with each; expected {FEWEST_OBJECTS} or more "
+        "to compare models by them. Sample more objects, or compare by the other figures."
+    )
 
 
 def evaluate_views(
@@ -92,8 +123,9 @@ def evaluate_views(
 def _row(item: Item) -> dict[str, Any]:
     """What can be said of an object without the others."""
     row: dict[str, Any] = {"name": item.name, "caption": item.caption, "silhouette_iou": None, "consistency": None}
-    if item.mesh is not None:
-        where = correspondence(load_asset(item.mesh, item.up).mesh, item.views.shape[1], item.cameras)
+    if item.mesh is not None or item.asset is not None:
+        asset = item.asset or load_asset(item.mesh, item.up)
+        where = correspondence(asset.mesh, item.views.shape[1], item.cameras)
         row["silhouette_iou"] = silhouette_iou(item.views, where.mask).tolist()
         row["consistency"] = dataclasses.asdict(consistency(where, item.views))
     return row

@@ -22,6 +22,7 @@ from realiz3d_jax.data.geometry_maps import Geometry
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import checksum
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Camera
+from realiz3d_jax.metrics import evaluation
 
 DESCRIPTION = "item.json"
 TEXTURED = "textured.glb"
@@ -144,6 +145,36 @@ def read_views(item: Item, size: int | None = None) -> np.ndarray:
         expected = f"{size} x {size}, as the figures were made from" if size else "squares of one size"
         raise UserError(f"{item.folder}: found views of {found} pixels, expected {expected}. Sample it again.")
     return np.stack(views)
+
+
+def to_judge(item: Item) -> evaluation.Item:
+    """What metrics are computed of.
+
+    Raises:
+      UserError: a view is damaged, or the mesh is gone or another one.
+    """
+    check_mesh(item)
+    return evaluation.Item(item.uid, item.caption, read_views(item), item.cameras, item.mesh, item.up)
+
+
+def read_pictures(folder: str | os.PathLike[str], size: int) -> np.ndarray:
+    """The views of the items below a folder, or the PNGs in it: uint8[n, size, size, 3].
+
+    Raises:
+      UserError: there are fewer than two, or one is damaged or of another size.
+    """
+    folder = pathlib.Path(folder)
+    paths = sorted(folder.glob("*/view_*.png")) or sorted(folder.glob("*.png"))
+    if len(paths) < 2:
+        raise UserError(f"{folder}: found {len(paths)} PNGs, expected two or more, or sampled items.")
+    images = [read_image(path) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape[:2] != (size, size):
+            raise UserError(
+                f"{path}: found {image.shape[1]} x {image.shape[0]} pixels, expected {size} x {size}, "
+                "as the samples have. Take images of one size."
+            )
+    return np.stack(images)
 
 
 def read_image(path: pathlib.Path, mode: str = "RGB") -> np.ndarray:

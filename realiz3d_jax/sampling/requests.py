@@ -10,6 +10,7 @@ from realiz3d_jax.data import records
 from realiz3d_jax.data.geometry_maps import Geometry
 from realiz3d_jax.data.pipeline import StreamConfig
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.assets.asset import Asset
 
 _LONGEST_UID = 100
 
@@ -24,7 +25,8 @@ class Request:
       seed: of its noise, 0 to 2^32 - 1.
       mesh: the file of the mesh that controls it, None without one.
       up: "y" or "z", what is up in that file; None leaves it to the format, as ``geometry.assets.asset.load_asset`` does.
-      geometry: its maps where a dataset holds them already; else they are rendered from ``mesh``.
+      geometry: its maps if a dataset already holds them; else they are rendered from ``mesh`` or ``asset``.
+      asset: the mesh itself, in the place of a file.
     """
 
     uid: str
@@ -33,6 +35,7 @@ class Request:
     mesh: pathlib.Path | None = None
     up: str | None = None
     geometry: Geometry | None = None
+    asset: Asset | None = None
 
 
 def from_split(source: StreamConfig, split: str, seed: int) -> list[Request]:
