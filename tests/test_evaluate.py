@@ -1,6 +1,7 @@
 """The command ``evaluate``: from folders of items to figures, and what it says of bad ones."""
 
 import hashlib
+import importlib
 import json
 import pathlib
 import shutil
@@ -8,18 +9,16 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from PIL import Image
 from sampled_items import RIGS, SIDES, true_views, write_item
 
-from realiz3d_jax import evaluate
+from realiz3d_jax import errors, evaluate
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 from realiz3d_jax.geometry.mesh import gltf_to_world
-from realiz3d_jax.metrics import domain_score
+from realiz3d_jax.metrics import domain_score, evaluation
 from realiz3d_jax.preparation.shapes import datasets
 
 LARGE = 64
@@ -58,8 +57,6 @@ def samples(data: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
 @pytest.fixture
 def judge(data: pathlib.Path, classifier: pathlib.Path, tmp_path: pathlib.Path):
     """Runs the command on folders; returns what it wrote."""
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["test"])
 
     def run(
         *folders: pathlib.Path,
@@ -68,15 +65,15 @@ def judge(data: pathlib.Path, classifier: pathlib.Path, tmp_path: pathlib.Path):
         split: str = "test",
     ) -> dict:
         values = {
-            "samples": [str(folder) for folder in folders],
             "split": split,
-            "output": str(output),
-            "data": str(data),
+            "output": output,
+            "data": data,
             "base-images": base,
-            "classifier": str(classifier),
+            "classifier": classifier,
         }
-        with flagsaver.flagsaver(**values):
-            evaluate.main(["evaluate"])
+        command = importlib.reload(evaluate)  # flags as they are by default
+        flags = [f"--samples={folder}" for folder in folders] + [f"--{name}={value}" for name, value in values.items()]
+        command.main(errors.parse_flags(["evaluate", *flags], command.FLAGS))
         return json.loads(output.read_text())
 
     return run
@@ -99,6 +96,16 @@ def test_each_folder_is_a_row_beside_the_true_renders_of_its_objects(judge, samp
     printed = capsys.readouterr().out
     assert "overlap-only PSNR" in printed
     assert f"{out['silhouette_iou']['mean']:.3f}" in printed
+
+
+def test_distances_between_few_objects_are_given_with_a_caution(judge, samples, monkeypatch, capsys):
+    judge(samples)
+    assert (
+        "warning: FID and KID rest on 3 objects, and change with each; expected 20 or more" in capsys.readouterr().err
+    )
+    monkeypatch.setattr(evaluation, "FEWEST_OBJECTS", 3)
+    judge(samples)
+    assert "FID and KID rest on" not in capsys.readouterr().err
 
 
 def test_views_that_no_mesh_controlled_are_judged_by_looks_alone(judge, samples, data, tmp_path):

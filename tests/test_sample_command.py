@@ -269,6 +269,15 @@ def test_seed_prompt_and_mesh_each_change_the_images(sample, assets, tmp_path):
     assert len(grids) == 4
 
 
+def test_words_that_the_model_was_not_taught_are_named_once(sample, assets, tmp_path, capsys):
+    lines = [{"prompt": prompt} for prompt in ("a wooden cone", "a wooden Chair", "a red cone")]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert sample(tmp_path / "out", f"--manifest={tmp_path / 'prompts.jsonl'}", task="text_to_multiview") == 0
+    assert capsys.readouterr().err.count("had the words 'wooden', 'chair', so they change the views at random") == 1
+    assert sample(tmp_path / "known", "--prompt=a small red cone", task="text_to_multiview") == 0
+    assert "at random" not in capsys.readouterr().err
+
+
 def test_text_to_multiview_needs_no_mesh(sample, tmp_path, capsys):
     assert sample(tmp_path / "out", "--prompt=a red cone", task="text_to_multiview") == 0
     folder = tmp_path / "out" / "item_0000"

@@ -228,6 +228,8 @@ def bake_texture(
     if path is not None:
         run.check_glb(path, None if isinstance(mesh, Asset) else mesh)
         files.writable_directory(path.parent)
+    if texture_size not in (None, *sizes.SIZES):
+        raise UserError(f"texture_size={texture_size}: expected one of {', '.join(map(str, sizes.SIZES))}.")
     asset = mesh if isinstance(mesh, Asset) else load_asset(mesh, up)
     size = texture_size or sizes.texture_size(views.shape[1])
     glb, baked = sizes.texture_asset(unwrap(asset), views, cameras, size=size, harmonise=harmonise)
