@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from realiz3d_jax.config.schema import TrainConfig
-from realiz3d_jax.data.pipeline import VIEWS
 from realiz3d_jax.method.interface import Iteration
 from realiz3d_jax.training.step import Batch
+from realiz3d_jax.views import VIEWS
 
 
 def caption(config: TrainConfig) -> dict[str, np.ndarray]:

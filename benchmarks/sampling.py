@@ -15,9 +15,9 @@ import rich.table
 from absl import flags
 
 from realiz3d_jax import errors, sharding, startup
-from realiz3d_jax.config.schema import MeshConfig
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.sampling.pretrained import SHIPPED, open_model
+from realiz3d_jax.sharding import MeshConfig
 
 _ITEMS = flags.DEFINE_integer("items", 16, "Captions in a batch; four images each.")
 _STEPS = flags.DEFINE_integer("steps", 20, "Steps of DPM-Solver++.")

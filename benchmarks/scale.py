@@ -21,14 +21,15 @@ from absl import flags
 from benchmarks import noise
 from realiz3d_jax import errors, files, sharding, startup
 from realiz3d_jax.checkpoints import bases
-from realiz3d_jax.config.schema import MeshConfig, OptimizerConfig, TrainConfig
-from realiz3d_jax.data.pipeline import VIEWS
+from realiz3d_jax.config.schema import OptimizerConfig, TrainConfig
 from realiz3d_jax.method import plans
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.models import attention, parallel
 from realiz3d_jax.sampling import generator
+from realiz3d_jax.sharding import MeshConfig
 from realiz3d_jax.training import compiled
 from realiz3d_jax.training.setup import Run, make_run
+from realiz3d_jax.views import VIEWS
 
 _BASE = flags.DEFINE_string("base", "pixart_sigma", "A base model of checkpoints/bases.py.")
 _DEPTH = flags.DEFINE_integer("depth", None, "Blocks; all by default.")

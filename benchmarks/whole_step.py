@@ -14,7 +14,8 @@ from absl import flags
 from benchmarks import noise
 from realiz3d_jax import errors, startup
 from realiz3d_jax.checkpoints import bases
-from realiz3d_jax.config.schema import MeshConfig, OptimizerConfig, TrainConfig
+from realiz3d_jax.config.schema import OptimizerConfig, TrainConfig
+from realiz3d_jax.sharding import MeshConfig
 from realiz3d_jax.training.setup import make_run
 
 _BASE = flags.DEFINE_string("base", "pixart_sigma", "A base model of checkpoints/bases.py.")

@@ -24,13 +24,14 @@ from realiz3d_jax import startup
 from realiz3d_jax.data import records
 from realiz3d_jax.geometry.assets.asset import Asset, load_asset, parse_glb
 from realiz3d_jax.geometry.assets.gltf_writer import write_textured_glb
-from realiz3d_jax.geometry.cameras import AZIMUTHS, STANDARD, VIEW_WORDS, Camera, orbit
+from realiz3d_jax.geometry.cameras import STANDARD, Camera, orbit
 from realiz3d_jax.geometry.mesh import Part, write_glb
 from realiz3d_jax.geometry.textured_views import render_colors, texture_colors
 from realiz3d_jax.geometry.texturing.baking import BakeOptions, bake
 from realiz3d_jax.geometry.texturing.texels import rasterise
 from realiz3d_jax.preparation.assets.listing import Entry
 from realiz3d_jax.preparation.assets.rendering import RenderConfig, render_example
+from realiz3d_jax.views import AZIMUTHS, VIEW_WORDS
 
 HERE = pathlib.Path(__file__).parent
 INK, FAINT, UNSEEN = "#222222", "#8a8a8a", 0.86

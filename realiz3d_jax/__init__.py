@@ -18,11 +18,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from realiz3d_jax.config.schema import SamplingConfig
     from realiz3d_jax.errors import UserError
     from realiz3d_jax.geometry.assets.asset import Asset, load_asset
     from realiz3d_jax.geometry.cameras import Camera, orbit
     from realiz3d_jax.sampling.api import Model, bake_texture, compute_metrics, open_model
-    from realiz3d_jax.sampling.generator import SamplingConfig
     from realiz3d_jax.sampling.run import Result
 
 __version__ = "0.1.0"
@@ -46,7 +46,7 @@ _HOMES = {
     "Camera": "geometry.cameras",
     "Model": "sampling.api",
     "Result": "sampling.run",
-    "SamplingConfig": "sampling.generator",
+    "SamplingConfig": "config.schema",
     "UserError": "errors",
     "bake_texture": "sampling.api",
     "compute_metrics": "sampling.api",

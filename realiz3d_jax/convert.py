@@ -23,20 +23,20 @@ import rich.table
 from absl import flags
 
 from realiz3d_jax import errors, files, startup
-from realiz3d_jax.checkpoints import bases, converted, release
+from realiz3d_jax.checkpoints import bases, converted, release, workdirs
 from realiz3d_jax.checkpoints.importers import huggingface
+from realiz3d_jax.checkpoints.release import read_on_host
 from realiz3d_jax.config.build import make_model
-from realiz3d_jax.config.schema import DataConfig, InitConfig, TrainConfig
+from realiz3d_jax.config.schema import InitConfig, TrainConfig
+from realiz3d_jax.data.config import DataConfig
 from realiz3d_jax.diffusion.process import process_class
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.metrics.figures import read_figures
 from realiz3d_jax.models import control
 from realiz3d_jax.models.presets import PIXART
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.tokenizer import Tokenizer
-from realiz3d_jax.reporting.inputs import read_figures
 from realiz3d_jax.sampling.pretrained import open_model
-from realiz3d_jax.training import checkpoint
-from realiz3d_jax.training.sources import read_on_host
 
 FLAGS = flags.FlagValues()
 _SOURCE = flags.DEFINE_multi_string(
@@ -251,7 +251,7 @@ def _release(workdir: pathlib.Path, output: pathlib.Path) -> None:
     facts = {
         "command": _COMMAND.value or f"python -m realiz3d_jax.train, stage {model.config.stage}",
         "seed": model.config.seed,
-        "step": checkpoint.latest_step(workdir),
+        "step": workdirs.latest_step(workdir),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(model.params)),
         "parameters_sha256": model.checksum,
         "last_metrics": _last_metrics(workdir),

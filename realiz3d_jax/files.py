@@ -1,12 +1,14 @@
-"""Writing so that a reader never sees half a file: everything is made beside its place and renamed into it."""
+"""Files: written so that a reader never sees half of one (made beside its place, then renamed), and JSON read and checked."""
 
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import safetensors
 
@@ -112,3 +114,22 @@ def new_directory(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def read_json(path: pathlib.Path, command: str) -> dict[str, Any]:
+    """The JSON object in a file that ``command`` writes.
+
+    Raises:
+      UserError: it is missing, or not a JSON object; the message gives the command.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); expected what this writes:\n  {command}"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{path}: is no JSON ({error}); expected what this writes:\n  {command}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: found a {type(content).__name__}, expected an object, as this writes:\n  {command}")
+    return content

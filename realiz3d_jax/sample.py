@@ -19,10 +19,10 @@ from absl import flags
 
 from realiz3d_jax import errors, files, startup
 from realiz3d_jax.config.build import stream_config
+from realiz3d_jax.config.schema import SAMPLERS, SPACINGS
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.texturing.texture import SIZES
 from realiz3d_jax.sampling import items, requests, run, vocabulary
-from realiz3d_jax.sampling.generator import SAMPLERS, SPACINGS
 from realiz3d_jax.sampling.pretrained import SHIPPED, Pretrained, open_model
 from realiz3d_jax.sampling.requests import Request
 
@@ -144,7 +144,8 @@ def _requests(pretrained: Pretrained) -> tuple[list[Request], list[str]]:
     else:
         if _UP.value:
             raise UserError("--up was given without --mesh or --manifest; the benchmark's meshes say what is up.")
-        source = dataclasses.replace(stream_config(pretrained.config, pretrained.encoder), directory=_DATA.value)
+        data = dataclasses.replace(pretrained.config.data, directory=_DATA.value)
+        source = stream_config(dataclasses.replace(pretrained.config, data=data), pretrained.encoder)
         wanted = requests.from_split(source, _SPLIT.value, _SEED.value)
     return wanted[: _LIMIT.value], problems
 

@@ -5,19 +5,17 @@ to the axis that ``fsdp`` splits, always one of width (never the stacked axis, a
 meanings: those would be cut across). Every leaf must be matched by exactly one rule, so a new parameter cannot go unnoticed.
 """
 
+import dataclasses
 import re
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jax.tree_util import DictKey
 
-from realiz3d_jax.config.schema import MeshConfig
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import backbone
 from realiz3d_jax.models.parallel import BATCH_AXES
-from realiz3d_jax.training.state import TrainState
 
 Tree = Any
 
@@ -32,6 +30,14 @@ RULES: tuple[tuple[str, int | None], ...] = (
     (r"autoencoder/.+", None),  # small beside the others
 )
 """(path, the axis that ``fsdp`` splits or None), matched against the whole path; the backbone's own rules come on top."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """The device mesh; -1 takes what is left. ``data`` replicates parameters, ``fsdp`` shards them."""
+
+    data: int = -1
+    fsdp: int = 1
 
 
 def rules_of(config: backbone.Config) -> tuple[tuple[str, int | None], ...]:
@@ -75,7 +81,7 @@ def params_sharding(params: Tree, mesh: Mesh, rules: tuple[tuple[str, int | None
     """
 
     def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        axis = _rule("/".join(str(key.key) for key in path), rules)
+        axis = rule("/".join(str(key.key) for key in path), rules)
         if axis is None or leaf.shape[axis] % mesh.shape["fsdp"]:
             return replicated(mesh)
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
@@ -83,56 +89,8 @@ def params_sharding(params: Tree, mesh: Mesh, rules: tuple[tuple[str, int | None
     return jax.tree_util.tree_map_with_path(sharding, params)
 
 
-def state_sharding(state: TrainState, mesh: Mesh, config: backbone.Config) -> TrainState:
-    """The sharding of every leaf of a state, or of its shapes: moments and averages lie like their parameters."""
-    params = params_sharding(state.params, mesh, rules_of(config))
-    flat = zip(*(jax.tree_util.tree_leaves_with_path(tree) for tree in (state.params, params)), strict=True)
-    places = {path: (leaf.shape, where) for (path, leaf), (_, where) in flat}
-
-    def shard(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        """By the parameter that the end of the path names, whatever containers the optimizer keeps its moments in."""
-        inner = next((n for n in range(len(path), 0, -1) if not isinstance(path[n - 1], DictKey)), 0)
-        shape, where = places.get(path[inner:], (None, None))
-        return where if leaf.shape == shape else replicated(mesh)
-
-    return TrainState(
-        step=replicated(mesh),
-        params=params,
-        opt_state=jax.tree_util.tree_map_with_path(shard, state.opt_state),
-        ema={name: params[name] for name in state.ema},
-        skipped=replicated(mesh),
-        skipped_in_a_row=replicated(mesh),
-    )
-
-
-def unsplit(state: TrainState, mesh: Mesh, config: backbone.Config) -> str:
-    """What the table would split and ``fsdp`` does not divide, with the memory that it costs; "" if there is nothing.
-
-    Args:
-      state: a state or its shapes.
-    """
-    parts = mesh.shape["fsdp"]
-    lines, total = [], 0.0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
-        name = "/".join(str(key.key) for key in path)
-        axis = _rule(name, rules_of(config))
-        if axis is not None and leaf.shape[axis] % parts:
-            copies = 4 if path[0].key in state.ema else 1  # parameters, two moments, average
-            more = copies * leaf.size * leaf.dtype.itemsize * (1 - 1 / parts) / 2**20
-            lines.append(f"  {name} {list(leaf.shape)}, axis {axis}: {more:.2f} MiB")
-            total += more
-    if not lines:
-        return ""
-    return "\n".join(
-        [
-            f"fsdp={parts} does not divide {len(lines)} parameters, so every device holds all of them, {total:.2f} MiB more "
-            "than if they were split (moments and averages included):",
-            *lines,
-        ]
-    )
-
-
-def _rule(path: str, rules: tuple[tuple[str, int | None], ...]) -> int | None:
+def rule(path: str, rules: tuple[tuple[str, int | None], ...]) -> int | None:
+    """The axis that ``fsdp`` splits of the parameter at ``path``; raises ValueError unless exactly one rule matches."""
     matches = [axis for pattern, axis in rules if re.fullmatch(pattern, path)]
     if len(matches) != 1:
         raise ValueError(f"parameter {path!r} is matched by {len(matches)} sharding rules, expected exactly one")

@@ -11,6 +11,7 @@ from asset_files import TETRAHEDRON, cut_out, glb, obj, two_parts
 from worlds import assert_same, run_command
 
 from realiz3d_jax.data import geometry_maps, pipeline, records
+from realiz3d_jax.data.config import DataConfig
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
@@ -170,7 +171,7 @@ def test_records_are_what_is_rendered_and_what_cannot_be_used_is_told_in_the_met
             np.testing.assert_array_equal(record[name], value)
     left_out = {one["item"]: one["reason"] for one in held.metadata["skipped"]}
     assert set(left_out) == {str(folder / "cut.glb"), str(folder / "empty.obj")}
-    assert "cut off" in left_out[str(folder / "cut.glb")]
+    assert "truncated" in left_out[str(folder / "cut.glb")]
     assert prepare(folder, tmp_path / "data") == (path, False)
     assert not (tmp_path / "data" / ".prepare").exists()
 
@@ -275,7 +276,9 @@ def test_settings_out_of_range_are_refused(changes, message):
 
 
 def grids(folder, tmp_path, trained: Rig, views=(0, 1, 2, 3)):
-    config = pipeline.StreamConfig(str(tmp_path / "data"), 32, 0.0, WordEncoder(64, 20), 20, "things", trained, views)
+    config = pipeline.StreamConfig(
+        DataConfig(str(tmp_path / "data"), "things", rig=trained, views=views, size=32), WordEncoder(64, 20)
+    )
     return next(pipeline.open_stream("synthetic_grids", config, 0, 1))
 
 
@@ -293,7 +296,7 @@ def test_streams_take_the_views_that_are_meant_and_refuse_other_cameras(folder, 
         UserError, match=r"its rig has azimuths .*, elevations .* To train on these views: --config.data.rig.azimuths="
     ):
         grids(folder, tmp_path, STANDARD_RIG)
-    config = pipeline.StreamConfig(str(tmp_path / "data"), 32, 0.0, WordEncoder(64, 20), 20, "things")
+    config = pipeline.StreamConfig(DataConfig(str(tmp_path / "data"), "things", size=32), WordEncoder(64, 20))
     assert config.splits("assets") == ["train"]
     singles = next(pipeline.open_stream("synthetic_images", config, 0, 2))
     assert singles["image"].shape == (2, 4, 32, 32, 3)

@@ -18,7 +18,7 @@ from worlds import encoded, load_config, random_params, run_command, write_relea
 
 from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints import release
-from realiz3d_jax.config.schema import MeshConfig
+from realiz3d_jax.checkpoints.workdirs import flatten
 from realiz3d_jax.diffusion import samplers
 from realiz3d_jax.diffusion.rectified_flow import RectifiedFlow
 from realiz3d_jax.diffusion.samplers import DDIM, DPMSolverPP2M
@@ -28,8 +28,8 @@ from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import backbone, mmdit
 from realiz3d_jax.models.text import WordEncoder
 from realiz3d_jax.sampling.generator import Generator
+from realiz3d_jax.sharding import MeshConfig
 from realiz3d_jax.training import setup
-from realiz3d_jax.training.checkpoint import flatten
 from realiz3d_jax.training.state import new_state
 
 GRIDS, DEPTH = 2, 3

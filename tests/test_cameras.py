@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from realiz3d_jax.geometry import cameras
+from realiz3d_jax.views import AZIMUTHS
 
 
 @pytest.mark.parametrize("azimuth", [0, 30, 90, 180, 270])
@@ -13,9 +14,9 @@ def test_view_axes_are_orthonormal_and_right_handed(azimuth, elevation):
 
 
 def test_the_standard_views_stand_counter_clockwise_seen_from_above():
-    places = [cameras.view_axes(azimuth)[2].tolist() for azimuth in cameras.AZIMUTHS]
+    places = [cameras.view_axes(azimuth)[2].tolist() for azimuth in AZIMUTHS]
     assert places == [[0, -1, 0], [1, 0, 0], [0, 1, 0], [-1, 0, 0]]
-    rights = [cameras.view_axes(azimuth)[0].tolist() for azimuth in cameras.AZIMUTHS]
+    rights = [cameras.view_axes(azimuth)[0].tolist() for azimuth in AZIMUTHS]
     assert rights == [[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]]
 
 
@@ -106,7 +107,16 @@ def test_a_matrix_that_is_no_camera_is_refused(change, message):
         cameras.from_matrix(change(matrix), fov=40)
 
 
-@pytest.mark.parametrize("lens", [{}, {"fov": 40, "width": 1}, {"fov": 180}, {"fov": float("nan")}, {"width": 0}])
-def test_a_camera_has_an_angle_or_a_width(lens):
-    with pytest.raises(ValueError, match="expected one"):
+@pytest.mark.parametrize(
+    ("lens", "message"),
+    [
+        ({}, "expected exactly one"),
+        ({"fov": 40, "width": 1}, "expected exactly one"),
+        ({"fov": 180}, "expected an angle between 0 and 180"),
+        ({"fov": float("nan")}, "expected an angle between 0 and 180"),
+        ({"width": 0}, "expected a number above 0"),
+    ],
+)
+def test_a_camera_has_an_angle_or_a_width(lens, message):
+    with pytest.raises(ValueError, match=message):
         cameras.from_matrix(np.eye(4), **lens)

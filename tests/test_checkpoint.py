@@ -10,11 +10,12 @@ import pytest
 import safetensors.numpy
 from worlds import assert_same, load_config, random_params, run_command, write_release
 
-from realiz3d_jax.checkpoints import release
-from realiz3d_jax.config.schema import DataConfig, InitConfig
+from realiz3d_jax.checkpoints import release, workdirs
+from realiz3d_jax.config.schema import InitConfig
+from realiz3d_jax.data.config import DataConfig
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.sampling.pretrained import open_model
-from realiz3d_jax.training import checkpoint, setup
+from realiz3d_jax.training import setup
 from realiz3d_jax.training.checkpoint import Checkpoints
 from realiz3d_jax.training.setup import Run
 from realiz3d_jax.training.state import TrainState
@@ -64,8 +65,8 @@ def test_a_state_comes_back_bit_for_bit_with_the_positions_of_the_data(run, save
         restored, positions = checkpoints.restore(run.abstract_state)
     assert_same(restored, state)
     assert positions == POSITIONS
-    assert checkpoint.read_config(workdir) == run.config
-    assert checkpoint.latest_step(workdir) == 7
+    assert workdirs.read_config(workdir) == run.config
+    assert workdirs.latest_step(workdir) == 7
 
 
 def test_a_state_moves_from_one_device_to_eight_and_back(run, saved, tmp_path):
@@ -86,16 +87,16 @@ def test_a_state_moves_from_one_device_to_eight_and_back(run, saved, tmp_path):
 
 def test_the_shifters_can_be_taken_over_alone(run, saved):
     workdir, state = saved
-    taken = checkpoint.read_params(workdir, like(run, "shifters"))
+    taken = workdirs.read_params(workdir, like(run, "shifters"))
     assert_same(taken, {"shifters": state.params["shifters"]})
 
 
 def test_trained_partitions_are_read_averaged_or_as_they_are(run, saved):
     workdir, state = saved
     partitions = like(run, "backbone", "shifters", "control")
-    assert_same(checkpoint.read_params(workdir, partitions), state.sampling_params())
-    assert_same(checkpoint.read_params(workdir, partitions, averaged=False), state.params)
-    assert_same(checkpoint.read_params(workdir, like(run, "control")), {"control": state.ema["control"]})
+    assert_same(workdirs.read_params(workdir, partitions), state.sampling_params())
+    assert_same(workdirs.read_params(workdir, partitions, averaged=False), state.params)
+    assert_same(workdirs.read_params(workdir, like(run, "control")), {"control": state.ema["control"]})
     assert not np.array_equal(state.ema["control"]["kernel"], state.params["control"]["kernel"])
 
 
@@ -116,7 +117,7 @@ def restore_all(workdir: pathlib.Path, run: Run) -> None:
 
 
 def restore_shifters(workdir: pathlib.Path, run: Run) -> None:
-    checkpoint.read_params(workdir, like(run, "shifters"))
+    workdirs.read_params(workdir, like(run, "shifters"))
 
 
 @pytest.mark.parametrize("restore", [restore_all, restore_shifters])
@@ -142,22 +143,22 @@ def test_the_state_of_another_optimizer_is_refused(run, saved):
 def test_another_depth_names_at_most_a_dozen_parameters_and_counts_the_rest(saved):
     workdir, _ = saved
     with pytest.raises(UserError, match=r"holds another model \(\d\d parameters differ\)") as caught:
-        checkpoint.read_params(workdir, like(make_run(model__depth=5), "backbone"))
+        workdirs.read_params(workdir, like(make_run(model__depth=5), "backbone"))
     assert 10 < len(str(caught.value).splitlines()) < 16
 
 
 def test_a_partition_that_is_not_there_is_named_with_those_that_are(run, saved):
     workdir, _ = saved
     with pytest.raises(UserError, match=r"has no partition 'adapter'; it holds .*backbone.*shifters"):
-        checkpoint.read_params(workdir, {"adapter": {}})
+        workdirs.read_params(workdir, {"adapter": {}})
 
 
 def test_a_folder_without_a_complete_checkpoint_is_refused(run, tmp_path):
     with pytest.raises(UserError, match="no checkpoint is here"):
-        checkpoint.read_config(tmp_path)
+        workdirs.read_config(tmp_path)
     (tmp_path / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir(parents=True)
     with pytest.raises(UserError, match="no checkpoint is complete yet"):
-        checkpoint.read_params(tmp_path, like(run, "shifters"))
+        workdirs.read_params(tmp_path, like(run, "shifters"))
 
 
 def test_a_damaged_checkpoint_is_one_message_that_names_the_one_before(run, tmp_path, capsys):
@@ -283,5 +284,5 @@ def test_a_release_is_written_in_one_step(run, released, tmp_path, monkeypatch):
 def test_reading_leaves_a_workdir_as_it_is(run, saved):
     workdir, _ = saved
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
-    checkpoint.read_params(workdir, like(run, "shifters"))
+    workdirs.read_params(workdir, like(run, "shifters"))
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before

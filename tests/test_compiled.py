@@ -11,14 +11,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from worlds import adam_state, encoded, leaves, load_config, random_params
 
 from realiz3d_jax import sharding
-from realiz3d_jax.config.schema import MeshConfig
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.models import attention
 from realiz3d_jax.sampling import generator
+from realiz3d_jax.sharding import MeshConfig
 from realiz3d_jax.training import compiled, setup
 from realiz3d_jax.training.setup import Run
-from realiz3d_jax.training.state import new_state
+from realiz3d_jax.training.state import new_state, unsplit_parameters
 
 GRIDS = 8
 SIZES = ("tiny", "tiny_sd3")
@@ -111,11 +111,11 @@ def test_parameters_that_do_not_train_have_no_gradients_even_of_zeros():
 
 def test_parameters_that_fsdp_does_not_divide_are_told_with_what_they_cost():
     run = make_run("stage2", mesh__data=1, mesh__fsdp=8, model__patch_size=2, model__width=32)
-    told = sharding.unsplit(run.abstract_state, run.mesh, run.config.model)
+    told = unsplit_parameters(run.abstract_state, run.mesh, run.config.model)
     size = 3 * 2 * 2 * 32 * 4 * 4 * 7 / 8 / 2**20  # [12, 32], with two moments and an average, seven eighths of it
     assert f"fsdp=8 does not divide 1 parameters, so every device holds all of them, {size:.2f} MiB more" in told
     assert f"backbone/patch_embedding/kernel [12, 32], axis 0: {size:.2f} MiB" in told
-    assert sharding.unsplit(run.abstract_state, sharding.make_mesh(MeshConfig(data=8)), run.config.model) == ""
+    assert unsplit_parameters(run.abstract_state, sharding.make_mesh(MeshConfig(data=8)), run.config.model) == ""
 
 
 # TPUs

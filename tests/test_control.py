@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from worlds import encoded, load_config, random_params
 
-from realiz3d_jax.geometry import cameras
 from realiz3d_jax.method import interface
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import control, dit
 from realiz3d_jax.models.codec import PixelCodec
 from realiz3d_jax.models.text import WordEncoder
+from realiz3d_jax.views import AZIMUTHS
 
 CONFIG = dit.DiTConfig(
     width=16,
@@ -72,7 +72,7 @@ def test_viewpoints_in_latents_are_one_colour_a_view_and_go_through_the_patch_em
     fresh = predict(params, noise, timestep, captions, domain=domain, control=control_given)
     np.testing.assert_array_equal(fresh, null)
     params["control"]["kernel"] = kernel = random.normal(size=(6, 3)).astype(np.float32)
-    added = (control.azimuth_code(control.AZIMUTHS) @ kernel)[None, :, None, None, :]
+    added = (control.azimuth_code(AZIMUTHS) @ kernel)[None, :, None, None, :]
     found = predict(params, noise, timestep, captions, domain=domain, control=control_given)
     expected = predict(params, noise + added, timestep, captions, domain=domain)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -93,8 +93,8 @@ def test_a_token_sees_its_own_patch_only():
 
 
 def test_the_four_viewpoints_are_those_of_the_cameras_and_can_be_given_any_four_vectors():
-    code = control.azimuth_code(control.AZIMUTHS)
-    angles = np.deg2rad(np.outer(cameras.AZIMUTHS, [1, 2, 4]))
+    code = control.azimuth_code(AZIMUTHS)
+    angles = np.deg2rad(np.outer(AZIMUTHS, [1, 2, 4]))
     np.testing.assert_allclose(code, np.concatenate([np.sin(angles), np.cos(angles)], axis=1), atol=1e-6)
     assert code.shape == (4, 6)
     assert set(np.unique(code)) == {-1.0, 0.0, 1.0}

@@ -10,15 +10,16 @@ import pytest
 from worlds import encoded, load_config, random_params
 
 from realiz3d_jax import sharding
-from realiz3d_jax.checkpoints.encoders import open_text_encoder
-from realiz3d_jax.config.schema import MeshConfig
+from realiz3d_jax.checkpoints.encoders import Encoders
+from realiz3d_jax.config.schema import SamplingConfig
 from realiz3d_jax.diffusion.samplers import DDIM, DPMSolverPP2M
 from realiz3d_jax.method.domains import Domain
-from realiz3d_jax.sampling.generator import Generator, SamplingConfig
+from realiz3d_jax.sampling.generator import Generator
+from realiz3d_jax.sharding import MeshConfig
 from realiz3d_jax.training import setup
 
 CONFIG = load_config("stage2")
-MODEL, ENCODER = setup.make_model(CONFIG), open_text_encoder(CONFIG)
+MODEL, ENCODER = setup.make_model(CONFIG), Encoders(CONFIG).open_text()
 EMPTY = jax.tree.map(lambda array: array[0], ENCODER.encode([""]))
 SEEDS, VIEWS = [5, 9], (4, 32, 32, 3)
 TIMESTEPS, ETA = np.array([800, 450, 100]), 0.7

@@ -170,11 +170,11 @@ def broken_files():
     return {
         "empty": (b"", "its JSON cannot be read"),
         "text": (b"this is no mesh, whatever its name says", "its JSON cannot be read"),
-        "truncated": (whole[: len(whole) // 2], "it is cut off"),
-        "header_only": (whole[:12], "it is cut off"),
+        "truncated": (whole[: len(whole) // 2], "it is truncated"),
+        "header_only": (whole[:12], "it is truncated"),
         "no_faces": (points.getvalue(), "no faces"),
         "no_area": (mesh.write_glb([flat]), "no faces"),
-        "no_extent": (mesh.write_glb([tiny]), "all vertices lie in one point"),
+        "no_extent": (mesh.write_glb([tiny]), "all vertices are at one point"),
         "nan": (mesh.write_glb([nan]), "not finite"),
         "out_of_range": (mesh.write_glb([out_of_range]), "60000"),
     }

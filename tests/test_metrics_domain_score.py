@@ -94,7 +94,7 @@ def test_a_classifier_survives_its_file(classifier: domain_score.Classifier, tmp
 
 def test_a_missing_truncated_or_foreign_file_is_named_with_the_mend(classifier: domain_score.Classifier, tmp_path):
     path = tmp_path / "classifier.safetensors"
-    with pytest.raises(UserError, match=r"classifier.safetensors: there is no such file(.|\n)*--train-classifier"):
+    with pytest.raises(UserError, match=r"classifier.safetensors: this file does not exist(.|\n)*--train-classifier"):
         domain_score.load(path)
     domain_score.save(path, classifier)
     path.write_bytes(path.read_bytes()[:1000])

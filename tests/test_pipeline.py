@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from worlds import OBJECTS, World, assert_same, load_config
 
-from realiz3d_jax.checkpoints.encoders import open_text_encoder
+from realiz3d_jax.checkpoints.encoders import Encoders
 from realiz3d_jax.data import encoded, pipeline, records
-from realiz3d_jax.data.pipeline import STREAMS, VIEW_WORDS, StreamConfig, control_maps, open_stream
+from realiz3d_jax.data.config import DataConfig
+from realiz3d_jax.data.pipeline import STREAMS, StreamConfig, control_maps, open_stream
+from realiz3d_jax.views import VIEW_WORDS
 
-ENCODER = open_text_encoder(load_config("base"))
+ENCODER = Encoders(load_config("base")).open_text()
 
 
 class Recorder:
@@ -36,7 +38,7 @@ def captions(batch) -> list[str]:
 
 
 def settings(world: World, encoder=ENCODER, render_fraction: float = 0.15) -> StreamConfig:
-    return StreamConfig(str(world.data), 32, render_fraction, encoder, 20)
+    return StreamConfig(DataConfig(str(world.data), render_fraction=render_fraction), encoder)
 
 
 def take(stream, count: int) -> list[dict[str, np.ndarray]]:

@@ -69,7 +69,7 @@ def test_killed_in_the_middle_and_started_again_it_makes_the_same_bytes(tmp_path
     process.send_signal(signal.SIGKILL)
     process.wait()
     wait_until(lambda: not any(alive(child) for child in children))  # kill -9 leaves no worker behind
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         records.open_split(tmp_path, "shapes_photos", "train")
     left = {path: path.stat().st_mtime_ns for path in work.glob("train-*.npz")}
     assert 0 < len(left) < COUNT // CHUNK
@@ -100,7 +100,7 @@ def test_interrupted_while_writing_it_leaves_nothing_that_loads_and_resumes(tmp_
         patch.setattr(making, "_read_chunk", interrupt)
         with pytest.raises(KeyboardInterrupt):
             datasets.prepare(tmp_path, "shapes_photos", 32, count=COUNT, workers=1)
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         records.open_split(tmp_path, "shapes_photos", "train")
     # What kill -9 would have left of TFDS' folder:
     leftover = tmp_path / "shapes_photos" / "32" / "incomplete.QWERTY_1.1.0"

@@ -21,7 +21,9 @@ from transformers import T5EncoderModel
 from worlds import World, assert_same, command, load_config, random_params, run_command, write_tokenizer
 
 from benchmarks import noise
-from realiz3d_jax.checkpoints import bases, encoders
+from realiz3d_jax.checkpoints import bases
+from realiz3d_jax.checkpoints.encoders import Encoders
+from realiz3d_jax.checkpoints.workdirs import flatten
 from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.data import encoded, pipeline, records
 from realiz3d_jax.errors import UserError
@@ -31,7 +33,6 @@ from realiz3d_jax.preparation import encoding
 from realiz3d_jax.preparation.shapes import datasets
 from realiz3d_jax.sampling import pretrained
 from realiz3d_jax.training import loop, setup
-from realiz3d_jax.training.checkpoint import flatten
 from realiz3d_jax.training.state import new_state
 
 TOKENS = 64
@@ -125,7 +126,7 @@ def test_encoded_records_hold_the_moments_and_the_states_that_the_encoders_give(
     config = converted.config("stage1")
     asset = records.open_split(converted.data, "shapes_assets", "train")[3]
     held = records.open_split(converted.data, "shapes_assets_encoded", "train", 32)[3]
-    params = encoders.open_codec_params(config, setup.sharding.make_mesh(config.mesh))
+    params = Encoders(config).open_codec_params(setup.sharding.make_mesh(config.mesh))
     pixels = asset["synthetic"].astype(np.float32) / 127.5 - 1
     expected = jax.jit(lambda p, x: vae.encode(VAE, p, x))(params, pixels)
     np.testing.assert_allclose(held["synthetic"], expected, rtol=2e-3, atol=2e-3)  # float16
@@ -133,7 +134,7 @@ def test_encoded_records_hold_the_moments_and_the_states_that_the_encoders_give(
     for place, picture in enumerate(np.split(maps, 2, axis=-1)):
         expected = jax.jit(lambda p, x: vae.encode(VAE, p, x))(params, picture)
         np.testing.assert_allclose(np.split(held["control"], 2, axis=-1)[place], expected, rtol=2e-3, atol=2e-3)
-    states = encoders.open_text_encoder(config).encode([asset["caption"]])
+    states = Encoders(config).open_text().encode([asset["caption"]])
     assert len(held["caption_states"]) == states["mask"].sum() <= TOKENS
     np.testing.assert_allclose(held["caption_states"], states["states"][states["mask"]], rtol=1e-3, atol=1e-3)
     assert held["caption"] == asset["caption"]
@@ -141,8 +142,8 @@ def test_encoded_records_hold_the_moments_and_the_states_that_the_encoders_give(
 
 def test_the_null_caption_of_encoded_data_is_the_encoded_empty_text(converted: Converted):
     config = converted.config("stage1")
-    found = encoded.null_caption(converted.data, "shapes", 32, encoders.identity(config), TOKENS)
-    expected = encoders.open_text_encoder(config).encode([""])
+    found = encoded.null_caption(converted.data, "shapes", 32, Encoders(config).identity, TOKENS)
+    expected = Encoders(config).open_text().encode([""])
     np.testing.assert_array_equal(found["mask"], expected["mask"][0])
     assert found["mask"].sum() == 1
     np.testing.assert_allclose(found["states"], expected["states"][0], rtol=1e-3, atol=1e-3)
@@ -222,7 +223,7 @@ def test_weights_are_refused_where_they_would_mean_something_else(converted: Con
 
 
 def test_a_prompt_of_more_tokens_than_the_model_knows_is_refused(converted: Converted):
-    encoder = encoders.open_text_encoder(converted.config("stage1"))
+    encoder = Encoders(converted.config("stage1")).open_text()
     encoder.check("a red cone")
     with pytest.raises(UserError, match=r"found \d+ tokens, expected at most 64; shorten it"):
         encoder.check("a red cone " * 20)
@@ -295,7 +296,7 @@ def test_data_of_another_encoder_or_another_longest_caption_is_refused(converted
         setup.make_run(converted.config("stage1", data__text_tokens=20))
     other = with_another_autoencoder(converted.folder, tmp_path / "other")
     with pytest.raises(
-        UserError, match=r"autoencoder is [0-9a-f]{64}; expected 0{64}.*encode anew by\n.*prepare --encode"
+        UserError, match=r"autoencoder is [0-9a-f]{64}; expected 0{64}.*encode again by\n.*prepare --encode"
     ):
         setup.make_run(converted.config("stage1", data__encoders=str(other)))
     with pytest.raises(UserError, match=r"vae.safetensors does not exist; expected the folder of a converted"):

@@ -6,6 +6,7 @@ import trimesh
 
 from realiz3d_jax.geometry import cameras, projection, render
 from realiz3d_jax.geometry.mesh import Mesh, smooth_normals
+from realiz3d_jax.views import AZIMUTHS
 
 SIZE = 48
 
@@ -181,7 +182,7 @@ def test_a_perspective_view_sees_a_point_of_a_sphere_at_the_cosine_of_its_own_ra
     # With r the radius, n the normal and c the camera, the ray from the point r n has the direction of c - r n.
     radius = 0.4
     mesh = mesh_of(trimesh.creation.icosphere(subdivisions=5, radius=radius))
-    views = [cameras.orbit(azimuth, 20.0, distance=distance, fov=60.0) for azimuth in cameras.AZIMUTHS]
+    views = [cameras.orbit(azimuth, 20.0, distance=distance, fov=60.0) for azimuth in AZIMUTHS]
     where = projection.correspondence(mesh, SIZE, views)
     surface = positions(mesh, where, views)
     for source, target in np.argwhere(~np.eye(4, dtype=bool)):

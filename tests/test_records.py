@@ -105,7 +105,7 @@ def test_another_version_is_named(copy):
 def test_a_half_written_set_does_not_load(copy):
     folder = copy / "shapes_assets" / "32"
     (folder / "1.1.0").rename(folder / "incomplete.ABCDEF_1.1.0")
-    assert "is not there" in error_of(copy)
+    assert "does not exist" in error_of(copy)
 
 
 @pytest.mark.parametrize("keep", [0, 0.5, 0.999])

@@ -5,6 +5,7 @@ import trimesh
 from realiz3d_jax.geometry import cameras, mesh, render
 from realiz3d_jax.geometry.assets.asset import parse_glb
 from realiz3d_jax.preparation.shapes import primitives
+from realiz3d_jax.views import AZIMUTHS
 
 
 def part(surface, color=(0.5, 0.5, 0.5), shift=(0, 0, 0), scale=1.0):
@@ -34,7 +35,7 @@ def test_the_normals_of_a_sphere_point_from_its_centre_in_the_world_frame():
     cosine = np.einsum("vhwd,vhwd->vhw", outward, maps.normal)[maps.mask]
     assert np.degrees(np.arccos(cosine.clip(-1, 1))).max() < 1.0
     np.testing.assert_allclose(np.linalg.norm(maps.normal[maps.mask], axis=-1), 1, atol=1e-5)
-    for view, azimuth in enumerate(cameras.AZIMUTHS):
+    for view, azimuth in enumerate(AZIMUTHS):
         np.testing.assert_allclose(
             maps.normal[view, 31:33, 31:33].mean((0, 1)), cameras.view_axes(azimuth)[2], atol=0.01
         )
@@ -74,7 +75,7 @@ def test_positions_lie_on_the_surface_and_nothing_is_stored_in_the_background():
 def test_a_cube_shows_each_side_to_its_own_view():
     box = trimesh.Scene(trimesh.creation.box([1, 1, 1])).export(file_type="glb", include_normals=False)
     maps = render.render_maps(parse_glb(box, "box").mesh, 44)
-    for view, azimuth in enumerate(cameras.AZIMUTHS):
+    for view, azimuth in enumerate(AZIMUTHS):
         normals = maps.normal[view][maps.mask[view]]
         np.testing.assert_allclose(normals, np.broadcast_to(cameras.view_axes(azimuth)[2], normals.shape), atol=1e-6)
     assert maps.mask.sum() == 4 * 40 * 40
@@ -100,7 +101,7 @@ def test_markers_on_the_axes_of_gltf_are_seen_in_their_views():
     for color, view in ((red, 0), (green, 1)):
         row, column = sees(view, color).mean(axis=0)
         shift = solid.offset * solid.scale * 64 / cameras.ORTHO_WIDTH
-        right, up, _ = cameras.view_axes(cameras.AZIMUTHS[view])
+        right, up, _ = cameras.view_axes(AZIMUTHS[view])
         np.testing.assert_allclose([column + 0.5, row + 0.5], [32 - shift @ right, 32 + shift @ up], atol=0.6)
     assert len(sees(2, red)) == 0
     assert len(sees(3, green)) == 0

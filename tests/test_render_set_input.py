@@ -76,7 +76,7 @@ IMAGES = {
 def test_a_truncated_file_is_named(tmp_path, write, name):
     reader, folder = write(tmp_path)
     cut(folder / name)
-    refused(reader, tmp_path, rf"{name}: .*(cut off|broken|cannot be read)")
+    refused(reader, tmp_path, rf"{name}: .*(truncated|broken|cannot be read)")
 
 
 NEEDED = {what: one for what, one in IMAGES.items() if what != "TRELLIS' mesh"}
@@ -214,7 +214,7 @@ FIELDS = {
     ),
     "no kind": (write_mv_adapter, in_location(put("projection_type", "PANO")), r"'PANO'; expected ORTHO or PERSP"),
     "no width": (write_mv_adapter, in_location(drop("ortho_scale")), r"ortho_scale is missing; expected a number"),
-    "width 0": (write_mv_adapter, in_location(put("ortho_scale", 0)), r"width of 0.0; expected one above 0"),
+    "width 0": (write_mv_adapter, in_location(put("ortho_scale", 0)), r"width of 0.0; expected a number above 0"),
     "width in words": (write_mv_adapter, in_location(put("ortho_scale", "wide")), r"ortho_scale is 'wide'"),
     "no azimuth": (write_mv_adapter, in_location(drop("azimuth")), r"azimuth is missing"),
     "no index": (write_mv_adapter, in_location(drop("index")), r"index is missing; expected a text"),

@@ -8,6 +8,7 @@ from render_set_files import Cube, Sphere, write_mv_adapter, write_objaverse_ren
 from worlds import run_command
 
 from realiz3d_jax.data import pipeline, records
+from realiz3d_jax.data.config import DataConfig
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import STANDARD, Rig, matching_views, orbit
 from realiz3d_jax.models.text import WordEncoder
@@ -42,7 +43,7 @@ def test_views_of_the_rig_become_records_that_train_like_our_own(tmp_path):
     np.testing.assert_allclose(
         records.decode_normals(record["normal"], mask), expected.normal[chosen] * mask[..., None], atol=2e-5
     )
-    config = pipeline.StreamConfig(str(tmp_path / "data"), 64, 0.0, WordEncoder(64, 20), 20, "theirs")
+    config = pipeline.StreamConfig(DataConfig(str(tmp_path / "data"), "theirs", size=64), WordEncoder(64, 20))
     batch = next(pipeline.open_stream("synthetic_grids", config, 0, 1))
     np.testing.assert_array_equal(batch["image"][0], record["synthetic"])
 
@@ -83,10 +84,10 @@ def test_a_set_without_the_rigs_views_keeps_its_own_cameras_and_serves_single_im
         np.testing.assert_array_equal(camera.axes, expected.axes)
         np.testing.assert_array_equal(camera.center, expected.center)
         assert (camera.width, camera.perspective) == (expected.width, expected.perspective)
-    config = pipeline.StreamConfig(str(tmp_path / "data"), 32, 0.0, WordEncoder(64, 20), 20, "theirs")
+    config = pipeline.StreamConfig(DataConfig(str(tmp_path / "data"), "theirs", size=32), WordEncoder(64, 20))
     batch = next(pipeline.open_stream("synthetic_images", config, 0, 1))
     assert batch["image"].shape == (1, 4, 32, 32, 3)
-    with pytest.raises(UserError, match="every object has cameras of its own"):
+    with pytest.raises(UserError, match="every object has its own cameras"):
         pipeline.open_stream("synthetic_grids", config, 0, 1)
 
 

@@ -17,6 +17,7 @@ from realiz3d_jax.preparation.render_sets import (
     transforms_json,
 )
 from realiz3d_jax.preparation.render_sets.formats import FORMATS
+from realiz3d_jax.views import AZIMUTHS
 
 SCENES = {"sphere": sets.Sphere(), "cube": sets.Cube()}
 SPHERE, CUBE = SCENES.values()
@@ -83,7 +84,7 @@ def test_mv_adapter_comes_back_whatever_frame_its_normals_are_in(tmp_path, scene
     found = read_only_one(mv_adapter, tmp_path)
     assert (found.uid, found.caption) == ("abcdef", "a thing")
     check_views(found, scene)
-    assert [by_azimuth(found, azimuth) for azimuth in cameras.AZIMUTHS] == [0, 1, 2, 3]
+    assert [by_azimuth(found, azimuth) for azimuth in AZIMUTHS] == [0, 1, 2, 3]
     assert found.cameras[8].backward[2] > 0.999 > -0.999 > found.cameras[9].backward[2]
 
 
@@ -340,7 +341,7 @@ def test_hunyuan_comes_back_with_the_outline_of_its_mesh(tmp_path, scene, maps):
     found = read_only_one(transforms_json, tmp_path)
     assert (found.uid, found.cameras[0].width, found.cameras[0].perspective) == ("001", 1.2, False)
     check_views(found, scene, place=6e-4)
-    assert [by_azimuth(found, azimuth) for azimuth in cameras.AZIMUTHS] == [0, 1, 2, 3]
+    assert [by_azimuth(found, azimuth) for azimuth in AZIMUTHS] == [0, 1, 2, 3]
 
 
 @scenes

@@ -146,7 +146,7 @@ def lose_config(world: pathlib.Path) -> None:
     ("harm", "message"),
     [
         (empty_metrics, r"metrics\.json: is no JSON"),
-        (no_rows, r"metrics\.json: rows is \{\}; expected a filled dict"),
+        (no_rows, r"metrics\.json: rows is \{\}; expected a non-empty dict"),
         (rename_row, r"metrics\.json: has no row for .*real; it has synthetic, true real renders, other"),
         (lose_item, r"metrics\.json: its row 'real' judges 3 objects, but .*real holds 2 \('b_2'"),
         (empty_folder, r"real: no items .* in it"),
@@ -189,7 +189,7 @@ def test_dots_at_one_place_are_spread_and_stay_at_their_value():
 
 
 def test_data_that_was_asked_for_must_be_there(show):
-    with pytest.raises(UserError, match=r"no_data/shapes_assets/32/[\d.]+: the dataset shapes_assets is not there"):
+    with pytest.raises(UserError, match=r"no_data/shapes_assets/32/[\d.]+: the dataset shapes_assets does not exist"):
         show(data_needed=True)
 
 

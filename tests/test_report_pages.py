@@ -25,6 +25,7 @@ from realiz3d_jax.geometry.texturing.unwrap import unwrap
 from realiz3d_jax.reporting import build, object_page, textured
 from realiz3d_jax.reporting.textured import Rendering
 from realiz3d_jax.reporting.turntable import Pictures
+from realiz3d_jax.views import VIEW_WORDS
 
 RED, BLUE = (0.8, 0.1, 0.1), (0.1, 0.2, 0.8)
 SMALL = Rendering(frames=4, frame_size=64, still_size=32)
@@ -129,7 +130,7 @@ def test_views_are_called_by_the_sides_that_they_show(world, meshes, tmp_path):
     shutil.copytree(world / "synthetic", inputs / "synthetic")
     write(inputs)
     heads = re.findall(r'<div class="head">([^<]*)</div>', page(inputs, "a_1"))
-    assert heads[5:] == ["", *cameras.VIEW_WORDS]  # said again where they change
+    assert heads[5:] == ["", *VIEW_WORDS]  # said again where they change
 
 
 def test_the_input_mesh_is_drawn_as_the_views_see_it(meshes):

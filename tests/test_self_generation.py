@@ -8,7 +8,6 @@ import pytest
 from worlds import HELD_OUT, OBJECTS, World, load_config, write_release
 
 from realiz3d_jax.data import records
-from realiz3d_jax.data.pipeline import VIEW_WORDS
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.preparation import making, self_generation
@@ -16,6 +15,7 @@ from realiz3d_jax.preparation.self_generation import self_generate
 from realiz3d_jax.preparation.shapes import datasets
 from realiz3d_jax.sampling.generator import Generator
 from realiz3d_jax.sampling.pretrained import Pretrained, open_model
+from realiz3d_jax.views import VIEW_WORDS
 
 
 @pytest.fixture(autouse=True)

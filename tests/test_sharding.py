@@ -10,8 +10,7 @@ from worlds import adam_state, encoded, leaves, load_config, random_params
 
 from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints.bases import BASES
-from realiz3d_jax.checkpoints.encoders import open_text_encoder
-from realiz3d_jax.config.schema import MeshConfig
+from realiz3d_jax.checkpoints.encoders import Encoders
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method import interface
 from realiz3d_jax.method.domains import Domain
@@ -20,6 +19,7 @@ from realiz3d_jax.models import t5, vae
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.vae import VAEConfig
 from realiz3d_jax.sampling import generator
+from realiz3d_jax.sharding import MeshConfig
 from realiz3d_jax.training import setup
 from realiz3d_jax.training.state import new_state, stream_key
 
@@ -232,7 +232,7 @@ def test_eight_devices_train_like_one(mesh: str, alone):
 @pytest.mark.parametrize(("items", "shared"), [(8, True), (3, False)])
 def test_eight_devices_draw_the_images_of_one_and_share_a_batch_that_they_divide(items: int, shared: bool, monkeypatch):
     config = load_config("stage2", {"sampling.steps": 3})
-    model, encoder = setup.make_model(config), open_text_encoder(config)
+    model, encoder = setup.make_model(config), Encoders(config).open_text()
     params, random = random_params(config), np.random.default_rng(0)
     control = random.uniform(0, 1, (items, 4, 32, 32, 6)).astype(np.float32)
     where, draw = [], generator._sample

@@ -7,12 +7,13 @@ import jax
 import pytest
 from worlds import World, load_config, random_params, stage_changes, write_release
 
+from realiz3d_jax.checkpoints import release
 from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.preparation import builders
 from realiz3d_jax.sampling.pretrained import open_model
-from realiz3d_jax.training import setup, sources
+from realiz3d_jax.training import setup
 from realiz3d_jax.training.checkpoint import Checkpoints
 from realiz3d_jax.training.state import new_state
 
@@ -100,7 +101,7 @@ def test_the_real_images_must_be_those_of_the_base_model_that_training_starts_fr
 
 
 def test_the_checksum_of_a_base_is_that_of_its_parameters_wherever_they_lie(world):
-    config, params = sources.read_on_host(world.base)
-    assert sources.checksum(params) == open_model(world.base).checksum
+    config, params = release.read_on_host(world.base)
+    assert release.checksum(params) == open_model(world.base).checksum
     changed = random_params(config, seed=1)
-    assert sources.checksum(changed) != sources.checksum(params)
+    assert release.checksum(changed) != release.checksum(params)

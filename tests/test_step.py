@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from worlds import adam_state, assert_same, encoded, leaves, load_config, random_params
 
-from realiz3d_jax.checkpoints.encoders import open_text_encoder
+from realiz3d_jax.checkpoints.encoders import Encoders
 from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.method import interface, plans
 from realiz3d_jax.method.domains import Domain
@@ -114,7 +114,7 @@ def test_with_fresh_shifters_and_control_the_model_is_the_base_model_bit_for_bit
     inputs = (
         random.normal(size=(GRIDS, 4, 32, 32, 3)).astype(np.float32),
         random.integers(0, 1000, (GRIDS, groups)),
-        encoded(open_text_encoder(config), ["a red cone"] * GRIDS * groups, GRIDS),
+        encoded(Encoders(config).open_text(), ["a red cone"] * GRIDS * groups, GRIDS),
     )
     control = random.uniform(-1, 1, (GRIDS, 4, 32, 32, 6)).astype(np.float32)
     uniform = jnp.full(DEPTH, Domain.REAL)
@@ -134,7 +134,7 @@ def test_a_prediction_is_the_backbones_under_the_shifts_of_its_domains_and_the_t
     noise = random.normal(size=(GRIDS, 4, 32, 32, 3)).astype(np.float32)
     control = random.uniform(0, 1, (GRIDS, 4, 32, 32, 6)).astype(np.float32)
     timestep, domain = np.array([[40], [700]]), np.array([Domain.REAL, Domain.SYNTHETIC, Domain.SYNTHETIC])
-    captions = encoded(open_text_encoder(config), ["a red cone", "a blue cube"], GRIDS)
+    captions = encoded(Encoders(config).open_text(), ["a red cone", "a blue cube"], GRIDS)
     left, right, embedding = (params["shifters"][name] for name in ("left", "right", "embedding"))
     shift = np.stack([left[block] @ (right[block] @ embedding[block, domain[block]]) for block in range(DEPTH)])
     patches = control.reshape(GRIDS, 4, 32 // side, side, 32 // side, side, 6).transpose(0, 1, 2, 4, 6, 3, 5)

@@ -17,12 +17,12 @@ from transformers import T5EncoderModel, T5Tokenizer
 from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints.importers import mapping
 from realiz3d_jax.checkpoints.importers import t5 as table
-from realiz3d_jax.config.schema import MeshConfig
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import t5
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.t5_text import T5Encoder
 from realiz3d_jax.models.tokenizer import Tokenizer
+from realiz3d_jax.sharding import MeshConfig
 
 CONFIG = T5Config(width=64, depth=2, heads=4, head_channels=16, hidden=128, vocabulary=256, dtype="float32")
 CAPTIONS = ("a red cone on a blue cube", "", "a chair " * 200, "an old wooden chair", "a small green torus")

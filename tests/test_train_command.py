@@ -17,14 +17,16 @@ import pytest
 from worlds import HELD_OUT, REPOSITORY, World, assert_same, command, leaves, load_config, run_command, stage_changes
 
 from realiz3d_jax import files
+from realiz3d_jax.checkpoints import release, workdirs
 from realiz3d_jax.data import records
-from realiz3d_jax.data.pipeline import VIEW_WORDS, control_maps
+from realiz3d_jax.data.pipeline import control_maps
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.sampling.generator import Generator
 from realiz3d_jax.sampling.pretrained import open_model
-from realiz3d_jax.training import checkpoint, loop, monitoring, previews, setup, sources
+from realiz3d_jax.training import loop, monitoring, previews, setup
 from realiz3d_jax.training.checkpoint import Checkpoints
 from realiz3d_jax.training.setup import Run
+from realiz3d_jax.views import VIEW_WORDS
 
 STEPS, CHECKPOINT_EVERY, METRICS_EVERY = 40, 15, 4
 SECONDS = 500
@@ -91,7 +93,7 @@ def kill_between_checkpoints(process: subprocess.Popen, workdir: pathlib.Path, a
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "it was killed before its end"
-    assert checkpoint.latest_step(workdir) < STEPS
+    assert workdirs.latest_step(workdir) < STEPS
 
 
 def final_state(world: World, stage: str, source: pathlib.Path, workdir: pathlib.Path):
@@ -146,7 +148,7 @@ def test_stage_2_stopped_then_killed_and_resumed_ends_with_the_same_bits(world, 
     process.terminate()
     _, error = process.communicate(timeout=SECONDS)
     assert process.returncode == 143, error
-    stopped = checkpoint.latest_step(workdir)
+    stopped = workdirs.latest_step(workdir)
     assert f"stopped on request; saved step {stopped}" in error
     assert 0 < stopped < STEPS
     assert lines(workdir)[-1]["step"] == stopped, "what was done is told before it is left"
@@ -163,8 +165,8 @@ def test_stage_2_stopped_then_killed_and_resumed_ends_with_the_same_bits(world, 
 
 def test_a_run_leaves_its_config_its_curves_and_its_last_checkpoint(world, first):
     config = load_config("stage1", settings(world, "stage1", world.base))
-    base = sources.checksum(open_model(world.base).params)
-    assert checkpoint.read_config(first) == dataclasses.replace(
+    base = release.checksum(open_model(world.base).params)
+    assert workdirs.read_config(first) == dataclasses.replace(
         config, data=dataclasses.replace(config.data, base_sha256=base)
     )
     assert json.loads((first / "config.json").read_text())["init"]["source"] == str(world.base)
@@ -243,7 +245,7 @@ def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on_at_a_rate_that_is
     assert train(world, workdir, steps=STEPS + 2, **constant) == 0
     assert f"config.steps: {STEPS} -> {STEPS + 2}" in capsys.readouterr().err
     assert json.loads((workdir / f"config_until_{STEPS}.json").read_text())["steps"] == STEPS
-    assert checkpoint.latest_step(workdir) == STEPS + 2
+    assert workdirs.latest_step(workdir) == STEPS + 2
     assert lines(workdir)[:-1] == lines(first)
     assert lines(workdir)[-1]["steps"] == 2
 
@@ -357,7 +359,7 @@ def test_samples_are_put_into_tensorboard_and_change_nothing_of_the_training(wor
     kinds = [name for line in losses[0] for name in line if name.startswith("loss/")]
     assert kinds == ["loss/synthetic", "loss/real"], "the first step is of the stage's first kind"
     shapes = setup.make_run(load_config("stage1", changes)).abstract_state.params
-    averaged, last = (checkpoint.read_params(tmp_path / "every_1", shapes, averaged) for averaged in (True, False))
+    averaged, last = (workdirs.read_params(tmp_path / "every_1", shapes, averaged) for averaged in (True, False))
     assert_same(seen[-1], averaged)
     assert not np.array_equal(averaged["shifters"]["left"], last["shifters"]["left"])
 

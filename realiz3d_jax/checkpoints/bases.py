@@ -9,7 +9,8 @@ import pathlib
 from typing import Any
 
 from realiz3d_jax.checkpoints import release
-from realiz3d_jax.config.schema import DataConfig, InitConfig, LogConfig, OptimizerConfig
+from realiz3d_jax.config.schema import InitConfig, LogConfig, OptimizerConfig, SamplingConfig
+from realiz3d_jax.data.config import DataConfig
 from realiz3d_jax.diffusion.ddpm import DDPM
 from realiz3d_jax.diffusion.process import Process
 from realiz3d_jax.diffusion.rectified_flow import RectifiedFlow
@@ -19,7 +20,6 @@ from realiz3d_jax.models.codec import AutoencoderCodec, Codec, PixelCodec
 from realiz3d_jax.models.mmdit import MMDiTConfig
 from realiz3d_jax.models.presets import PIXART, PRESETS
 from realiz3d_jax.models.vae import VAEConfig
-from realiz3d_jax.sampling.generator import SamplingConfig
 
 SHIPPED_BASE = release.PRETRAINED / "shapes_base.safetensors"
 

@@ -3,6 +3,7 @@
 Training on encoded data needs their checksums alone, which are read from the files' headers.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -15,83 +16,92 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from realiz3d_jax import sharding
 from realiz3d_jax.checkpoints import converted
 from realiz3d_jax.checkpoints.importers import huggingface
-from realiz3d_jax.config.schema import MeshConfig, TrainConfig, is_latent
-from realiz3d_jax.data.pipeline import TextEncoder
+from realiz3d_jax.config.schema import TrainConfig, is_latent
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.t5_text import T5Encoder
-from realiz3d_jax.models.text import WordEncoder
+from realiz3d_jax.models.text import TextEncoder, WordEncoder
 from realiz3d_jax.models.tokenizer import Tokenizer
 from realiz3d_jax.models.vae import VAEConfig
+from realiz3d_jax.sharding import MeshConfig
 
 _CAPTIONS = 8
 """Encoded at once, or one a device if there are more."""
 
 
-def identity(config: TrainConfig) -> dict[str, Any]:
-    """What encoded data follow from: the SHA-256 of ``autoencoder`` and ``text_encoder``, and how the former is used.
+@dataclasses.dataclass(frozen=True)
+class Encoders:
+    """The text encoder and the autoencoder that a config names; headers are read once, arrays when they are opened.
 
-    Raises:
-      UserError: they are not there, damaged, or not those that the config describes.
+    Attributes:
+      config: of the model that they belong to; its ``data.encoders`` is their folder.
     """
-    return {
-        "autoencoder": _facts(config, converted.AUTOENCODER)["parameters_sha256"],
-        "text_encoder": _facts(config, converted.TEXT_ENCODER)["parameters_sha256"],
-        "whole_grid": config.codec.whole_grid,
-    }
 
+    config: TrainConfig
 
-def fingerprint(config: TrainConfig) -> str:
-    """SHA-256 of ``identity``.
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """The SHA-256 of ``autoencoder`` and ``text_encoder``, and how the former is used: encoded data follow from these.
 
-    Raises:
-      UserError: as ``identity``, or the config's model was trained with other encoders.
-    """
-    found = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()
-    expected = config.data.encoders_sha256
-    if expected and found != expected:
-        raise UserError(
-            f"{config.data.encoders}: are other encoders (SHA-256 {found[:16]}...) than those that the model was trained with "
-            f"({expected[:16]}...). Name the folder of the latter by --encoders DIR."
-        )
-    return found
+        Raises:
+          UserError: they are missing, damaged, or not those that the config describes.
+        """
+        return {
+            "autoencoder": _facts(self.config, converted.AUTOENCODER)["parameters_sha256"],
+            "text_encoder": _facts(self.config, converted.TEXT_ENCODER)["parameters_sha256"],
+            "whole_grid": self.config.codec.whole_grid,
+        }
 
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of ``identity``, in hexadecimal; "" of a model that works on pixels and words.
 
-def open_text_encoder(config: TrainConfig, devices: list[jax.Device] | None = None) -> TextEncoder:
-    """What encodes captions; a pretrained one is split over ``devices`` (all by default) as ``sharding.RULES`` say.
+        Raises:
+          UserError: as ``identity``, or the model was trained with other encoders.
+        """
+        if not is_latent(self.config):
+            return ""
+        found = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        expected = self.config.data.encoders_sha256
+        if expected and found != expected:
+            raise UserError(
+                f"{self.config.data.encoders}: are other encoders (SHA-256 {found[:16]}...) than those that the model was "
+                f"trained with ({expected[:16]}...). Name the folder of the latter by --encoders DIR."
+            )
+        return found
 
-    Raises:
-      UserError: as ``identity``, or there is no tokenizer.
-    """
-    data = config.data
-    if not is_latent(config):
-        return WordEncoder(data.text_channels, data.text_tokens)
-    fingerprint(config)
-    tokenizer = Tokenizer(_path(config, huggingface.TOKENIZER))
-    mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=-1), devices)
+    def open_text(self, devices: list[jax.Device] | None = None) -> TextEncoder:
+        """The encoder of captions; a pretrained one is split over ``devices`` (all by default) as ``sharding.RULES`` say.
 
-    def lay(params: Params) -> Params:
-        return sharding.params_sharding({"text_encoder": params}, mesh)["text_encoder"]
+        Raises:
+          UserError: as ``sha256``, or there is no tokenizer.
+        """
+        config, data = self.config, self.config.data
+        if not self.sha256:
+            return WordEncoder(data.text_channels, data.text_tokens)
+        tokenizer = Tokenizer(_path(config, huggingface.TOKENIZER))
+        mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=-1), devices)
 
-    found = converted.read(_path(config, converted.TEXT_ENCODER), T5Config, lay)
-    split = NamedSharding(mesh, PartitionSpec("fsdp"))
-    batch = max(_CAPTIONS, mesh.size)
-    return T5Encoder(found.config, found.params, tokenizer, data.text_tokens, batch, split)
+        def lay(params: Params) -> Params:
+            return sharding.params_sharding({"text_encoder": params}, mesh)["text_encoder"]
 
+        found = converted.read(_path(config, converted.TEXT_ENCODER), T5Config, lay)
+        split = NamedSharding(mesh, PartitionSpec("fsdp"))
+        batch = max(_CAPTIONS, mesh.size)
+        return T5Encoder(found.config, found.params, tokenizer, data.text_tokens, batch, split)
 
-def open_codec_params(config: TrainConfig, mesh: Mesh) -> Params | None:
-    """The codec's parameters, one copy on every device of ``mesh``; None if it has none.
+    def open_codec_params(self, mesh: Mesh) -> Params | None:
+        """The codec's parameters, one copy on every device of ``mesh``; None if it has none.
 
-    Raises:
-      UserError: as ``identity``.
-    """
-    if not is_latent(config):
-        return None
-    fingerprint(config)
-    everywhere = sharding.replicated(mesh)
-    lay = functools.partial(jax.tree.map, lambda _: everywhere)
-    return converted.read(_path(config, converted.AUTOENCODER), VAEConfig, lay).params
+        Raises:
+          UserError: as ``sha256``.
+        """
+        if not self.sha256:
+            return None
+        everywhere = sharding.replicated(mesh)
+        lay = functools.partial(jax.tree.map, lambda _: everywhere)
+        return converted.read(_path(self.config, converted.AUTOENCODER), VAEConfig, lay).params
 
 
 def _path(config: TrainConfig, name: str) -> pathlib.Path:

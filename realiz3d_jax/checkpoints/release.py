@@ -6,6 +6,7 @@ seed and the figures). Wherever parameters are read, a release and a workdir can
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -17,11 +18,13 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from realiz3d_jax import files
+from realiz3d_jax import files, sharding
+from realiz3d_jax.checkpoints import workdirs
+from realiz3d_jax.config.build import outline
 from realiz3d_jax.config.schema import TrainConfig, from_config_dict, to_json
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
-from realiz3d_jax.training import checkpoint
+from realiz3d_jax.sharding import MeshConfig
 
 PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
 """Where the models that ship with the project lie."""
@@ -47,7 +50,7 @@ class Release:
 
 def write(path: str | os.PathLike[str], release: Release) -> None:
     """Writes a release in one step."""
-    flat = {name: np.ascontiguousarray(leaf) for name, leaf in checkpoint.flatten(release.params)}
+    flat = {name: np.ascontiguousarray(leaf) for name, leaf in workdirs.flatten(release.params)}
     metadata = {"config": to_json(release.config), "facts": json.dumps(release.facts)}
     with files.new_file(path) as new:
         safetensors.numpy.save_file(flat, new, metadata)
@@ -75,7 +78,7 @@ def read_config(source: str | os.PathLike[str]) -> TrainConfig:
         raise UserError(f"{source}: there is no such workdir or release; name one that realiz3d_jax.train has written.")
     source = find(source)
     if not source.is_file():
-        return checkpoint.read_config(source)
+        return workdirs.read_config(source)
     with _open(source) as file:
         config = _metadata(source, file)[0]
     if (
@@ -102,14 +105,14 @@ def read_params(source: str | os.PathLike[str], like: Params) -> Params:
     """
     source = find(source)
     if not source.is_file():
-        return checkpoint.read_params(source, like)
+        return workdirs.read_params(source, like)
     with _open(source) as file:
         names = [name for name in file.keys() if name.split("/")[0] in like]  # noqa: SIM118 (not a mapping)
         found = _nested({name: jax.ShapeDtypeStruct(file.get_slice(name).get_shape(), np.float32) for name in names})
         if missing := [name for name in like if name not in found]:
             held = sorted({name.split("/")[0] for name in file.keys()})  # noqa: SIM118
             raise UserError(f"{source}: has no partition {missing[0]!r}; it holds {', '.join(held)}.")
-        checkpoint.check_shapes(source, found, like)
+        workdirs.check_shapes(source, found, like)
 
         def put(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> Any:
             array = file.get_tensor("/".join(key.key for key in path))
@@ -118,6 +121,28 @@ def read_params(source: str | os.PathLike[str], like: Params) -> Params:
             return jax.block_until_ready(jax.device_put(np.asarray(array, leaf.dtype), leaf.sharding))
 
         return jax.tree_util.tree_map_with_path(put, like)
+
+
+def read_on_host(source: str | os.PathLike[str]) -> tuple[TrainConfig, Params]:
+    """The config and the partitions (averaged, NumPy arrays) of a release or of a workdir; a release is held once.
+
+    Raises:
+      UserError: nothing is there, it is damaged, or its parameters are not those that its config describes.
+    """
+    config = read_config(source)
+    like = outline(config)[1]
+    if not find(source).is_file():
+        everywhere = sharding.replicated(sharding.make_mesh(MeshConfig()))
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), like)
+    return config, jax.device_get(read_params(source, like))
+
+
+def checksum(params: Params) -> str:
+    """SHA-256 of parameters, as float32, in hexadecimal."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.asarray(jax.device_get(leaf), np.float32).tobytes())
+    return digest.hexdigest()
 
 
 def _nested(flat: dict[str, Any]) -> Params:

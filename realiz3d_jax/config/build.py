@@ -5,12 +5,13 @@ import dataclasses
 import jax
 
 from realiz3d_jax.config.schema import TrainConfig
-from realiz3d_jax.data.pipeline import StreamConfig, TextEncoder
+from realiz3d_jax.data.pipeline import StreamConfig
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method import interface
 from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import attention, control
+from realiz3d_jax.models.text import TextEncoder
 
 
 def make_model(config: TrainConfig) -> Model:
@@ -53,15 +54,4 @@ def outline(config: TrainConfig) -> tuple[Stage, Params]:
 
 def stream_config(config: TrainConfig, encoder: TextEncoder | None) -> StreamConfig:
     """What the streams of a run read; ``encoder`` of its captions, None if they are encoded already."""
-    data = config.data
-    return StreamConfig(
-        data.directory,
-        data.size,
-        data.render_fraction,
-        encoder,
-        data.text_tokens,
-        data.collection,
-        data.rig,
-        data.views,
-        config.task == "texture",
-    )
+    return StreamConfig(config.data, encoder, geometry=config.task == "texture")

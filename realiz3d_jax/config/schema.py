@@ -6,21 +6,28 @@ cannot pass, and a key exists only where a dataclass field does.
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import ml_collections
 
+from realiz3d_jax.data.config import DataConfig
+from realiz3d_jax.diffusion import samplers
 from realiz3d_jax.diffusion.ddpm import DDPM
 from realiz3d_jax.diffusion.process import Process, process_class
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.cameras import AZIMUTHS, STANDARD_RIG, Camera, Rig
+from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.models import backbone
 from realiz3d_jax.models.codec import Codec, PixelCodec, codec_class
 from realiz3d_jax.models.control import VIEWPOINTS
-from realiz3d_jax.sampling.generator import SamplingConfig
+from realiz3d_jax.sharding import MeshConfig
+from realiz3d_jax.views import AZIMUTHS
 
 Dataclass = TypeVar("Dataclass")
+
+SAMPLERS = ("ddim", "dpm++")
+SPACINGS = ("trailing", "leading", "linspace")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,48 +52,6 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     control_factor: float = 1.0
     clip_norm: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """What is read, and in which batches.
-
-    Attributes:
-      directory: the folder that ``realiz3d_jax.prepare`` filled.
-      collection: what its datasets' names begin with, "shapes" those of the shapes benchmark.
-      rig: the cameras of the controlled views; a dataset of other cameras is refused.
-      views: the four of the rig's views that make a grid.
-      size: the side of one view, pixels.
-      batch_grids: grids of V views in a batch.
-      batch_of: whose batch that is: "run", of all devices together, whose number divides it, or "device", of each.
-      render_fraction: the share of synthetic looks among the photos of pre-training.
-      caption_dropout: the probability that a caption is replaced by the empty one, for classifier-free guidance.
-      text_encoder: "words" (the shapes benchmark's own) or "t5".
-      text_channels, text_tokens: its width and its longest caption, begin or end token included.
-      encoders: the folder that ``realiz3d_jax.convert`` wrote, with text encoder and autoencoder; empty for "words" and pixels.
-      encoders_sha256: of the encoders that a run's data was encoded with; a run sets it, and its samples are held to it.
-      base_sha256: of the base model that a run starts from; a run sets it, and its real images must be that one's.
-      view_prompt: how a caption is prompted for the self-generated images of a view.
-      threads: decoding threads a stream.
-    """
-
-    directory: str = "datasets"
-    collection: str = "shapes"
-    rig: Rig = STANDARD_RIG
-    views: tuple[int, ...] = (0, 1, 2, 3)
-    size: int = 32
-    batch_grids: int = 8
-    batch_of: str = "run"
-    render_fraction: float = 0.15
-    caption_dropout: float = 0.1
-    text_encoder: str = "words"
-    text_channels: int = 64
-    text_tokens: int = 20
-    encoders: str = ""
-    encoders_sha256: str = ""
-    base_sha256: str = ""
-    view_prompt: str = "{caption}, {view} view"
-    threads: int = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,11 +89,44 @@ class LogConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MeshConfig:
-    """The device mesh; -1 takes what is left. ``data`` replicates parameters, ``fsdp`` shards them."""
+class SamplingConfig:
+    """How images are drawn from a model; the defaults are the paper's where it states one.
 
-    data: int = -1
-    fsdp: int = 1
+    Attributes:
+      sampler: "ddim" or "dpm++" (DPM-Solver++ 2M).
+      spacing: of the timesteps, "trailing" (from pure noise on), "leading" or "linspace".
+      steps: S, evaluations of the model (twice that with guidance).
+      guidance_scale: of the classifier-free guidance, on the text only (not stated in the paper).
+      eta: DDIM's share of fresh noise, 0 to 1.
+      block_max: B_max, the fraction of the blocks that always run in synthetic mode.
+      timestep_max: t_max, at and above which all blocks run in synthetic mode.
+    """
+
+    sampler: str = "ddim"
+    spacing: str = "trailing"
+    steps: int = 50
+    guidance_scale: float = 3.0
+    eta: float = 0.0
+    block_max: float = 0.3
+    timestep_max: int = 950
+
+    def __post_init__(self) -> None:
+        checks = {
+            "sampler": (self.sampler in SAMPLERS, " or ".join(SAMPLERS)),
+            "spacing": (self.spacing in SPACINGS, ", ".join(SPACINGS)),
+            "steps": (1 <= self.steps <= 1000, "1 to 1000"),
+            "guidance_scale": (math.isfinite(self.guidance_scale), "a finite number"),
+            "eta": (0.0 <= self.eta <= 1.0, "0 to 1"),
+            "block_max": (0.0 <= self.block_max <= 1.0, "a fraction of the blocks, 0 to 1"),
+            "timestep_max": (0 <= self.timestep_max <= 1000, "0 to 1000 (1000 shifts none)"),
+        }
+        for name, (holds, expected) in checks.items():
+            if not holds:
+                raise UserError(f"{name}: found {getattr(self, name)!r}, expected {expected}.")
+
+    def make_sampler(self) -> samplers.Sampler:
+        """The sampler itself."""
+        return samplers.DDIM(self.eta) if self.sampler == "ddim" else samplers.DPMSolverPP2M()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,8 +169,8 @@ class TrainConfig:
     diffusion: Process = dataclasses.field(default_factory=DDPM)
     codec: Codec = dataclasses.field(default_factory=PixelCodec)
     optimizer: OptimizerConfig = OptimizerConfig()
-    data: DataConfig = DataConfig()
-    mesh: MeshConfig = MeshConfig()
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     log: LogConfig = LogConfig()
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
 

@@ -1,8 +1,8 @@
-"""Datasets whose images and captions are encoded once and for all: how they are stored, and what training expects of them.
+"""Datasets with images and captions encoded in advance: their storage, and the checks that training makes.
 
-``prepare --encode`` makes ``NAME_encoded`` beside ``NAME``: images and control maps as the moments of an autoencoder (float16),
-captions as the states of a text encoder, cut to their true length (float16). The metadata names the encoders by the SHA-256 of
-their parameters; ``null_caption.npy`` holds the states of the empty caption.
+``prepare --encode`` writes ``NAME_encoded`` beside ``NAME``: images and control maps as the moments of an autoencoder
+(float16), captions as the states of a text encoder, cut to their true length (float16). The metadata identifies the encoders by
+the SHA-256 of their parameters; ``null_caption.npy`` holds the states of the empty caption.
 """
 
 import os
@@ -15,16 +15,24 @@ from realiz3d_jax.errors import UserError
 
 NULL_CAPTION = "null_caption.npy"
 ENCODED = ("assets", "generated")
-"""The kinds of datasets that training reads encoded."""
+"""Kinds of datasets that training reads in encoded form."""
 
 
 def name_of(kind: str) -> str:
-    """What the encoded form of a kind, or of a dataset, is called."""
+    """Name of the encoded form of a kind or of a dataset."""
     return f"{kind}_encoded"
 
 
 def padded(states: np.ndarray, tokens: int) -> dict[str, np.ndarray]:
-    """``states`` float16[T, C] and ``mask`` bool[T] of states float16[n, C], n <= T."""
+    """Pads the states of one caption to a fixed length.
+
+    Args:
+      states: float16[n, C], n <= T.
+      tokens: T.
+
+    Returns:
+      ``states`` float16[T, C] and ``mask`` bool[T].
+    """
     full = np.zeros((tokens, states.shape[1]), states.dtype)
     full[: len(states)] = states
     return {"states": full, "mask": np.arange(tokens) < len(states)}
@@ -33,15 +41,20 @@ def padded(states: np.ndarray, tokens: int) -> dict[str, np.ndarray]:
 def null_caption(
     directory: str | os.PathLike[str], collection: str, size: int, encoders: dict[str, Any], tokens: int
 ) -> dict[str, np.ndarray]:
-    """The empty caption of encoded data, after a check that both datasets are of the encoders that are meant.
+    """Loads the empty caption of encoded data, and checks that both datasets were made by the configured encoders.
 
     Args:
-      directory, collection, size: of the data.
-      encoders: what the metadata has to say of them, ``checkpoints.encoders.identity``.
-      tokens: T, the longest caption.
+      directory: root of the datasets.
+      collection: collection of the datasets.
+      size: pixels along a side of a view.
+      encoders: expected metadata entries of the encoders, ``checkpoints.encoders.Encoders.identity``.
+      tokens: T, the maximum caption length in tokens.
+
+    Returns:
+      ``states`` float16[T, C] and ``mask`` bool[T].
 
     Raises:
-      UserError: a dataset is missing, or was encoded by others or with another longest caption.
+      UserError: a dataset is missing, or was made by other encoders or with another maximum caption length.
     """
     expected = {**encoders, "text_tokens": tokens}
     for kind in ENCODED:
@@ -51,8 +64,8 @@ def null_caption(
             if held.metadata.get(name) != value:
                 raise UserError(
                     f"{held.path / 'metadata.json'}: {name} is {held.metadata.get(name)}; expected {value}, by config.data. "
-                    "Name the encoders that made the data in --config.data.encoders (and their longest caption in "
-                    "--config.data.text_tokens), or remove that folder and encode anew by\n  "
+                    "Set --config.data.encoders to the encoders that made the data (and --config.data.text_tokens to their "
+                    "maximum caption length), or remove that folder and encode again by\n  "
                     f"{records.prepare_command(directory, dataset, size)}"
                 )
     return padded(np.load(held.path / NULL_CAPTION), tokens)

@@ -1,4 +1,4 @@
-"""The geometry maps of a mesh as the datasets store them: made here alone, for training and for sampling."""
+"""Geometry maps of a mesh in the datasets' encoding; training data and sampling both use this module."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from realiz3d_jax.geometry.render import Maps, Visible, render_maps
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Geometry:
-    """The geometry maps of a mesh, encoded as in ``records``.
+    """Geometry maps of a mesh, encoded as in ``records``.
 
     Attributes:
       normal, position: uint16[V, H, W, 3].
@@ -28,19 +28,19 @@ class Geometry:
 def geometry_of(
     mesh: Mesh, size: int, cameras: Sequence[Camera] = STANDARD, visible: Visible | None = None
 ) -> Geometry:
-    """The maps of a mesh.
+    """Renders the geometry maps of a mesh.
 
     Args:
       mesh: in the canonical frame.
       size: H and W, pixels along a side of a view.
-      cameras: one for each view.
-      visible: which places can be seen, ``Asset.visible``.
+      cameras: V cameras, one per view.
+      visible: predicate for visible surface points, ``Asset.visible``; None if all are visible.
     """
     return stored(render_maps(mesh, size, cameras, visible))
 
 
 def stored(maps: Maps) -> Geometry:
-    """Maps as they are stored."""
+    """Encodes rendered maps for storage."""
     return Geometry(
         normal=records.encode_normals(maps.normal, maps.mask),
         position=records.encode_positions(maps.position, maps.mask),

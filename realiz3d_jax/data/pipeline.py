@@ -1,9 +1,9 @@
-"""Training batches: records, shuffled, decoded, put into grids, with a position that is one integer.
+"""Training streams: shuffled and decoded records in batches of grids, resumable from a single integer.
 
-Every stream is global shuffle -> decode -> grid of V views -> this host's strided slice -> batch. The position of a stream is
-``next_index``, the batches taken so far: it means the same on every number of hosts.
+Every stream is global shuffle -> decode -> grid of V views -> strided slice of this host -> batch. The position of a stream is
+``next_index``, the number of batches taken so far; it does not depend on the number of hosts.
 
-    photos            single photos with captions of their own, some of them renders, for pre-training
+    photos            single captioned photos, some of them replaced by renders, for pre-training
     synthetic_images  single synthetic views of arbitrary objects
     real_images       single self-generated photos
     synthetic_grids   the four synthetic views of one object, with their control
@@ -20,79 +20,48 @@ import jax
 import numpy as np
 
 from realiz3d_jax.data import encoded, records
-from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
-
-VIEWS = 4
-VIEW_WORDS = ("front", "right side", "back", "left side")
+from realiz3d_jax.data.config import DataConfig
+from realiz3d_jax.models.text import TextEncoder
+from realiz3d_jax.views import VIEW_WORDS, VIEWS
 
 Example = dict[str, Any]
 
 
-class TextEncoder(Protocol):
-    """What turns captions into what a backbone reads.
-
-    Attributes:
-        channels: C of a token.
-        max_tokens: T.
-    """
-
-    channels: int
-    max_tokens: int
-
-    def check(self, caption: str) -> None:
-        """Raises UserError if the caption can't be encoded; costs next to nothing."""
-
-    def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
-        """``states`` float32[n, T, C], 0 where there is no token, ``mask`` bool[n, T], and what else it gives, [n, ...]."""
-
-
 @dataclasses.dataclass(frozen=True)
 class StreamConfig:
-    """What every stream needs.
+    """Settings of a stream.
 
     Attributes:
-      directory: of the data.
-      size: of a view, pixels.
-      render_fraction: the share of renders among photos.
-      encoder: of the captions; None reads datasets that ``prepare --encode`` made, whose captions are encoded already.
-      text_tokens: T, the longest caption of such a dataset.
-      collection: whose datasets these are.
-      rig: of the controlled grids.
-      views: which of its views make a grid.
+      data: datasets, their cameras, and the views that form a grid.
+      encoder: text encoder; None reads the datasets of ``prepare --encode``, which hold encoded captions.
       geometry: whether normal and position maps are the control.
     """
 
-    directory: str
-    size: int
-    render_fraction: float
+    data: DataConfig
     encoder: TextEncoder | None
-    text_tokens: int
-    collection: str = records.SHAPES
-    rig: Rig = STANDARD_RIG
-    views: tuple[int, ...] = tuple(range(VIEWS))
     geometry: bool = True
 
     def open(self, kind: str, split: str = "train") -> records.Records:
-        """A split of the dataset of a kind, encoded or not."""
-        return records.open_split(self.directory, self._name(kind), split, self.size)
+        """Opens a split of the dataset of a kind, in encoded form if there is no text encoder."""
+        return records.open_split(self.data.directory, self._name(kind), split, self.data.size)
 
     def splits(self, kind: str) -> list[str]:
-        """The splits of the dataset of a kind."""
-        return list(records.open_all(self.directory, self._name(kind), self.size))
+        """Names of the splits of the dataset of a kind."""
+        return list(records.open_all(self.data.directory, self._name(kind), self.data.size))
 
     def _name(self, kind: str) -> str:
-        return records.dataset_name(self.collection, kind if self.encoder else encoded.name_of(kind))
+        return records.dataset_name(self.data.collection, kind if self.encoder else encoded.name_of(kind))
 
     def open_grids(self, split: str = "train") -> records.Records:
-        """A split of the assets, after a check that their views are those that are meant."""
+        """Opens a split of the assets, and checks that it has the configured rig and the required maps."""
         held = self.open("assets", split)
         maps = ("normal", "position") if self.encoder else ("control",)
-        records.check_views(held, self.rig, maps if self.geometry else ())
+        records.check_views(held, self.data.rig, maps if self.geometry else ())
         return held
 
     def grid(self, record: Example) -> Example:
-        """``image`` and ``control`` of a record of the assets."""
-        views = list(self.views)
+        """``image`` and ``control`` of an asset's record."""
+        views = list(self.data.views)
         control = np.zeros((VIEWS, 0), np.float32)
         if self.geometry and self.encoder:
             control = control_maps(*(record[name][views] for name in ("normal", "position", "mask")))
@@ -101,22 +70,28 @@ class StreamConfig:
         return {"image": record["synthetic"][views], "control": control}
 
     def captions(self, example: Example) -> dict[str, np.ndarray]:
-        """The encoded caption of an example, arrays [T, ...]."""
+        """Encoded caption of an example, arrays [T, ...]."""
         if self.encoder:
             return _encoded(self.encoder, example["caption"])
-        return encoded.padded(example["caption_states"], self.text_tokens)
+        return encoded.padded(example["caption_states"], self.data.text_tokens)
 
 
 def prompt(caption: str, view: int | None = None, render: bool = False) -> str:
-    """A caption as the base model knows it: ``view`` names the viewpoint, ``render`` the synthetic look."""
+    """Prompt of a caption for the base model.
+
+    Args:
+      caption: description of the object.
+      view: index of the viewpoint to name in the prompt; None names none.
+      render: whether to ask for the synthetic look.
+    """
     text = f"flat render of {caption}" if render else caption
     return text if view is None else f"{text}, {VIEW_WORDS[view]} view"
 
 
 def control_maps(normal: np.ndarray, position: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The control of the texturing task: normal and position, each in [0, 1], exactly 0 on the background.
+    """Control of the texturing task: normals and positions in [0, 1], exactly 0 on the background.
 
-    Unsigned, as a picture of them is: a channel is about 1/2 on the object, so a linear embedding sees the silhouette.
+    The values are unsigned: a channel averages about 1/2 on the object, so a linear embedding sees the silhouette.
 
     Args:
       normal, position: uint16[V, H, W, 3], ``value / 65535`` is ``n / 2 + 0.5`` or ``p + 0.5``.
@@ -134,7 +109,7 @@ def _shuffled_numbers(count: int, seed: int) -> grain.MapDataset:
 
 
 def _image_grids(images: grain.MapDataset, config: StreamConfig) -> grain.MapDataset:
-    """Grids of V images of their own, each with its caption (G = V), from examples ``image``, ``caption``, ``record``."""
+    """Groups V independent captioned images into a grid (G = V); examples have ``image``, ``caption`` and ``record``."""
 
     def encode(example: Example) -> Example:
         return {
@@ -154,7 +129,7 @@ def _photos(config: StreamConfig, seed: int) -> grain.MapDataset:
 
     def draw(number: int, random: np.random.Generator) -> Example:
         record, view = source[int(number) // VIEWS], int(number) % VIEWS
-        render = random.random() < config.render_fraction
+        render = random.random() < config.data.render_fraction
         named_view = view if random.random() < 0.75 else None
         return {
             "image": record["synthetic" if render else "real"][view],
@@ -205,7 +180,7 @@ STREAMS: dict[str, Callable[[StreamConfig, int], grain.MapDataset]] = {
 
 
 class Stream(Protocol):
-    """An endless iterator of batches of numpy arrays that knows its position."""
+    """Endless iterator over batches of numpy arrays, with a position that can be saved and restored."""
 
     def __next__(self) -> dict[str, np.ndarray]: ...
 
@@ -224,20 +199,29 @@ def open_stream(
     hosts: int = 1,
     threads: int = 2,
 ) -> Stream:
-    """The stream called ``name``: this host's part of global batches of ``batch_grids`` grids.
+    """Opens a stream: this host's part of global batches.
 
     Each batch holds ``image`` uint8[B, V, H, W, 3] (encoded: moments float16[B, V, h, w, 2 C]), ``captions`` (``states``
-    float32[B, G, T, Ct], encoded float16, ``mask`` bool[B, G, T] and what else the encoder gives), ``record`` int64[B, G]
-    (which records these are) and, for grids of one object, ``control`` float32[B, V, H, W, 6] (encoded: float16[B, V, h, w,
-    4 C]; without geometry float32[B, V, 0]).
+    float32[B, G, T, Ct], encoded float16, ``mask`` bool[B, G, T] and any further outputs of the encoder), ``record``
+    int64[B, G] (indices of the records) and, for grids of one object, ``control`` float32[B, V, H, W, 6] (encoded:
+    float16[B, V, h, w, 4 C]; without geometry float32[B, V, 0]).
+
+    Args:
+      name: a key of ``STREAMS``.
+      config: settings of the data.
+      seed: seed of the order and the random draws.
+      batch_grids: grids of a global batch, over all hosts.
+      host: index of this host.
+      hosts: number of hosts.
+      threads: threads that read records.
 
     Raises:
       UserError: the data is missing or damaged (see ``records.open_split``).
     """
-    dataset = STREAMS[name](config, zlib.crc32(f"{seed} {name}".encode()))  # each stream in an order of its own
+    dataset = STREAMS[name](config, zlib.crc32(f"{seed} {name}".encode()))  # every stream has its own order
     dataset = dataset.slice(slice(host, None, hosts)).batch(
         batch_grids // hosts, drop_remainder=True
-    )  # endless; whole batches are counted without overflow
+    )  # the dataset is endless; only full batches are counted
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)
     return iter(dataset.to_iter_dataset(options))
 

@@ -1,8 +1,8 @@
-"""The datasets on disk: what a record holds, how maps are stored as integers, and opening a split for reading.
+"""Datasets on disk: schemas of the records, integer encodings of the maps, and access to a split.
 
-A dataset lies in ``DIRECTORY/NAME/SIZE/VERSION``: ArrayRecord files that TFDS wrote, with its ``dataset_info.json`` and
-``features.json``, and a ``metadata.json`` that states the conventions of ``CONVENTIONS``. Tensors are stored as raw
-bytes, which decode six times faster than TFDS' default; ArrayRecord compresses them.
+A dataset is stored in ``DIRECTORY/NAME/SIZE/VERSION``: ArrayRecord files written by TFDS, its ``dataset_info.json`` and
+``features.json``, and a ``metadata.json`` that states ``CONVENTIONS``. Tensors are stored as raw bytes, which decode six times
+faster than TFDS' default; ArrayRecord compresses them.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from realiz3d_jax.geometry import cameras
 
 VERSION = "1.1.0"
 SIZES = (32, 64, 128, 256, 512)
-"""Sizes, in pixels along a side of a view, that the datasets exist in."""
+"""Supported sizes of the datasets, in pixels along a side of a view."""
 
 CONVENTIONS = {
     "world": "Z up, right-handed; glTF (x, y, z) is (x, -z, y)",
@@ -29,7 +29,7 @@ CONVENTIONS = {
     "positions": "world, p + 0.5, uint16",
     "background": "white; 0.5 in normals and positions; 0 in the mask",
 }
-"""What a model trained on one set may expect of another; a set that states anything else is refused."""
+"""Conventions common to all datasets, so that a model trained on one can read another; deviating datasets are rejected."""
 
 _CAMERA_NUMBERS = 14
 
@@ -40,13 +40,13 @@ Example = dict[str, np.ndarray | str | int]
 
 
 def features(kind: str, names: Iterable[str], size: int, views: int) -> tfds.features.FeaturesDict:
-    """What a record holds, by TFDS' features; images are sRGB over white, the V views are those of the set's rig.
+    """TFDS features of a record. Images are sRGB over white.
 
     Args:
       kind: a key of ``SCHEMAS``.
-      names: those of the kind's features that this set has.
+      names: features of that kind that the dataset has.
       size: pixels along a side of a view.
-      views: V.
+      views: V, views of the dataset's rig.
     """
     return tfds.features.FeaturesDict({name: SCHEMAS[kind][name](size, views) for name in names})
 
@@ -130,35 +130,36 @@ SCHEMAS = {
         "image": _array(None, None, None),
     },
 }
-"""The kinds of datasets, and the features that each may have. A dataset is called COLLECTION_KIND, such as shapes_assets.
+"""Kinds of datasets and their possible features. A dataset is named COLLECTION_KIND, such as shapes_assets.
 
-photos: what the shapes benchmark's base model is trained on. assets: renders of synthetic assets; sets may lack ``normal`` and
-``position``, ``depth`` (along the camera's axis, world units; 0 in the background), and ``cameras`` (``encode_cameras``), which
-stand in the metadata where all objects have the same; ``up`` is the axis that is up in the file ``mesh``, "" what its format
-means; ``mesh`` is a path, absolute or below the dataset's folder; ``real``
-the true real renders of the shapes benchmark, for judging only. generated: images that the base model made; ``view`` in [0, 4)
-is the view whose word prompted the image. ..._encoded: see ``data.encoded``.
+* photos: training images of the shapes benchmark's base model.
+* assets: renders of synthetic assets. ``mesh`` is a path, absolute or relative to the dataset's folder; ``up`` is the up axis
+  of that file, "" for the default of its format. ``real`` holds the ground-truth real renders of the shapes benchmark, for
+  evaluation only. Optional are ``normal``, ``position``, ``depth`` (along the camera's axis, world units; 0 in the
+  background), and ``cameras`` (``encode_cameras``); cameras that all objects share are in the metadata instead.
+* generated: images made by the base model; ``view`` in [0, 4) is the view named in the prompt.
+* ..._encoded: see ``data.encoded``.
 """
 
 
 def dataset_name(collection: str, kind: str) -> str:
-    """What the dataset of a kind is called.
+    """Name of the dataset of a kind.
 
     Raises:
-      UserError: the collection's name is none.
+      UserError: ``collection`` is not a valid name (lower-case letters, digits, `_`).
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", collection):
         raise UserError(
-            f"collection {collection!r}: expected small letters, digits and '_', a letter first, such as my_chairs."
+            f"collection {collection!r}: expected lower-case letters, digits and '_', a letter first, such as my_chairs."
         )
     return f"{collection}_{kind}"
 
 
 def kind_of(dataset: str) -> str:
-    """The kind of a dataset, by its name.
+    """Kind of a dataset, from its name.
 
     Raises:
-      UserError: it is of none.
+      UserError: the name does not end in a known kind.
     """
     kinds = [kind for kind in SCHEMAS if re.fullmatch(rf"[a-z][a-z0-9_]*_{kind}", dataset)]
     if not kinds:
@@ -167,49 +168,49 @@ def kind_of(dataset: str) -> str:
 
 
 def encode_cameras(held: Sequence[cameras.Camera]) -> np.ndarray:
-    """float64[V, 14]: the axes by rows, the centre, the width, and 1 for a perspective camera, else 0."""
+    """Encodes V cameras as float64[V, 14]: axes by rows, centre, width, and 1 for a perspective camera, else 0."""
     return np.stack([[*camera.axes.reshape(-1), *camera.center, camera.width, camera.perspective] for camera in held])
 
 
 def decode_cameras(stored: np.ndarray) -> tuple[cameras.Camera, ...]:
-    """The inverse of ``encode_cameras``."""
+    """Inverse of ``encode_cameras``."""
     return tuple(
         cameras.Camera(row[:9].reshape(3, 3), row[9:12], float(row[12]), bool(row[13])) for row in np.asarray(stored)
     )
 
 
 def encode_unit(values: np.ndarray) -> np.ndarray:
-    """float[...] in [0, 1] to uint16[...]."""
+    """Encodes float[...] in [0, 1] as uint16[...]."""
     return np.round(np.clip(values, 0.0, 1.0) * 65535).astype(np.uint16)
 
 
 def encode_normals(normals: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Unit normals float[..., 3] in the world, where ``mask`` bool[...], to uint16[..., 3]; the background is 0.5."""
+    """Encodes world-space unit normals float[..., 3] as uint16[..., 3]; 0.5 outside ``mask`` bool[...]."""
     return encode_unit(np.where(mask[..., None], normals / 2 + 0.5, 0.5))
 
 
 def encode_positions(positions: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Positions float[..., 3] in [-0.5, 0.5], where ``mask`` bool[...], to uint16[..., 3]; the background is 0.5."""
+    """Encodes positions float[..., 3] in [-0.5, 0.5] as uint16[..., 3]; 0.5 outside ``mask`` bool[...]."""
     return encode_unit(np.where(mask[..., None], positions + 0.5, 0.5))
 
 
 def decode_normals(stored: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The inverse of ``encode_normals``: float32[..., 3], 0 in the background."""
+    """Inverse of ``encode_normals``: float32[..., 3], 0 in the background."""
     return np.where(mask[..., None].astype(bool), stored.astype(np.float32) / 65535 * 2 - 1, np.float32(0))
 
 
 def decode_positions(stored: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The inverse of ``encode_positions``: float32[..., 3], 0 in the background."""
+    """Inverse of ``encode_positions``: float32[..., 3], 0 in the background."""
     return np.where(mask[..., None].astype(bool), stored.astype(np.float32) / 65535 - 0.5, np.float32(0))
 
 
 def dataset_path(directory: str | os.PathLike[str], dataset: str, size: int) -> pathlib.Path:
-    """The folder of a dataset's current version."""
+    """Folder of a dataset's current version."""
     return pathlib.Path(directory) / dataset / str(size) / VERSION
 
 
 def prepare_command(directory: str | os.PathLike[str], dataset: str, size: int) -> str:
-    """The command that makes a dataset."""
+    """Shell command that makes a dataset."""
     kind = kind_of(dataset)
     collection = dataset.removesuffix(f"_{kind}")
     what = {
@@ -226,16 +227,16 @@ def prepare_command(directory: str | os.PathLike[str], dataset: str, size: int) 
 
 
 class Records(Sequence):
-    """A split of a dataset: ``len(records)`` and ``records[index]``, in order of index.
+    """A split of a dataset as a sequence of records.
 
-    A record is a dict of numpy arrays (see ``SCHEMAS``), str for texts and int for numbers. Reading is safe from
-    several threads; a pickled copy opens its own files, so several processes may read as well.
+    A record is a dict of numpy arrays (see ``SCHEMAS``), str for texts and int for numbers. Several threads may read at once;
+    a pickled copy opens its own files, so several processes may, too.
 
     Attributes:
       path: the dataset's folder.
-      metadata: what the dataset says of itself: ``CONVENTIONS``, ``size``, ``rig`` (the fields of ``cameras.Rig``, or None
-        where every record has cameras of its own), and what it was made from.
-      names: the features of its records.
+      metadata: ``CONVENTIONS``, ``size``, ``rig`` (the fields of ``cameras.Rig``, or None if every record has its own
+        cameras), and the sources of the dataset.
+      names: features of the records.
     """
 
     def __init__(self, source: Sequence, path: pathlib.Path, metadata: dict, names: frozenset[str]):
@@ -243,7 +244,7 @@ class Records(Sequence):
 
     @property
     def views(self) -> int:
-        """V, the views of a record."""
+        """V, the number of views of a record."""
         rig = self.metadata["rig"]
         return len(rig["azimuths"]) if rig else self.metadata["views"]
 
@@ -258,32 +259,30 @@ def open_split(directory: str | os.PathLike[str], dataset: str, split: str, size
     """Opens a split for random access.
 
     Args:
-      directory: where ``prepare`` wrote.
-      dataset: its name.
-      split: "train", and "validation" and "test" where a set has them.
+      directory: root of the datasets, the output of ``prepare``.
+      dataset: name of the dataset.
+      split: "train", or "validation" or "test" if the dataset has them.
       size: pixels along a side of a view.
 
     Raises:
-      UserError: the dataset or the split is not there, is of another version or other conventions, or a record file
-        is missing, truncated or broken.
+      UserError: the dataset or the split does not exist or has another version or other conventions, or a record file is
+        missing, truncated or broken.
     """
     kind_of(dataset)
     path = dataset_path(directory, dataset, size)
-    mend = f"Make it by\n  {prepare_command(directory, dataset, size)}"
+    fix = f"Make it by\n  {prepare_command(directory, dataset, size)}"
     if not path.is_dir():
         others = (
             sorted(other.name for other in path.parent.glob("[0-9]*.[0-9]*.[0-9]*")) if path.parent.is_dir() else []
         )
         if others:
-            raise UserError(
-                f"{path.parent}: holds version {', '.join(others)} of {dataset}; expected {VERSION}. {mend}"
-            )
-        raise UserError(f"{path}: the dataset {dataset} is not there. {mend}")
+            raise UserError(f"{path.parent}: holds version {', '.join(others)} of {dataset}; expected {VERSION}. {fix}")
+        raise UserError(f"{path}: the dataset {dataset} does not exist. {fix}")
     again = f"Remove {path} and make it again by\n  {prepare_command(directory, dataset, size)}"
     try:
         builder = tfds.builder_from_directory(path)
         metadata = json.loads((path / "metadata.json").read_text())
-    except Exception as error:  # TFDS has no exception of its own for files that it cannot parse
+    except Exception as error:  # TFDS defines no exception for files that it cannot parse
         raise UserError(f"{path}: cannot be read as a dataset ({type(error).__name__}: {error}). {again}") from error
     for key, expected in CONVENTIONS.items():
         if metadata.get(key) != expected:
@@ -297,7 +296,7 @@ def open_split(directory: str | os.PathLike[str], dataset: str, split: str, size
 
 
 def rig_of(metadata: dict) -> cameras.Rig | None:
-    """The rig that a set's metadata states, None where every record has cameras of its own."""
+    """Rig stated in a dataset's metadata; None if every record has its own cameras."""
     rig = metadata["rig"]
     return rig and cameras.Rig(
         **{name: tuple(value) if isinstance(value, list) else value for name, value in rig.items()}
@@ -305,12 +304,21 @@ def rig_of(metadata: dict) -> cameras.Rig | None:
 
 
 def check_views(held: Records, rig: cameras.Rig, names: Iterable[str]) -> None:
-    """Raises UserError unless the views are those of ``rig`` and the records hold what is named."""
+    """Checks that a split has the expected views and features.
+
+    Args:
+      held: the split.
+      rig: expected cameras.
+      names: required features.
+
+    Raises:
+      UserError: the dataset has another rig or none, or its records lack a feature.
+    """
     found, expected = held.metadata["rig"], json.loads(json.dumps(dataclasses.asdict(rig)))
     if found is None:
         raise UserError(
-            f"{held.path}: every object has cameras of its own, so its views make no grids; expected a set of one rig. Such a "
-            "set serves Stage 1."
+            f"{held.path}: every object has its own cameras, so its views form no grids; expected a dataset with one rig. This "
+            "dataset can be used for Stage 1."
         )
     others = [name for name, value in expected.items() if found.get(name) != value]
     if others:
@@ -324,37 +332,33 @@ def check_views(held: Records, rig: cameras.Rig, names: Iterable[str]) -> None:
         )
     if missing := sorted(set(names) - held.names):
         raise UserError(
-            f"{held.path}: its records hold no {', '.join(missing)}, which the task needs; expected a set with geometry, or "
+            f"{held.path}: its records hold no {', '.join(missing)}, which the task needs; expected one with geometry, or "
             "--config.task=text_to_multiview."
         )
 
 
 def open_all(directory: str | os.PathLike[str], dataset: str, size: int) -> dict[str, Records]:
-    """All splits of a dataset, "train" first.
-
-    Raises:
-      UserError: as ``open_split``.
-    """
+    """Opens all splits of a dataset, "train" first; raises as ``open_split`` does."""
     train = open_split(directory, dataset, "train", size)
     others = sorted(set(tfds.builder_from_directory(train.path).info.splits) - {"train"})
     return {"train": train} | {split: open_split(directory, dataset, split, size) for split in others}
 
 
-def _check_shard(path: pathlib.Path, expected: int, mend: str) -> None:
-    """Raises unless the record file is there and its index, which lies at its end, lists ``expected`` records."""
+def _check_shard(path: pathlib.Path, expected: int, fix: str) -> None:
+    """Raises UserError unless the record file exists and its index, at the end of the file, lists ``expected`` records."""
     if not path.is_file():
-        raise UserError(f"{path}: this record file is missing. {mend}")
+        raise UserError(f"{path}: this record file is missing. {fix}")
     found, reason = 0, ""
     try:
         reader = array_record_module.ArrayRecordReader(os.fspath(path))
         found = reader.num_records()
-        reader.close()  # raises what went wrong on opening
+        reader.close()  # raises any error from opening
     except RuntimeError as error:
         reason = f" ({error})"
     if found != expected:
         raise UserError(
             f"{path}: {found} readable records in {path.stat().st_size} bytes; expected {expected} records: "
-            f"the file is truncated or broken{reason}. {mend}"
+            f"the file is truncated or broken{reason}. {fix}"
         )
 
 

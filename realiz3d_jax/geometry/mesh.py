@@ -1,4 +1,4 @@
-"""Meshes: the canonical frame, smooth normals for files that have none, and plain GLB files out."""
+"""Meshes: the canonical frame, smooth normals for files without normals, and a writer of plain GLB files."""
 
 import dataclasses
 import io
@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 
 CREASE_ANGLE = 40.0
-"""Degrees; where a file has no normals, faces that meet at a smaller angle are shaded as one smooth surface."""
+"""Degrees; in files without normals, faces that meet at a smaller angle are shaded as one smooth surface."""
 
 _MOST_MEETING = 512
-"""Corners in one place that are compared each with each; more (the hub of a fan) take their common mean if they are near it."""
+"""Maximum number of corners in one place that are compared pairwise; more (the hub of a fan) take their common mean if they are
+close to it."""
 
 _PLACES = 1_000_002
-"""More than the places along an axis when the largest extent has 1e6 steps; its cube fits 63 bits."""
+"""Upper bound of the grid positions along an axis with 1e6 steps along the largest extent; its cube fits 63 bits."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,9 +26,10 @@ class Mesh:
     Attributes:
       vertices: float32[P, 3].
       faces: int32[F, 3], counter-clockwise seen from outside; no face has zero area.
-      corner_normals: float32[F, 3, 3], unit normal of each face's corners.
-      face_color: float32[F, 3], base colour as displayed (sRGB) in [0, 1].
-      scale, offset: float and float64[3]; the file's own world coordinates are ``vertices / scale + offset``.
+      corner_normals: float32[F, 3, 3], unit normals of each face's corners.
+      face_color: float32[F, 3], base colour, sRGB in [0, 1].
+      scale: scale from the world coordinates of the file, which are ``vertices / scale + offset``.
+      offset: float64[3], centre of the bounding box in world coordinates of the file.
     """
 
     vertices: np.ndarray
@@ -40,13 +42,13 @@ class Mesh:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """A piece of a mesh in one colour, in any world frame.
+    """A single-coloured part of a mesh, in any world frame.
 
     Attributes:
       vertices: float[P, 3].
       faces: int[F, 3].
-      normals: float[P, 3], unit normals of the vertices; a vertex on a sharp edge is there once for each side.
-      color: base colour as displayed (sRGB), three floats in [0, 1].
+      normals: float[P, 3], unit normals of the vertices; vertices on sharp edges are duplicated, one for each side.
+      color: base colour, sRGB, three floats in [0, 1].
     """
 
     vertices: np.ndarray
@@ -56,35 +58,35 @@ class Part:
 
 
 def gltf_to_world(vectors: np.ndarray) -> np.ndarray:
-    """glTF's (x, y, z), Y up, to the world's (x, -z, y), Z up: float[..., 3] to float[..., 3]."""
+    """Maps glTF's (x, y, z), Y up, to the world's (x, -z, y), Z up: float[..., 3] to float[..., 3]."""
     return np.stack([vectors[..., 0], -vectors[..., 2], vectors[..., 1]], axis=-1)
 
 
 def world_to_gltf(vectors: np.ndarray) -> np.ndarray:
-    """The inverse of ``gltf_to_world``: float[..., 3] to float[..., 3]."""
+    """Inverse of ``gltf_to_world``: float[..., 3] to float[..., 3]."""
     return np.stack([vectors[..., 0], vectors[..., 2], -vectors[..., 1]], axis=-1)
 
 
 def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
-    """Linear light in [0, 1] to the displayed value in [0, 1] (IEC 61966-2-1)."""
+    """Converts linear light in [0, 1] to sRGB in [0, 1] (IEC 61966-2-1)."""
     linear = np.clip(linear, 0.0, 1.0)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
 
 
 def srgb_to_linear(srgb: np.ndarray) -> np.ndarray:
-    """The inverse of ``linear_to_srgb``."""
+    """Inverse of ``linear_to_srgb``."""
     srgb = np.clip(srgb, 0.0, 1.0)
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
 def normalize(vertices: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-    """Moves the bounding-box centre to 0 and scales the largest extent to 1.
+    """Moves the centre of the bounding box to 0 and scales the largest extent to 1.
 
     Args:
-      vertices: float[P, 3], not all in one point.
+      vertices: float[P, 3], not all equal.
 
     Returns:
-      (float64[P, 3] normalised, scale, offset float64[3]): ``normalised = (vertices - offset) * scale``.
+      (normalised float64[P, 3], scale, offset float64[3]): ``normalised = (vertices - offset) * scale``.
     """
     vertices = np.asarray(vertices, np.float64)
     low, high = vertices.min(axis=0), vertices.max(axis=0)
@@ -93,7 +95,7 @@ def normalize(vertices: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
 
 
 def write_glb(parts: Sequence[Part]) -> bytes:
-    """A GLB file with one mesh of one primitive and one material for each part; the same bytes for the same parts."""
+    """Writes a GLB file with one mesh, primitive and material per part; deterministic to the byte."""
     binary, views, accessors, primitives, materials = io.BytesIO(), [], [], [], []
 
     def accessor(array: np.ndarray, kind: str, component: int, target: int, bounds: bool = False) -> int:
@@ -138,14 +140,17 @@ def write_glb(parts: Sequence[Part]) -> bytes:
 
 
 def smooth_normals(triangles: np.ndarray, crease_angle: float = CREASE_ANGLE) -> np.ndarray:
-    """Corner normals of a triangle soup: each is the mean, weighted by corner angle, of the normals of the faces that
-    meet in the same place at less than ``crease_angle`` degrees.
+    """Smooth corner normals of a triangle soup.
+
+    Each corner normal is the mean, weighted by corner angle, of the normals of the faces that meet in the same place at less
+    than the crease angle.
 
     Args:
       triangles: float[F, 3, 3], corners of faces of non-zero area.
+      crease_angle: degrees.
 
     Returns:
-      float64[F, 3, 3], unit; zero for needles so thin that their edges have one direction to the last bit.
+      float64[F, 3, 3], unit; zero for needles so thin that their edges have exactly the same direction.
     """
     triangles = np.asarray(triangles, np.float64)
     edges = np.roll(triangles, -1, axis=1) - triangles
@@ -165,7 +170,7 @@ def smooth_normals(triangles: np.ndarray, crease_angle: float = CREASE_ANGLE) ->
     face = order // 3
     own, weights = normals[face], weights[order]
     total = np.zeros_like(own)
-    # Each corner meets the others of its place one after the other: memory stays that of the corners.
+    # Corners of one place are compared one offset at a time, so that memory stays linear in the corners.
     rank = np.arange(len(order)) - first
     limit = np.cos(np.deg2rad(crease_angle))
     crowded = count > _MOST_MEETING

@@ -1,8 +1,8 @@
-"""Which pixels of the views show the same piece of surface, and what colour the other views give it.
+"""Correspondence between the pixels of several views of a mesh, and blending of their colours.
 
-This is back-projection to the mesh and re-rendering in one step: the surface point of every pixel is projected into the
-other views, and their colours are blended. No texture lies between, so nothing is lost to its resolution, its seams or
-its in-painting, and visibility is exact: a shadow ray, not a threshold on depth.
+Back-projection to the mesh and re-rendering are one step: the surface point of every pixel is projected into the other views,
+and their colours are blended. There is no intermediate texture, so nothing is lost to its resolution, seams or in-painting.
+Visibility is exact: it is decided by shadow rays, not by a threshold on depth.
 """
 
 import dataclasses
@@ -15,21 +15,21 @@ from realiz3d_jax.geometry.mesh import Mesh
 from realiz3d_jax.geometry.render import RayScene, surface_normals
 
 MINIMUM_COSINE = 0.2
-"""A view sees a point if the angle between the surface normal and the direction to the camera has at least this cosine:
-below it, one pixel covers five of the surface."""
+"""Smallest cosine, between surface normal and direction to the camera, at which a view sees a point; at a smaller one, a pixel
+covers more than five times its area of the surface."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Correspondence:
-    """Where the surface points of each pixel are seen. The first V is the pixel's own view, the second the view looking.
+    """Projections of the surface point of each pixel (source view, first V) into every view (target view, second V).
 
     Attributes:
-      mask: bool[V, H, W], the foreground: whether the pixel's centre sees the mesh.
-      cosine: float32[V, V, H, W], between normal and direction to the looking camera; 0 where it does not see the point.
-        A pixel's own view always sees it, at whatever angle.
-      taps: int32[V, V, H, W, 4], the four pixels (row * W + column) of the looking view round the projected point.
+      mask: bool[V, H, W], foreground: whether the mesh covers the centre of the pixel.
+      cosine: float32[V, V, H, W], between the normal and the direction to the target camera; 0 where the target view does not
+        see the point. A pixel's own view always sees it, at any angle.
+      taps: int32[V, V, H, W, 4], the four pixels (row * W + column) of the target view around the projected point.
       tap_weights: float32[V, V, H, W, 4], their bilinear weights, with sum 1 where ``cosine`` is not 0, else 0. Pixels of
-        the background, or of a surface before or behind the point's own, have weight 0.
+        the background, or of a surface in front of or behind that of the point, have weight 0.
     """
 
     mask: np.ndarray
@@ -44,13 +44,13 @@ def correspondence(
     cameras: Sequence[Camera] = STANDARD,
     minimum_cosine: float = MINIMUM_COSINE,
 ) -> Correspondence:
-    """The correspondence between the views of a mesh, of ``size`` pixels a side.
+    """Computes the correspondence between the views of a mesh.
 
     Args:
       mesh: in the canonical frame.
       size: pixels along a side of a view.
-      cameras: one for each view, outside the mesh.
-      minimum_cosine: what counts as seen by another view.
+      cameras: V cameras outside the mesh, one per view.
+      minimum_cosine: smallest cosine at which another view sees a point.
     """
     scene = RayScene(mesh)
     surfaces = [_surface(mesh, scene, camera, size) for camera in cameras]
@@ -72,16 +72,16 @@ def correspondence(
 
 
 def blend(where: Correspondence, images: np.ndarray, *, others_only: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The colour that the views together give to each pixel's surface point, weighted by cosine.
+    """Blends the colours of the views at the surface point of each pixel, weighted by cosine.
 
     Args:
-      where: the correspondence of these views.
+      where: correspondence of the views.
       images: [V, H, W, C], any scale.
-      others_only: leave out the pixel's own view.
+      others_only: whether to exclude the pixel's own view.
 
     Returns:
       colour: float32[V, H, W, C], 0 where no view sees the point.
-      seen: bool[V, H, W], whether any of the views does.
+      seen: bool[V, H, W], whether any view sees the point.
     """
     views, _, height, width = where.cosine.shape
     flat = np.asarray(images, np.float32).reshape(views, height * width, -1)
@@ -98,10 +98,10 @@ def blend(where: Correspondence, images: np.ndarray, *, others_only: bool) -> tu
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Surface:
-    """What each pixel centre of one view sees, flattened: n = H W pixels.
+    """Surface seen at the n = H W pixel centres of one view.
 
-    ``mask``: bool[n]; ``position``, ``normal`` (smooth), ``facet`` (geometric) and ``toward``, the direction to the view's own
-    camera: float64[n, 3].
+    ``mask``: bool[n]; ``position``, ``normal`` (smooth), ``facet`` (geometric normal) and ``toward`` (direction to the camera
+    of the view): float64[n, 3].
     """
 
     mask: np.ndarray
@@ -120,7 +120,7 @@ def _surface(mesh: Mesh, scene: RayScene, camera: Camera, size: int) -> _Surface
 
 
 def _own(source: _Surface, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cosine, taps and weights of a view looking at its own pixels: each pixel is its own tap."""
+    """Cosine, taps and weights of a view at its own pixels: each pixel is its own tap."""
     count = size * size
     cosine = np.where(source.mask, np.maximum(_cosines(source.normal, source.toward), 1e-3), 0.0)
     taps = np.repeat(np.arange(count)[:, None], 4, axis=1)
@@ -132,19 +132,19 @@ def _own(source: _Surface, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def _look(
     scene: RayScene, source: _Surface, target: _Surface, camera: Camera, size: int, minimum_cosine: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cosine, taps and weights of the view ``target``, of ``camera``, looking at the pixels of ``source``."""
+    """Cosine, taps and weights of the view ``target``, of ``camera``, at the surface points of ``source``."""
     count = size * size
     cosine, taps, weights = np.zeros(count), np.zeros((count, 4), np.int64), np.zeros((count, 4))
     toward = camera.toward(source.position)
     seen_at = _cosines(source.normal, toward)
-    # The facet must face the camera too: where a coarse mesh is shaded smoothly, the two normals differ.
+    # The facet must face the camera, too; its normal differs from the smooth one on coarse meshes.
     point = np.flatnonzero(source.mask & (seen_at >= minimum_cosine) & (_cosines(source.facet, toward) > 0))
     point = point[~scene.occluded(source.position[point], source.facet[point], toward[point])]
     pixels, depth = camera.project(source.position[point], size)
     inside = np.all((pixels >= 0) & (pixels < size), axis=-1)
     point, pixels, depth = point[inside], pixels[inside], depth[inside]
     indices, bilinear = _bilinear(pixels, size)
-    # A tap counts if it shows the same surface: it lies within a pixel's width of the point's tangent plane.
+    # A tap shows the same surface if it lies within the width of a pixel of the point's tangent plane.
     offset = target.position[indices] - source.position[point, None]
     height = np.abs(np.einsum("ntd,nd->nt", offset, source.normal[point]))
     bilinear = bilinear * (target.mask[indices] & (height < camera.width_at(depth)[:, None] / size))
@@ -158,12 +158,12 @@ def _look(
 
 
 def _cosines(normals: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Of the angles between unit vectors: float64[n] of float64[n, 3] twice."""
+    """Cosines of the angles between unit vectors, float64[n, 3] each: float64[n]."""
     return np.einsum("nd,nd->n", normals, directions)
 
 
 def _bilinear(pixels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The four pixels round each place and their weights: int64[n, 4], float64[n, 4], of (column, row) float64[n, 2]."""
+    """The four pixels around places (column, row) float64[n, 2], and their weights: int64[n, 4], float64[n, 4]."""
     place = pixels - 0.5
     corner = np.floor(place).astype(np.int64)
     fraction = place - corner

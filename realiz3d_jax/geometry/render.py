@@ -1,8 +1,7 @@
-"""Rays against a mesh, and the geometry maps of its views, on the CPU.
+"""Ray casting against a mesh, and the geometry maps of its views, on the CPU.
 
-Embree finds the face that a ray hits, in single precision; everything after that, the place on the face and so the
-position and the normal, is computed again in double precision, so that a position map projects back onto its own
-pixel centres exactly.
+Embree finds the face that a ray hits, in single precision. The point on the face, and with it position and normal, are then
+computed in double precision, so that a position map projects back exactly onto its own pixel centres.
 """
 
 import dataclasses
@@ -16,26 +15,26 @@ from realiz3d_jax.geometry.cameras import STANDARD, Camera
 from realiz3d_jax.geometry.mesh import Mesh
 
 _SHADOW_OFFSET = 1e-4
-"""How far, in world units, a shadow ray starts from the surface: well above Embree's single precision for a mesh of
+"""Distance of the start of a shadow ray from the surface, world units: well above Embree's single precision for a mesh of
 extent 1 (6e-8) and well below a pixel (1.1/512 = 2e-3)."""
 
 
 MOST_LAYERS = 32
-"""Surfaces that a ray goes through, at most, where they can be seen through."""
+"""Maximum number of transparent surfaces that a ray passes through."""
 
 Visible = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(face int32[n], barycentric float64[n, 3]) to bool[n]: whether anything can be seen at these places of a mesh."""
+"""(face int32[n], barycentric float64[n, 3]) to bool[n]: whether the surface is visible at these points of a mesh."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Hits:
-    """What rays hit first.
+    """First hits of n rays.
 
     Attributes:
-      face: int32[n], index of the face, -1 where nothing is hit.
-      barycentric: float64[n, 3], weights of the face's corners, zeros where nothing is hit.
-      position: float64[n, 3], the place on the ray, world; zeros where nothing is hit.
-      distance: float64[n], along the ray in units of its direction's length; infinite where nothing is hit.
+      face: int32[n], index of the face, -1 without a hit.
+      barycentric: float64[n, 3], weights of the face's corners, 0 without a hit.
+      position: float64[n, 3], point on the ray, world, 0 without a hit.
+      distance: float64[n], along the ray in units of the length of its direction, infinite without a hit.
     """
 
     face: np.ndarray
@@ -44,12 +43,12 @@ class Hits:
     distance: np.ndarray
 
     def at(self, rays: np.ndarray) -> "Hits":
-        """The hits of some of the rays: int[m] or bool[n]."""
+        """Hits of a selection of rays, int[m] or bool[n]."""
         return Hits(self.face[rays], self.barycentric[rays], self.position[rays], self.distance[rays])
 
 
 class RayScene:
-    """A mesh made ready for rays. It holds an Embree scene: make it where it is used, it can't be pickled."""
+    """A mesh prepared for ray casting. It holds an Embree scene, so it cannot be pickled."""
 
     def __init__(self, mesh: Mesh):
         self._triangles = mesh.vertices[mesh.faces].astype(np.float64)
@@ -62,15 +61,15 @@ class RayScene:
 
     @property
     def face_normals(self) -> np.ndarray:
-        """float64[F, 3], unit, by the winding of the faces."""
+        """float64[F, 3], unit normals from the winding of the faces."""
         return self._normals
 
     def intersect(self, origins: np.ndarray, directions: np.ndarray) -> Hits:
-        """The first hit of each ray.
+        """Finds the first hit of each ray.
 
         Args:
           origins: float[n, 3], world.
-          directions: float[n, 3] or float[3], world, unit length.
+          directions: float[n, 3] or float[3], unit, world.
         """
         origins = np.asarray(origins, np.float64)
         directions = np.broadcast_to(np.asarray(directions, np.float64), origins.shape)
@@ -86,19 +85,27 @@ class RayScene:
         return Hits(face, barycentric, position, distance)
 
     def first_faces(self, origins: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """The face that each ray hits first, -1 where there is none: int32[n] of float[n, 3] and float[3], unit length."""
+        """Finds the first face that each of n parallel rays hits.
+
+        Args:
+          origins: float[n, 3], world.
+          direction: float[3], unit, world.
+
+        Returns:
+          int32[n], index of the face, -1 without a hit.
+        """
         origins = np.asarray(origins, np.float32)
         directions = np.broadcast_to(np.asarray(direction, np.float32), origins.shape)
         return self._scene.run(origins, np.ascontiguousarray(directions)).astype(np.int32)
 
     def occluded(self, points: np.ndarray, normals: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        """Whether something of the mesh lies between each surface point and infinity.
+        """Tests whether the mesh occludes surface points in a direction.
 
         Args:
-          points: float[n, 3] on the surface, world.
-          normals: float[n, 3], geometric normals on the side of the surface that is asked about; the ray starts a
-            little off the surface along them, so that it misses the face that it starts from.
-          directions: float[n, 3] or float[3], world, towards the light or the camera, unit length.
+          points: float[n, 3], on the surface, world.
+          normals: float[n, 3], geometric normals on the side of the surface to test; the ray starts slightly off the surface
+            along them, to miss its own face.
+          directions: float[n, 3] or float[3], towards the light or the camera, unit, world.
 
         Returns:
           bool[n].
@@ -109,7 +116,7 @@ class RayScene:
         return self._scene.run(starts.astype(np.float32), directions.astype(np.float32)) >= 0
 
     def _barycentric(self, face: np.ndarray, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        """Möller and Trumbore's solution in double precision, kept inside the face that single precision found."""
+        """Barycentric coordinates in double precision (Möller and Trumbore), clamped to the face found in single precision."""
         first, second = self._edges[0][face], self._edges[1][face]
         across = np.cross(directions, second)
         determinant = np.einsum("nd,nd->n", first, across)
@@ -123,13 +130,13 @@ class RayScene:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Maps:
-    """The geometry that each pixel centre of the views sees.
+    """Geometry seen at the pixel centres of V views.
 
     Attributes:
       position: float32[V, H, W, 3], world; 0 in the background.
       normal: float32[V, H, W, 3], unit, world; 0 in the background.
-      mask: bool[V, H, W], whether anything is seen.
-      face: int32[V, H, W], index of the face seen, -1 in the background.
+      mask: bool[V, H, W], whether the mesh covers the pixel's centre.
+      face: int32[V, H, W], index of the visible face, -1 in the background.
     """
 
     position: np.ndarray
@@ -139,15 +146,19 @@ class Maps:
 
 
 def surface_normals(mesh: Mesh, scene: RayScene, hits: Hits, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Normals at hits, on the viewer's side: (interpolated corner normals, geometric normals), float64[n, 3] each.
+    """Computes the normals at hits, on the side of the viewer.
 
-    Which side is the viewer's is decided by the geometry alone, so a face seen from behind, and a file whose winding
-    contradicts its normals, come out right.
+    The geometry alone decides the side, so faces seen from behind, and files in which winding and normals contradict each
+    other, are handled correctly.
 
     Args:
-      mesh, scene: what was hit.
-      hits: rays that all hit something.
-      direction: float64[n, 3] or float64[3], of the rays.
+      mesh: mesh that was hit.
+      scene: its ray scene.
+      hits: hits of n rays that all hit the mesh.
+      direction: float64[n, 3] or float64[3], directions of the rays.
+
+    Returns:
+      (interpolated corner normals, geometric normals), float64[n, 3] each.
     """
     geometric = scene.face_normals[hits.face]
     away = np.sum(geometric * direction, axis=-1, keepdims=True) > 0
@@ -160,12 +171,20 @@ def surface_normals(mesh: Mesh, scene: RayScene, hits: Hits, direction: np.ndarr
 
 
 def past(positions: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Where rays go on behind a surface that they hit: float64[n, 3] of float64[n, 3] twice."""
+    """Origins of rays that continue behind the surface points they hit.
+
+    Args:
+      positions: float64[n, 3], the points hit, world.
+      directions: float64[n, 3], directions of the rays.
+
+    Returns:
+      float64[n, 3], world.
+    """
     return positions + _SHADOW_OFFSET * directions
 
 
 def _first_visible(scene: RayScene, hits: Hits, directions: np.ndarray, visible: Visible) -> Hits:
-    """The first visible hits of rays whose first hits are ``hits``."""
+    """First visible hits of rays with the first hits ``hits``."""
     found = {field.name: getattr(hits, field.name).copy() for field in dataclasses.fields(Hits)}
     rays = np.flatnonzero(hits.face >= 0)
     for layer in range(MOST_LAYERS):
@@ -190,13 +209,13 @@ def render_maps(
     cameras: Sequence[Camera] = STANDARD,
     visible: Visible | None = None,
 ) -> Maps:
-    """Position, normal, mask and face of every pixel centre.
+    """Renders position, normal, mask and face at every pixel centre.
 
     Args:
       mesh: in the canonical frame.
       size: pixels along a side of a view.
-      cameras: one for each view.
-      visible: tells which places can be seen; None: all.
+      cameras: V cameras, one per view.
+      visible: predicate for visible surface points; None if all are visible.
     """
     scene = RayScene(mesh)
     shape = (len(cameras), size * size)

@@ -1,6 +1,6 @@
-"""Textured assets as any camera sees them: colour alone, without light, each pixel the mean of a lattice of rays.
+"""Rendering of textured assets without lighting: each pixel is the mean colour of a lattice of rays.
 
-The mean is taken in linear light, as a camera's pixel is, and what rays miss counts with the background's light.
+The mean is taken in linear light, as in the pixel of a camera; rays that miss the mesh contribute the background.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,26 +12,26 @@ from realiz3d_jax.geometry.mesh import Mesh, linear_to_srgb, srgb_to_linear
 from realiz3d_jax.geometry.render import MOST_LAYERS, Hits, RayScene, past
 
 Colors = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Displayed colours of places on a mesh: (face int32[n], barycentric float64[n, 3]) to float[n, 3 or 4], sRGB and perhaps
-alpha, in [0, 1]. ``Asset.base_color`` is one, ``texture_colors`` makes one."""
+"""Colours of points on a mesh: (face int32[n], barycentric float64[n, 3]) to float[n, 3 or 4], sRGB and optionally alpha, in
+[0, 1]; for example ``Asset.base_color`` or the result of ``texture_colors``."""
 
 Shade = Callable[[Hits, np.ndarray], np.ndarray]
-"""(hits that all hit something, directions of their rays float64[n, 3]) to float[n, 4]: linear light, and opacity."""
+"""(n actual hits, directions of their rays float64[n, 3]) to float[n, 4]: linear light and opacity."""
 
 _RAYS = 1 << 18
-"""Traced in one go: bounds memory."""
+"""Rays traced at once, which bounds memory."""
 
 _CLEAR = 1 / 512
-"""What lies behind is not looked for if less than this of its light comes through: half a step of 8 bits."""
+"""Remaining transparency at which a ray ends: half a step of 8 bits."""
 
 _LINEAR = srgb_to_linear(np.arange(256) / 255.0).astype(np.float32)
 
 
 def texture_colors(uv: np.ndarray, texture: np.ndarray) -> Colors:
-    """The colours that a texture gives a mesh: bilinear in linear light, the outermost texels continued outwards, as glTF says.
+    """Makes the colour function of a textured mesh: bilinear in linear light and clamped to the edge, as in glTF.
 
     Args:
-      uv: float[F, 3, 2], the corners of the faces, v down.
+      uv: float[F, 3, 2], texture coordinates of the faces' corners, v down.
       texture: uint8[H, W, 3], sRGB, row 0 at v = 0.
     """
     height, width, _ = texture.shape
@@ -61,19 +61,19 @@ def render_colors(
     samples: int = 2,
     background: tuple[int, int, int] = (255, 255, 255),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Views of a mesh in its own colours.
+    """Renders views of a mesh in its own colours.
 
     Args:
       mesh: in the canonical frame.
-      colors: of its surface; where they have an alpha, what lies behind shows through.
+      colors: colours of the surface; surfaces with alpha are blended over those behind them.
       size: pixels along a side of a view.
-      cameras: one for each view.
+      cameras: V cameras, one per view.
       samples: rays along a side of a pixel.
-      background: sRGB.
+      background: sRGB in [0, 255].
 
     Returns:
-      uint8[V, H, W, 3], sRGB.
-      float32[V, H, W], how much of each pixel the mesh covers.
+      images: uint8[V, H, W, 3], sRGB.
+      cover: float32[V, H, W], the fraction of each pixel that the mesh covers.
     """
     scene, empty = RayScene(mesh), _LINEAR[np.array(background)]
     images = np.empty((len(cameras), size, size, 3), np.uint8)
@@ -85,7 +85,7 @@ def render_colors(
 
 
 def shade_of(colors: Colors) -> Shade:
-    """Surfaces that show their colours, without light."""
+    """Makes the shading function of unlit surfaces with these colours."""
 
     def shade(hits: Hits, directions: np.ndarray) -> np.ndarray:
         del directions
@@ -99,18 +99,19 @@ def shade_of(colors: Colors) -> Shade:
 def draw(
     mesh: Mesh, scene: RayScene, shade: Shade, camera: Camera, size: int, samples: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One view, in linear light, over nothing.
+    """Renders one view in linear light, without a background.
 
     Args:
-      mesh, scene: what is seen.
-      shade: what its surface sends.
-      camera: of the view.
-      size: pixels along a side.
+      mesh: in the canonical frame.
+      scene: its ray scene.
+      shade: shading of the surface.
+      camera: camera of the view.
+      size: pixels along a side of the view.
       samples: rays along a side of a pixel.
 
     Returns:
-      float32[H, W, 3], light, as much as comes of each pixel's area.
-      float32[H, W], how much of each pixel the mesh covers.
+      light: float32[H, W, 3], linear, averaged over each pixel; premultiplied by ``cover``.
+      cover: float32[H, W], the fraction of each pixel that the mesh covers.
     """
     light, cover = np.zeros((size * size, 3), np.float32), np.zeros(size * size, np.float32)
     near = _pixels_near(mesh, camera, size)
@@ -125,7 +126,7 @@ def draw(
 
 
 def _pixels_near(mesh: Mesh, camera: Camera, size: int) -> np.ndarray:
-    """The pixels inside the mesh's bounding rectangle in a view, int[n]; the others see the background."""
+    """Pixels inside the mesh's bounding rectangle in a view, int[n]; the others show the background."""
     pixels, depth = camera.project(mesh.vertices, size)
     if camera.perspective and depth.min() <= 0:
         return np.arange(size * size)
@@ -135,10 +136,7 @@ def _pixels_near(mesh: Mesh, camera: Camera, size: int) -> np.ndarray:
 
 
 def _trace(scene: RayScene, shade: Shade, origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Light float32[n, 3] that surfaces send along rays, and how much of what lies behind they cover, float32[n].
-
-    Surfaces that are not opaque are blended from front to back, each with its alpha.
-    """
+    """Light along rays, float32[n, 3], and their opacity, float32[n]; transparent surfaces are blended from front to back."""
     light, clear = np.zeros((len(origins), 3), np.float32), np.ones(len(origins), np.float32)
     rays = np.arange(len(origins))
     for _ in range(MOST_LAYERS):
@@ -157,7 +155,7 @@ def _trace(scene: RayScene, shade: Shade, origins: np.ndarray, directions: np.nd
 
 
 def _shifted_rays(camera: Camera, size: int, samples: int):
-    """The rays of all pixels, once for each place of the lattice in a pixel: origins [n, 3] and directions [n, 3] or [3]."""
+    """Yields the rays of all pixels for each lattice point in a pixel: origins [n, 3] and directions [n, 3] or [3]."""
     origins, directions = (array.reshape(-1, 3) for array in camera.rays(size))
     right, up, backward = camera.axes
     steps = ((np.arange(samples) + 0.5) / samples - 0.5) * camera.width / size

@@ -1,13 +1,13 @@
-"""Multi-view consistency: do the generated views agree where they show the same surface?
+"""Multi-view consistency: agreement of the generated views where they show the same surface.
 
-The views are back-projected onto the mesh, blended, and rendered again (``geometry/projection.py``), and the result is
-compared with the generated views, in two ways:
+The views are back-projected onto the mesh, blended and rendered again (``geometry/projection.py``). The result is compared with
+the generated views in two ways:
 
-* *whole*, the paper's table: all views take part, so each pixel is compared with a blend that contains itself; pixels that
-  only their own view sees agree perfectly, and four orthogonal views of most objects overlap little. It measures the
-  overlap as much as the consistency.
-* *overlap*, leave-one-view-out: each pixel is compared with what the *other* views say, only where at least one other view
-  sees it. *fraction* tells what part of the foreground that is.
+* *whole*, the paper's table: all views take part, so each pixel is compared with a blend that contains itself. Pixels seen by
+  their own view alone agree perfectly, and four orthogonal views of most objects overlap little: this measures overlap as much
+  as consistency.
+* *overlap*, leave-one-view-out: each pixel is compared with the blend of the *other* views, only where at least one of them
+  sees its surface point. *fraction* is the share of the foreground that is compared.
 """
 
 import dataclasses
@@ -22,9 +22,14 @@ _WHITE = 255.0
 
 @dataclasses.dataclass(frozen=True)
 class Consistency:
-    """The scores of one object; PSNR in dB over all its views together, SSIM as a mean.
+    """Scores of one object.
 
-    ``overlap_psnr`` and ``overlap_ssim`` are None for an object of which no two views show the same surface.
+    Attributes:
+      whole_psnr: dB, over all pixels of all views.
+      whole_ssim: mean over windows and views.
+      overlap_psnr: dB, over the overlap; None if no two views show the same surface.
+      overlap_ssim: mean over windows centred in the overlap; None if no two views show the same surface.
+      overlap_fraction: share of the foreground that another view sees, in [0, 1].
     """
 
     whole_psnr: float
@@ -35,17 +40,17 @@ class Consistency:
 
 
 def consistency(where: Correspondence, views: np.ndarray) -> Consistency:
-    """The consistency of generated views of one object.
+    """Scores the consistency of the generated views of one object.
 
     Args:
-      where: the correspondence of the object's views, of the same size.
-      views: uint8[V, H, W, 3] on white.
+      where: correspondence of the object's views, of the same size.
+      views: uint8[V, H, W, 3], on white.
     """
     views = np.asarray(views, np.float32)
     rendered, _ = blend(where, views, others_only=False)
     rendered = np.where(where.mask[..., None], rendered, _WHITE)
     from_others, overlap = blend(where, views, others_only=True)
-    # Outside the overlap nothing is compared: there both images are the generated one.
+    # Both images are the generated one outside the overlap, so nothing is compared there.
     from_others = np.where(overlap[..., None], from_others, views)
     any_overlap = bool(overlap.any())
     border = image.WINDOW // 2
@@ -54,7 +59,7 @@ def consistency(where: Correspondence, views: np.ndarray) -> Consistency:
         whole_psnr=image.psnr(views, rendered),
         whole_ssim=image.ssim(views, rendered),
         overlap_psnr=image.psnr(views, from_others, overlap) if any_overlap else None,
-        # White is added round the views, so that windows exist for overlap at the image's border, too.
+        # A white margin gives windows to overlap at the border of the image, too.
         overlap_ssim=image.ssim(
             np.pad(views, (*sides, (0, 0)), constant_values=_WHITE),
             np.pad(from_others, (*sides, (0, 0)), constant_values=_WHITE),

@@ -1,4 +1,4 @@
-"""Distances between two sets of images, through the features of a network: FID and KID."""
+"""Distances between two sets of images in the feature space of a network: FID and KID."""
 
 import numpy as np
 
@@ -8,14 +8,15 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
 
         ‖μ_a - μ_b‖² + tr(Σ_a + Σ_b - 2 (Σ_a^½ Σ_b Σ_a^½)^½)
 
-    In float64 and by symmetric eigen-decompositions alone, so there is no complex root to drop, and singular covariances
-    (fewer images than features) need no special care. Covariances are divided by n - 1, as in pytorch-fid.
+    Computed in float64 with symmetric eigen-decompositions only: no imaginary part has to be dropped, and singular covariances
+    (fewer images than features) need no special case. Covariances are divided by n - 1, as in pytorch-fid.
 
     Args:
-      features_a, features_b: float[n, F] and float[m, F], n and m at least 2.
+      features_a: float[n, F], n >= 2.
+      features_b: float[m, F], m >= 2.
 
     Returns:
-      The distance, at least 0 up to rounding.
+      The distance, non-negative up to rounding.
     """
     a, b = np.asarray(features_a, np.float64), np.asarray(features_b, np.float64)
     covariance_a, covariance_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
@@ -33,13 +34,15 @@ def kernel_distance(
     """KID (Bińkowski et al. 2018, "Demystifying MMD GANs", section 4): the unbiased squared MMD with (x·y/F + 1)³.
 
     Args:
-      features_a, features_b: float[n, F] and float[m, F], n and m at least 2.
-      subsets: how many random subsets are drawn (without replacement within a subset).
-      subset_size: images of each set in a subset; at most min(n, m) are taken.
-      seed: of the draw.
+      features_a: float[n, F], n >= 2.
+      features_b: float[m, F], m >= 2.
+      subsets: number of random subsets, each drawn without replacement.
+      subset_size: images of each set in a subset, at most min(n, m).
+      seed: seed of the draws.
 
     Returns:
-      Mean and standard deviation over the subsets. The mean of equal distributions is 0, so it may come out negative.
+      Mean and standard deviation over the subsets. The estimate is unbiased: for equal distributions its expectation is 0, so
+      it can be negative.
     """
     a, b = np.asarray(features_a, np.float64), np.asarray(features_b, np.float64)
     random = np.random.default_rng(seed)
@@ -52,7 +55,7 @@ def kernel_distance(
 
 
 def _squared_mmd(a: np.ndarray, b: np.ndarray) -> float:
-    """The unbiased estimate from as many ``a`` as ``b``: float64[n, F] each."""
+    """Unbiased estimate from two equally large sets, float64[n, F] each."""
     count, channels = a.shape
 
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -66,6 +69,6 @@ def _squared_mmd(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _symmetric_root(matrix: np.ndarray) -> np.ndarray:
-    """The positive semi-definite square root of a positive semi-definite float64[F, F]."""
+    """Positive semi-definite square root of a positive semi-definite matrix, float64[F, F]."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T

@@ -1,9 +1,9 @@
-"""Real or synthetic? A small convolutional classifier, whose features also stand in for Inception's in FID and KID.
+"""Domain score: a small convolutional classifier of real and synthetic images, with features for FID and KID.
 
-Its second head names the words of the caption, so that the features carry what is shown and not only how it looks. Both
-classes are blurred, made noisy, tiled, recoloured, mirrored, shifted and faded alike in training: what is left to tell them
-apart is texture, shading and shadows, not the noise of a sensor or the sharpness of a renderer, which generated images do not
-share, nor the seams between a transformer's patches or a colour that no render has, which only they have.
+A second head predicts the words of the caption, so that the features represent content as well as look. Training blurs, tiles,
+recolours, mirrors, shifts and fades images of both classes and adds noise. Texture, shading and shadows remain to separate the
+classes; cues that generated images lack (sensor noise, a renderer's sharpness) or that only they have (seams between patches,
+unseen colours) do not.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from realiz3d_jax import files, progress
 from realiz3d_jax.errors import UserError
 
 FEATURES = 64
-"""F, the channels of the features."""
+"""F, channels of the features."""
 
 _CHANNELS = (16, 32, 64, 64)
 _STRIDES = (1, 2, 2, 1)
@@ -42,8 +42,8 @@ class Classifier:
 
     Attributes:
       params: see ``init``.
-      words: what the second head's outputs stand for.
-      facts: how it was made and how good it is, JSON values.
+      words: vocabulary of the second head, in the order of its outputs.
+      facts: JSON values: training settings and accuracy.
     """
 
     params: Params
@@ -53,7 +53,12 @@ class Classifier:
 
 @functools.partial(jax.jit, static_argnames="words")
 def init(key: jax.Array, words: int) -> Params:
-    """Parameters, float32: four convolutions, a dense layer to the features, and the heads "domain" and "words"."""
+    """Draws initial parameters, float32: four convolutions, a dense layer to the features, and two heads.
+
+    Args:
+      key: PRNG key.
+      words: outputs of the head "words"; the head "domain" has one.
+    """
     inputs = (3, *_CHANNELS[:-1])
     shapes = {f"convolution_{n}": (3, 3, c, d) for n, (c, d) in enumerate(zip(inputs, _CHANNELS, strict=True))}
     shapes |= {"features": (_CHANNELS[-1], FEATURES), "domain": (FEATURES, 1), "words": (FEATURES, words)}
@@ -68,17 +73,17 @@ def init(key: jax.Array, words: int) -> Params:
 
 
 def apply(params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What the network makes of images of any size.
+    """Applies the network to images of any size.
 
     Args:
       params: see ``init``.
       images: float32[n, H, W, 3] in [0, 1], on white.
 
     Returns:
-      logits float32[n], positive for real; features float32[n, F], each image's of mean 0 and variance 1; word logits
-      float32[n, words].
+      (logits float32[n], positive for real; features float32[n, F], standardised per image to mean 0 and variance 1; word
+      logits float32[n, words]).
     """
-    x = 1.0 - images  # white is 0, which is also what convolutions pad with
+    x = 1.0 - images  # maps white to 0, the padding value of the convolutions
     for n, stride in enumerate(_STRIDES):
         layer = params[f"convolution_{n}"]
         x = jax.lax.conv_general_dilated(
@@ -90,7 +95,15 @@ def apply(params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.
 
 
 def evaluate(params: Params, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The probability of being real, float32[n], and the features, float32[n, F], of uint8[n, H, W, 3]."""
+    """Classifies images in batches.
+
+    Args:
+      params: see ``init``.
+      images: uint8[n, H, W, 3], on white.
+
+    Returns:
+      (probabilities of being real float32[n], features float32[n, F]).
+    """
     probabilities, features = [], []
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]
@@ -102,12 +115,18 @@ def evaluate(params: Params, images: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def probability_real(params: Params, images: np.ndarray) -> np.ndarray:
-    """float32[n] in [0, 1] of uint8[n, H, W, 3]."""
+    """Probabilities of being real, float32[n], of images uint8[n, H, W, 3]."""
     return evaluate(params, images)[0]
 
 
 def accuracy(params: Params, images: np.ndarray, real: np.ndarray) -> float:
-    """The share of ``images``, uint8[n, H, W, 3], whose side of 0.5 is that of ``real``, bool[n]."""
+    """Fraction of the images that are classified correctly at a threshold of 0.5.
+
+    Args:
+      params: see ``init``.
+      images: uint8[n, H, W, 3], on white.
+      real: bool[n], the labels.
+    """
     return float(np.mean((probability_real(params, images) > 0.5) == real))
 
 
@@ -120,15 +139,15 @@ def train(
     steps: int = 3000,
     learning_rate: float = 2e-3,
 ) -> Classifier:
-    """Trains a classifier, under a progress bar; the same arguments give the same parameters on one machine.
+    """Trains a classifier with a progress bar; reproducible on one machine.
 
     Args:
       images: uint8[n, H, W, 3], on white.
-      real: bool[n].
+      real: bool[n], the labels.
       captions: n captions.
-      seed: of the initial parameters, the order of the images and their augmentation.
-      steps: optimizer steps of 64 images; AdamW, cosine decay.
-      learning_rate: at the start.
+      seed: seed of the initial parameters, the order of the images and their augmentation.
+      steps: optimizer steps of 64 images; AdamW with cosine decay.
+      learning_rate: initial learning rate.
     """
     words = _vocabulary(captions)
     labels = np.array([[word in said for word in words] for said in map(_words, captions)], np.float32)
@@ -149,7 +168,7 @@ def train(
 
 
 def save(path: str | os.PathLike[str], classifier: Classifier) -> None:
-    """Writes a classifier as ``.safetensors``, in one step."""
+    """Writes a classifier as ``.safetensors``, atomically."""
     tensors = {
         f"{layer}/{name}": np.ascontiguousarray(value)
         for layer, leaves in classifier.params.items()
@@ -163,17 +182,17 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     """Reads a classifier.
 
     Raises:
-      UserError: the file is missing, damaged, or no classifier of this form.
+      UserError: the file is missing or damaged, or does not hold such a classifier.
     """
-    mend = "Make one by\n  python -m realiz3d_jax.evaluate --train-classifier"
+    fix = "Make one by\n  python -m realiz3d_jax.evaluate --train-classifier"
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file; expected a classifier (.safetensors). {mend}") from error
+        raise UserError(f"{path}: this file does not exist; expected a classifier (.safetensors). {fix}") from error
     except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as safetensors ({error}); the file is damaged. {mend}") from error
+        raise UserError(f"{path}: cannot be read as safetensors ({error}); the file is damaged. {fix}") from error
     words = tuple(json.loads(metadata.get("words", "[]")))
     expected = jax.eval_shape(lambda: init(jax.random.key(0), len(words)))
     found: Params = {}
@@ -181,7 +200,7 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         layer, _, leaf = name.partition("/")
         found.setdefault(layer, {})[leaf] = tensor
     if jax.tree.map(np.shape, found) != jax.tree.map(np.shape, expected):
-        raise UserError(f"{path}: does not hold the layers of a domain classifier; expected {sorted(expected)}. {mend}")
+        raise UserError(f"{path}: does not hold the layers of a domain classifier; expected {sorted(expected)}. {fix}")
     return Classifier(found, words, json.loads(metadata.get("facts", "{}")))
 
 
@@ -196,7 +215,7 @@ def _evaluate(params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _optimizer(schedule: tuple[float, int]) -> optax.GradientTransformation:
-    """AdamW, from the learning rate at the start and the number of steps."""
+    """AdamW with cosine decay; ``schedule`` is (initial learning rate, steps)."""
     return optax.adamw(optax.cosine_decay_schedule(*schedule), weight_decay=1e-4)
 
 
@@ -208,7 +227,7 @@ def _update(schedule, params, state, images, targets, key):
 
 
 def _loss(params: Params, images: jax.Array, recoloured: jax.Array, targets: jax.Array) -> jax.Array:
-    """Cross-entropies of the domain, ``targets[:, 0]``, and, as a mean, of the words, ``targets[:, 1:]``, where they hold."""
+    """Cross-entropy of the domain, ``targets[:, 0]``, plus that of the words, ``targets[:, 1:]``, of images in true colours."""
     logits, _, word_logits = apply(params, images)
     domain = optax.sigmoid_binary_cross_entropy(logits, targets[:, 0]).mean()
     words = optax.sigmoid_binary_cross_entropy(word_logits, targets[:, 1:]).mean(axis=-1)
@@ -216,7 +235,7 @@ def _loss(params: Params, images: jax.Array, recoloured: jax.Array, targets: jax
 
 
 def _augmented(key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Changed copies, float32[n, H, W, 3] in [0, 1], of uint8[n, H, W, 3], and of which the colours are others, bool[n]."""
+    """Augmented copies, float32[n, H, W, 3] in [0, 1], of uint8[n, H, W, 3], and which of them are recoloured, bool[n]."""
     keys = jax.random.split(key, len(images))
     return jax.vmap(_augmented_image)(keys, images.astype(jnp.float32) / 255.0)
 
@@ -229,7 +248,7 @@ def _augmented_image(key: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.A
     image = jax.lax.dynamic_slice(padded, (corner[0], corner[1], 0), image.shape)
     image = jnp.where(mirror < 0.5, image, image[:, ::-1])
     image = 1.0 - (1.0 - image) * (0.85 + 0.3 * gain)
-    # Half of the images change colours; half are tiled, half are blurred, half are noisy, each by a random amount.
+    # Half of the images are recoloured, half tiled, half blurred and half noisy, each by a random amount.
     dark = (1.0 - image)[..., jax.random.permutation(order_key, 3)] * jax.random.uniform(colour_key, (3,), minval=0.6)
     image = jnp.where(colour < 0.5, 1.0 - dark, image)
     image = 1.0 - (1.0 - image) * (1.0 + 0.3 * jnp.maximum(tiled - 0.5, 0.0) * _tiles(tile_key, image.shape))
@@ -239,7 +258,7 @@ def _augmented_image(key: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.A
 
 
 def _tiles(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-    """Standard normal values, constant over tiles of 4 x 4 pixels whose grid begins anywhere: float32 of ``shape``."""
+    """Standard normal values, constant over tiles of 4 x 4 pixels on a randomly shifted grid: float32 of ``shape``."""
     value_key, corner_key = jax.random.split(key)
     rows, columns, channels = shape
     values = jax.random.normal(value_key, (rows // 4 + 2, columns // 4 + 2, channels))
@@ -248,7 +267,7 @@ def _tiles(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
 
 
 def _blurred(image: jax.Array) -> jax.Array:
-    """The binomial mean over 3 x 3 pixels."""
+    """Binomial filter of 3 x 3 pixels."""
     padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
     rows = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
     return (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
@@ -260,7 +279,7 @@ def _words(caption: str) -> frozenset[str]:
 
 
 def _vocabulary(captions: Sequence[str]) -> tuple[str, ...]:
-    """The most frequent words that say something: in at least one and at most ninety of a hundred captions."""
+    """Most frequent informative words, found in 1 % to 90 % of the captions."""
     counts = Counter(word for caption in captions for word in _words(caption))
     telling = [(count, word) for word, count in counts.items() if 0.01 <= count / len(captions) <= 0.9]
     return tuple(sorted(word for _, word in sorted(telling, reverse=True)[:_MOST_WORDS]))

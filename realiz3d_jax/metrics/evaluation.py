@@ -1,4 +1,4 @@
-"""All figures of a set of generated objects, side by side."""
+"""All metrics of a set of generated objects."""
 
 import dataclasses
 import pathlib
@@ -26,13 +26,13 @@ class Item:
     """One generated object.
 
     Attributes:
-      name: what rows call it.
-      caption: what it should show.
+      name: name of its row.
+      caption: description of the object.
       views: uint8[V, H, W, 3], on white.
-      cameras: one for each view.
-      mesh: the file of the mesh that controlled the views, or None if there was none.
-      up: what is up in that file, "y" or "z"; None leaves it to the format.
-      asset: what is in that file, if it has been read already.
+      cameras: V cameras, one per view.
+      mesh: file of the mesh that controlled the views, or None.
+      up: up axis of that file, "y" or "z"; None for the default of its format.
+      asset: content of that file, if it has already been read.
     """
 
     name: str
@@ -75,22 +75,23 @@ def evaluate_views(
     classifier: domain_score.Classifier,
     description: str = "evaluating",
 ) -> dict[str, Any]:
-    """The figures of generated objects, as JSON values; what can't be said is None.
+    """Computes the metrics of generated objects.
 
     Args:
-      items: at least one, all of one size.
-      references: features float32[m, F] by the same classifier of images to compare with, by name.
-      classifier: judges realism, and gives the features of FID and KID.
-      description: what the progress bar says.
+      items: at least one object; all views have one size.
+      references: features float32[m, F] of the reference images under the same classifier, by name.
+      classifier: evaluator of realism, and source of the features of FID and KID.
+      description: label of the progress bar.
 
     Returns:
-      count: objects and views;
-      domain_score: mean and standard deviation over the views of the probability of being real, and the fraction over 0.5;
-      fid_NAME, kid_NAME (mean, std) for each of ``references``;
-      silhouette_iou: mean over all views, and the worst view's;
-      consistency: whole and overlap (see ``metrics/consistency.py``), means over objects; ``objects`` tells how many have
-        any overlap, and ``fraction`` counts those that have none as 0;
-      items: a row for each object.
+      JSON values, None where a metric does not apply:
+        count: number of objects and of views.
+        domain_score: mean and standard deviation over views of the probability of being real, and the fraction above 0.5.
+        fid_NAME, kid_NAME (mean, std): for each of ``references``.
+        silhouette_iou: mean over all views, and the worst view.
+        consistency: whole and overlap (see ``metrics/consistency.py``), means over objects; ``objects`` counts those with any
+          overlap, and ``fraction`` includes the others as 0.
+        items: a row for each object.
 
     Raises:
       UserError: a mesh is missing or broken.
@@ -121,7 +122,7 @@ def evaluate_views(
 
 
 def _row(item: Item) -> dict[str, Any]:
-    """What can be said of an object without the others."""
+    """Metrics of a single object."""
     row: dict[str, Any] = {"name": item.name, "caption": item.caption, "silhouette_iou": None, "consistency": None}
     if item.mesh is not None or item.asset is not None:
         asset = item.asset or load_asset(item.mesh, item.up)

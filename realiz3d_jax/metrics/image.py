@@ -1,21 +1,22 @@
-"""How alike two images are, pixel by pixel: PSNR and SSIM. Images are uint8 or float, in [0, 255]."""
+"""Pixel-wise similarity of two images: PSNR and SSIM. Images are uint8 or float, in [0, 255]."""
 
 import numpy as np
 
 _PEAK = 255.0
 _SMALLEST_ERROR = 1e-10 * _PEAK**2
-"""Mean squared error of the highest PSNR that is told, 100 dB, so that equal images have a finite one."""
+"""Mean squared error at the highest reported PSNR, 100 dB, which keeps the PSNR of equal images finite."""
 
 WINDOW = 11
-"""Side of SSIM's Gaussian window in pixels; its standard deviation is 1.5 pixels."""
+"""Side of SSIM's Gaussian window, in pixels; its standard deviation is 1.5 pixels."""
 
 
 def psnr(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None) -> float:
     """Peak signal-to-noise ratio in dB, 10 log10(255² / mean squared error), over all pixels and channels; at most 100.
 
     Args:
-      a, b: [..., H, W, C].
-      mask: bool[..., H, W], the pixels that count, at least one; all if None.
+      a: [..., H, W, C].
+      b: [..., H, W, C].
+      mask: bool[..., H, W], the pixels to compare, at least one; None compares all.
     """
     error = np.square(np.asarray(a, np.float64) - np.asarray(b, np.float64))
     mean = error.mean() if mask is None else error[mask].mean()
@@ -25,12 +26,13 @@ def psnr(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None) -> float:
 def ssim(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None) -> float:
     """Structural similarity (Wang et al. 2004, eq. 13), in [-1, 1]: the mean over windows, channels and images.
 
-    Gaussian window of 11 x 11 pixels with deviation 1.5, K1 = 0.01, K2 = 0.03, as in the paper; only windows that lie
-    wholly inside the image count.
+    The window is a Gaussian of 11 x 11 pixels with standard deviation 1.5, K1 = 0.01 and K2 = 0.03, as in the paper; only
+    windows entirely inside the image count.
 
     Args:
-      a, b: [..., H, W, C], H and W at least 11.
-      mask: bool[..., H, W]: only windows whose central pixel it holds count, at least one; all if None.
+      a: [..., H, W, C], H and W at least 11.
+      b: [..., H, W, C].
+      mask: bool[..., H, W], the central pixels of the windows to compare, at least one; None compares all.
     """
     values = similarity_map(a, b)
     if mask is None:
@@ -40,7 +42,15 @@ def ssim(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None) -> float:
 
 
 def similarity_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """SSIM of every window inside the image, mean over channels: float64[..., H - 10, W - 10] of [..., H, W, C]."""
+    """SSIM of every window inside the image, averaged over channels.
+
+    Args:
+      a: [..., H, W, C].
+      b: [..., H, W, C].
+
+    Returns:
+      float64[..., H - 10, W - 10].
+    """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     mean_a, mean_b = _window_mean(a), _window_mean(b)
     variance_a, variance_b = _window_mean(a * a) - mean_a**2, _window_mean(b * b) - mean_b**2
@@ -52,7 +62,7 @@ def similarity_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _window_mean(image: np.ndarray) -> np.ndarray:
-    """The Gaussian mean over every window inside the image: [..., H, W, C] to [..., H - 10, W - 10, C]."""
+    """Gaussian mean of every window inside the image: [..., H, W, C] to [..., H - 10, W - 10, C]."""
     offsets = np.arange(WINDOW) - WINDOW // 2
     weights = np.exp(-(offsets**2) / (2 * 1.5**2))
     weights /= weights.sum()

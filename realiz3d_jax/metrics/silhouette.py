@@ -1,19 +1,25 @@
-"""How well the outline of a generated view is that of the true shape."""
+"""Agreement of the silhouette of a generated view with that of the true shape."""
 
 import numpy as np
 
 THRESHOLD = 32
-"""A pixel less than this many of 255 levels below white, in every channel, is background whatever surrounds it: above the
-noise that the background of photographs and of generated images has."""
+"""Pixels within this many of 255 levels of white, in every channel, are background whatever surrounds them; above the
+background noise of photographs and generated images."""
 
 
 def foreground(images: np.ndarray) -> np.ndarray:
-    """The object in images on white: bool[V, H, W] of uint8[V, H, W, 3].
+    """Segments the object in images on white.
 
-    A pixel is pale if it is less than ``THRESHOLD`` below white, or less than half as much as the most of the 3 x 3 pixels
-    round it: then the object covers less than half of it, as the mask of pixel centres would have it. A pixel is outside
-    if pale pixels join it to the image's border, across sides and not corners. So a white highlight inside the object is
-    inside, and so is a hole through it.
+    A pixel is pale if it is less than ``THRESHOLD`` below white, or less than half as far below white as the darkest of the
+    3 x 3 pixels around it: the object then covers less than half of it, which agrees with a mask of pixel centres. The
+    background is the pale pixels that are 4-connected to the border of the image. A white highlight inside the object, or a
+    hole through it, therefore counts as foreground.
+
+    Args:
+      images: uint8[V, H, W, 3].
+
+    Returns:
+      bool[V, H, W].
     """
     depth = 255 - np.asarray(images).min(axis=-1).astype(np.int32)
     around = np.pad(depth, ((0, 0), (1, 1), (1, 1)))
@@ -22,31 +28,34 @@ def foreground(images: np.ndarray) -> np.ndarray:
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """bool[V, H, W] with everything inside that is not joined to the border by background."""
+    """Fills background that is not connected to the border: bool[V, H, W] to bool[V, H, W]."""
     return ~_reached_from_border(~np.asarray(mask, bool))
 
 
 def silhouette_iou(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Intersection over union of the filled outlines: float64[V], in [0, 1].
+    """Intersection over union of the filled silhouettes.
 
-    Holes through the object are filled in both, because in an image they can't be told from highlights.
+    Holes through the object are filled in both, because an image does not distinguish them from highlights.
 
     Args:
-      images: uint8[V, H, W, 3], generated, on white.
+      images: uint8[V, H, W, 3], generated views on white.
       mask: bool[V, H, W], the true mask, not empty in any view.
+
+    Returns:
+      float64[V], in [0, 1].
     """
     found, true = foreground(images), fill_holes(mask)
     return (found & true).sum(axis=(1, 2)) / (found | true).sum(axis=(1, 2))
 
 
 def _reached_from_border(free: np.ndarray) -> np.ndarray:
-    """The pixels of bool[V, H, W] ``free`` that a path of free pixels joins to the image's border."""
+    """Pixels of ``free`` bool[V, H, W] that a path of free pixels connects to the border of the image."""
     border = np.zeros_like(free)
     border[:, [0, -1]] = border[:, :, [0, -1]] = True
     reached = free & border
     while True:
         grown = reached.copy()
-        # Running maxima along rows and columns, cut off by what is not free, take whole straight paths in one step.
+        # Running maxima along rows and columns, interrupted by occupied pixels, follow whole straight paths in one step.
         for axis in (1, 2):
             for step in (1, -1):
                 grown |= _along(grown, free, axis, step)
@@ -56,7 +65,7 @@ def _reached_from_border(free: np.ndarray) -> np.ndarray:
 
 
 def _along(reached: np.ndarray, free: np.ndarray, axis: int, step: int) -> np.ndarray:
-    """What straight free paths in one direction join to ``reached``."""
+    """Pixels connected to ``reached`` by straight free paths in one direction."""
     reached, free = np.moveaxis(reached, axis, 0)[::step], np.moveaxis(free, axis, 0)[::step]
     position = np.arange(len(reached)).reshape(-1, 1, 1)
     last_reached = np.maximum.accumulate(np.where(reached, position, -1), axis=0)

@@ -7,11 +7,9 @@ none, so training on prepared data needs no autoencoder.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +17,7 @@ import numpy as np
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import vae
 from realiz3d_jax.models.vae import VAEConfig
+from realiz3d_jax.views import to_grid, to_views
 
 MAPS = 2
 """Pictures that control the texturing task: normals and positions, three channels each."""
@@ -155,9 +154,7 @@ class AutoencoderCodec:
         """
         if not self.whole_grid:
             return jnp.moveaxis(jax.lax.map(function, jnp.moveaxis(jnp.asarray(views), -4, 0)), 0, -4)
-        side = math.isqrt(views.shape[-4])
-        canvas = einops.rearrange(views, "... (a b) h w c -> ... (a h) (b w) c", a=side, b=side)
-        return einops.rearrange(function(canvas), "... (a h) (b w) c -> ... (a b) h w c", a=side, b=side)
+        return to_views(function(to_grid(views)), views.shape[-4])
 
 
 _CODECS = {codec.codec: codec for codec in (PixelCodec, AutoencoderCodec)}

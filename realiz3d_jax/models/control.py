@@ -20,13 +20,11 @@ import numpy as np
 from einops import rearrange
 
 from realiz3d_jax.models.backbone import Config, Params
+from realiz3d_jax.views import AZIMUTHS
 
 TASKS = ("texture", "text_to_multiview")
 VIEWPOINTS = ("tokens", "latents")
 """Where text_to_multiview adds its viewpoints: (2) or (3)."""
-
-AZIMUTHS = (0, 90, 180, 270)
-"""Degrees, counter-clockwise from above, of the views of a grid in row-major order."""
 
 _FREQUENCIES = (1, 2, 4)
 

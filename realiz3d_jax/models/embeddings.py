@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
+from realiz3d_jax.views import ORDER
+
 
 def position_features(rows: int, columns: int, channels: int, base_size: int, scale: float) -> np.ndarray:
     """Equations (1) and (2) for a grid: the first half of the channels encodes the column, the second half the row.
@@ -58,7 +60,7 @@ def _features_of_places(rows: np.ndarray, columns: np.ndarray, channels: int) ->
 def grid_position_features(
     features: Callable[[int, int], np.ndarray], views: int, rows: int, columns: int, positions: str
 ) -> np.ndarray:
-    """Position features of every tile of a grid of views, row-major.
+    """Position features of every tile of a grid of views, in the order of ``views.ORDER``.
 
     Args:
         features: (rows, columns) -> float32[rows, columns, D], of a picture with so many tokens.
@@ -75,7 +77,9 @@ def grid_position_features(
     side = math.isqrt(views)
     if side * side != views:
         raise ValueError(f"a canvas takes a square number of views, not {views}")
-    return rearrange(features(side * rows, side * columns), "(a r) (b c) d -> (a b) (r c) d", a=side, b=side)
+    return rearrange(
+        features(side * rows, side * columns), f"(row r) (column c) d -> {ORDER} (r c) d", row=side, column=side
+    )
 
 
 def timestep_features(timestep: jax.Array, channels: int) -> jax.Array:

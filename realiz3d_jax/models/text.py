@@ -14,6 +14,7 @@ import hashlib
 import re
 import textwrap
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -93,3 +94,21 @@ def _sinusoid(tokens: int, channels: int) -> np.ndarray:
     frequencies = 10000.0 ** (-np.arange(channels // 2) / (channels / 2))
     angles = np.outer(np.arange(tokens), frequencies)
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+
+
+class TextEncoder(Protocol):
+    """What turns captions into what a backbone reads.
+
+    Attributes:
+        channels: C of a token.
+        max_tokens: T.
+    """
+
+    channels: int
+    max_tokens: int
+
+    def check(self, caption: str) -> None:
+        """Raises UserError if the caption can't be encoded; costs next to nothing."""
+
+    def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
+        """``states`` float32[n, T, C], 0 where there is no token, ``mask`` bool[n, T], and what else it gives, [n, ...]."""

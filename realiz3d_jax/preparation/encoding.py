@@ -16,21 +16,23 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from realiz3d_jax import sharding
-from realiz3d_jax.checkpoints import encoders
-from realiz3d_jax.config.schema import MeshConfig, TrainConfig
+from realiz3d_jax.checkpoints.encoders import Encoders
+from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.data import encoded, records
-from realiz3d_jax.data.pipeline import TextEncoder, control_maps
+from realiz3d_jax.data.pipeline import control_maps
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.models.codec import Codec
+from realiz3d_jax.models.text import TextEncoder
 from realiz3d_jax.preparation import making
+from realiz3d_jax.sharding import MeshConfig
 
 _CHUNK = 8
 """Records of a chunk: what a kill can cost, and what one file holds."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Encoders:
+class _Opened:
     codec: Codec
     codec_params: Params
     text: TextEncoder
@@ -81,7 +83,8 @@ def encode(
     Raises:
       UserError: a dataset or an encoder is missing, or what they make is there from others.
     """
-    data, identity = config.data, encoders.identity(config)
+    data, encoders = config.data, Encoders(config)
+    identity = encoders.identity
     names = {kind: records.dataset_name(data.collection, kind) for kind in encoded.ENCODED}
     images = records.dataset_path(directory, names["generated"], data.size)
     if not images.is_dir():
@@ -90,7 +93,7 @@ def encode(
             f"--base {data.encoders} --directory {directory}"
         )
     sources = {kind: records.open_all(directory, name, data.size) for kind, name in names.items()}
-    opened: list[_Encoders] = []  # read when the first chunk wants them, since all may be there
+    opened: list[_Opened] = []  # read when the first chunk wants them, since all may be there
     made = {}
     for kind, splits in sources.items():
 
@@ -98,7 +101,7 @@ def encode(
             missing: list[making.Chunk], advance: Callable[..., None], kind: str = kind, splits: Any = splits
         ) -> None:
             if missing and not opened:
-                opened.append(_open(config, devices or jax.local_devices()))
+                opened.append(_open(encoders, devices or jax.local_devices()))
             for chunk in missing:
                 split, start, stop, _ = chunk
                 items = list(_ENCODE[kind](opened[0], [splits[split][index] for index in range(start, stop)]))
@@ -127,13 +130,12 @@ def encode(
     return made
 
 
-def _open(config: TrainConfig, devices: list[jax.Device]) -> _Encoders:
+def _open(encoders: Encoders, devices: list[jax.Device]) -> _Opened:
     mesh = sharding.make_mesh(MeshConfig(), devices)
-    text = encoders.open_text_encoder(config, devices)
-    return _Encoders(config.codec, encoders.open_codec_params(config, mesh), text, mesh)
+    return _Opened(encoders.config.codec, encoders.open_codec_params(mesh), encoders.open_text(devices), mesh)
 
 
-def _assets(using: _Encoders, items: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, bytes]]]:
+def _assets(using: _Opened, items: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, bytes]]]:
     images = using.images(np.stack([item["synthetic"] for item in items]))
     controls: list[dict[str, np.ndarray]] = [{} for _ in items]
     if "normal" in items[0]:
@@ -145,7 +147,7 @@ def _assets(using: _Encoders, items: list[dict[str, Any]]) -> Iterable[tuple[dic
         yield {**named, "caption_states": states, "synthetic": image, **control}, {}
 
 
-def _generated(using: _Encoders, items: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, bytes]]]:
+def _generated(using: _Opened, items: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, bytes]]]:
     images = using.images(np.stack([item["image"][None] for item in items]))[:, 0]
     for item, image, states in zip(items, images, using.states([item["caption"] for item in items]), strict=True):
         yield {**item, "caption_states": states, "image": image}, {}

@@ -11,12 +11,12 @@ import zlib
 from collections.abc import Callable
 
 from realiz3d_jax.data import records
-from realiz3d_jax.data.pipeline import VIEW_WORDS, VIEWS
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.preparation import making
 from realiz3d_jax.sampling.generator import Generator
 from realiz3d_jax.sampling.pretrained import Pretrained
+from realiz3d_jax.views import VIEW_WORDS, VIEWS
 
 STEPS = 20
 """Of DPM-Solver++; guidance is as the base model's config says."""

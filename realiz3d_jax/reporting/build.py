@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from realiz3d_jax import files
 from realiz3d_jax.data import records
+from realiz3d_jax.metrics.figures import read_figures
 from realiz3d_jax.reporting import inputs, object_pages, page
 from realiz3d_jax.reporting import picture as picture_of_objects
 from realiz3d_jax.reporting.textured import Rendering
@@ -46,7 +47,7 @@ def write_report(
     Raises:
       UserError: an input is missing or damaged, or they do not fit one another; ``output`` is as it was.
     """
-    figures = inputs.read_figures(metrics)
+    figures = read_figures(metrics)
     folders = [inputs.read_samples(folder, figures) for folder in dict.fromkeys(samples)]
     training = [inputs.read_run(run) for run in dict.fromkeys(runs)]
     held_out = None

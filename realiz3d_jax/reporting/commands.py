@@ -9,7 +9,8 @@ from typing import Any
 
 from realiz3d_jax.config.schema import TrainConfig, from_config_dict
 from realiz3d_jax.data.records import Records
-from realiz3d_jax.reporting.inputs import Figures, Samples, TrainingRun
+from realiz3d_jax.metrics.figures import Figures
+from realiz3d_jax.reporting.inputs import Samples, TrainingRun
 
 _CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 _INERT = {"workdir", "init.command"}

@@ -4,7 +4,8 @@ import html
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from realiz3d_jax.reporting.inputs import Figures, Samples, TrainingRun
+from realiz3d_jax.metrics.figures import Figures
+from realiz3d_jax.reporting.inputs import Samples, TrainingRun
 
 
 def of_report(figures: Figures, folders: Sequence[Samples], runs: Sequence[TrainingRun], held_out: bool) -> str:

@@ -11,36 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from realiz3d_jax import files
 from realiz3d_jax.config.build import outline
 from realiz3d_jax.config.schema import TrainConfig, from_config_dict
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.metrics.figures import Figures
 from realiz3d_jax.sampling import items
 from realiz3d_jax.sampling.items import Item
-
-REFERENCES = {"real": "true real renders", "synthetic": "true synthetic renders"}
-"""The rows of ``metrics.json`` that are no samples: what a perfect result of either look would score."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Figures:
-    """A ``metrics.json`` of ``realiz3d_jax.evaluate``.
-
-    Attributes:
-      command: what wrote it.
-      size: pixels along a side of a view.
-      classifier: the facts of the judge of realism.
-      rows: the figures by name of the row; ``items`` of each are its objects.
-    """
-
-    path: pathlib.Path
-    command: str
-    size: int
-    classifier: Mapping[str, Any]
-    rows: Mapping[str, Mapping[str, Any]]
-
-    def objects(self, row: str) -> dict[str, Mapping[str, Any]]:
-        """The figures of a row's objects, by uid."""
-        return {item["name"]: item for item in self.rows.get(row, {"items": []})["items"]}
+from realiz3d_jax.views import to_grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,25 +78,6 @@ class TrainingRun:
     trainable: tuple[str, ...]
 
 
-def read_figures(path: str | os.PathLike[str]) -> Figures:
-    """Reads a ``metrics.json``.
-
-    Raises:
-      UserError: it is missing, is no JSON, or is not what ``evaluate`` writes.
-    """
-    path = pathlib.Path(path)
-    content = _read_json(path, f"python -m realiz3d_jax.evaluate --samples FOLDER --output {path}")
-    mend = f"Write it again by\n  python -m realiz3d_jax.evaluate --samples FOLDER --output {path}"
-    for key, kind in (("command", str), ("size", int), ("classifier", dict), ("rows", dict)):
-        if not isinstance(content.get(key), kind) or not content[key]:
-            raise UserError(f"{path}: {key} is {content.get(key)!r}; expected a filled {kind.__name__}. {mend}")
-    for name, row in content["rows"].items():
-        objects = row.get("items") if isinstance(row, dict) else None
-        if not objects or not all({"name", "domain_score", "silhouette_iou"} <= set(item) for item in objects):
-            raise UserError(f"{path}: rows.{name}.items lacks the figures of the single objects. {mend}")
-    return Figures(path, content["command"], content["size"], content["classifier"], content["rows"])
-
-
 def read_samples(path: str | os.PathLike[str], figures: Figures) -> Samples:
     """Reads the descriptions of a folder of items, and finds the row of the figures that judges them.
 
@@ -167,8 +126,7 @@ def read_grid(item: Item, size: int) -> np.ndarray:
     Raises:
       UserError: a view is missing, damaged or of another size.
     """
-    first, second, third, fourth = items.read_views(item, size)
-    return np.block([[[first], [second]], [[third], [fourth]]])
+    return to_grid(items.read_views(item, size))
 
 
 def read_image(path: pathlib.Path, side: int) -> np.ndarray:
@@ -196,7 +154,7 @@ def read_run(path: str | os.PathLike[str]) -> TrainingRun:
     """
     path = pathlib.Path(path)
     command = f"python -m realiz3d_jax.train --config configs/STAGE.py --workdir {path}"
-    values = _read_json(path / "config.json", command)
+    values = files.read_json(path / "config.json", command)
     try:
         config = from_config_dict(values)
     except UserError as error:
@@ -226,20 +184,6 @@ def read_run(path: str | os.PathLike[str]) -> TrainingRun:
     stage, shapes = outline(config)
     parameters = {name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) for name, tree in shapes.items()}
     return TrainingRun(path, config, lines, parameters, stage.trainable)
-
-
-def _read_json(path: pathlib.Path, command: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); expected what this writes:\n  {command}"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{path}: is no JSON ({error}); expected what this writes:\n  {command}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: found a {type(content).__name__}, expected an object, as this writes:\n  {command}")
-    return content
 
 
 def _row_of(path: pathlib.Path, figures: Figures) -> str:

@@ -18,13 +18,15 @@ import numpy as np
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
+from realiz3d_jax.metrics.figures import REFERENCES, Figures
 from realiz3d_jax.reporting import facts, textured
 from realiz3d_jax.reporting.images import asset_uri, image_uri
-from realiz3d_jax.reporting.inputs import REFERENCES, Figures, Samples, TrainingRun, read_image
+from realiz3d_jax.reporting.inputs import Samples, TrainingRun, read_image
 from realiz3d_jax.reporting.page import scores
 from realiz3d_jax.reporting.textured import ELEVATION, FIELD_OF_VIEW, Rendering, TexturedMesh
 from realiz3d_jax.sampling import items
 from realiz3d_jax.sampling.items import Item
+from realiz3d_jax.views import AZIMUTHS, VIEW_WORDS, to_views
 
 VIEWER = "model-viewer-umd.min.js"
 """The file that has to lie beside pages with a viewer."""
@@ -116,7 +118,7 @@ def _rows(page: ObjectPage) -> str:
         rows.append(f'<div class="label"><h3>Input mesh</h3><p>{html.escape(problem)}</p></div>')
     for name, (title, note) in _CONTROLS.items():
         if (first.folder / name).exists():
-            rows.append(_row(title, note, "", _split(read_image(first.folder / name, 2 * size)), sides))
+            rows.append(_row(title, note, "", to_views(read_image(first.folder / name, 2 * size)), sides))
     shown = []
     for samples in page.folders:
         item, note = samples.items[page.uid], scores(page.figures.objects(samples.row)[page.uid])
@@ -124,7 +126,7 @@ def _rows(page: ObjectPage) -> str:
     for look in REFERENCES if page.truth is not None else ():
         judged = page.figures.objects(REFERENCES[look]).get(page.uid)
         note = scores(judged) if judged else ""
-        shown.append((_TRUTH[look], note, "reference", page.truth[look], cameras.VIEW_WORDS))
+        shown.append((_TRUTH[look], note, "reference", page.truth[look], VIEW_WORDS))
     for *row, new in shown:
         rows += [_heads(new)] if new != sides else []
         rows.append(_row(*row, sides := new))
@@ -135,7 +137,7 @@ def _sides_of(item: Item) -> tuple[str, ...]:
     """What the views of an item are called, such as "front" and "60°, 20° above"."""
     words = []
     for azimuth, elevation in map(cameras.parse_view_name, item.names):
-        side = dict(zip(cameras.AZIMUTHS, cameras.VIEW_WORDS, strict=True)).get(azimuth, f"{azimuth:g}°")
+        side = dict(zip(AZIMUTHS, VIEW_WORDS, strict=True)).get(azimuth, f"{azimuth:g}°")
         above = f", {abs(elevation):g}° {'above' if elevation > 0 else 'below'}" if elevation else ""
         words.append(f"{side}{above}")
     return tuple(words)
@@ -237,12 +239,6 @@ def _texture(uid: str, mesh: TexturedMesh, seen: str) -> str:
         f'<figure class="texture"><figcaption>Texture</figcaption><img class="{style}" src="{image_uri(mesh.texture)}" '
         f'alt="texture of {html.escape(uid)}" {_sides(mesh.texture)}><p>{width} × {height} texels.{seen}</p></figure>'
     )
-
-
-def _split(grid: np.ndarray) -> np.ndarray:
-    """The views of a 2x2 grid, row-major: uint8[2 H, 2 W, C] to uint8[4, H, W, C]."""
-    half = len(grid) // 2
-    return np.stack([grid[row : row + half, column : column + half] for row in (0, half) for column in (0, half)])
 
 
 def _sides(pixels: np.ndarray) -> str:

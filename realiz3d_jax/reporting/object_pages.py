@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from realiz3d_jax import errors, files, progress
 from realiz3d_jax.data.records import Records
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.metrics.figures import Figures
 from realiz3d_jax.reporting import object_page
-from realiz3d_jax.reporting.inputs import Figures, Samples, TrainingRun, common_objects
+from realiz3d_jax.reporting.inputs import Samples, TrainingRun, common_objects
 from realiz3d_jax.reporting.object_page import VIEWER, ObjectPage
 from realiz3d_jax.reporting.textured import Rendering
 from realiz3d_jax.sampling.requests import as_uid

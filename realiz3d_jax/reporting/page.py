@@ -13,17 +13,11 @@ import numpy as np
 
 from realiz3d_jax.config.schema import to_json
 from realiz3d_jax.data.records import Records
+from realiz3d_jax.metrics.figures import REFERENCES, Figures
 from realiz3d_jax.reporting import charts, commands, facts, table
 from realiz3d_jax.reporting.images import png_uri
-from realiz3d_jax.reporting.inputs import (
-    REFERENCES,
-    Figures,
-    Samples,
-    TrainingRun,
-    common_objects,
-    read_grid,
-    read_image,
-)
+from realiz3d_jax.reporting.inputs import Samples, TrainingRun, common_objects, read_grid, read_image
+from realiz3d_jax.views import to_grid
 
 _TEMPLATE, _STYLE = (pathlib.Path(__file__).with_name(name) for name in ("page.html", "style.css"))
 _GAP, _MARGIN, _LARGEST, _SMALLEST = 12, 32, 256, 128
@@ -171,9 +165,7 @@ def _pictures(report: Report) -> tuple[str, int]:
         for look in REFERENCES if uid in true else ():
             label = {"real": "true real render", "synthetic": "true flat render"}[look]
             judged = figures.objects(REFERENCES[look]).get(uid)
-            grid = np.block(
-                [[[true[uid][look][0]], [true[uid][look][1]]], [[true[uid][look][2]], [true[uid][look][3]]]]
-            )
+            grid = to_grid(true[uid][look])
             note = scores(judged) if judged else ""
             tiles.append(_tile(label, "reference", grid, note, f"{label} of {uid}", link))
         caption = _linked(html.escape(report.folders[0].items[uid].caption), link)

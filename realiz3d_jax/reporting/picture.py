@@ -3,13 +3,14 @@
 import io
 from collections.abc import Sequence
 
-import einops
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from realiz3d_jax.data.records import Records
+from realiz3d_jax.metrics.figures import Figures
 from realiz3d_jax.reporting import inputs
-from realiz3d_jax.reporting.inputs import Figures, Samples
+from realiz3d_jax.reporting.inputs import Samples
+from realiz3d_jax.views import VIEWS, to_views
 
 _SCALE = 4
 _GAP = 12
@@ -28,7 +29,7 @@ def render_picture(figures: Figures, folders: Sequence[Samples], held_out: Recor
     truth = {record["uid"]: record["real"] for record in held_out} if held_out is not None else {}
     shown = [uid for uid in folders[0].items if all(uid in folder.items for folder in folders)][:objects]
     rows = [_columns(uid, figures, folders, truth) for uid in shown]
-    width, height = figures.size * 4 * _SCALE + _GAP, figures.size * _SCALE + _CAPTION
+    width, height = figures.size * VIEWS * _SCALE + _GAP, figures.size * _SCALE + _CAPTION
     sheet = Image.new("RGB", (width * len(rows[0]) + _GAP, height * len(rows) + _CAPTION), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
     for column, title in enumerate(rows[0]):
@@ -60,5 +61,5 @@ def _columns(
 
 
 def _strip(grid: np.ndarray) -> np.ndarray:
-    """The four views of a 2x2 grid side by side."""
-    return einops.rearrange(grid, "(a h) (b w) c -> h (a b w) c", a=2, b=2)
+    """The views of a grid side by side."""
+    return np.concatenate(list(to_views(grid)), axis=1)

@@ -5,7 +5,7 @@ import html
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from realiz3d_jax.reporting.inputs import REFERENCES, Figures
+from realiz3d_jax.metrics.figures import REFERENCES, Figures
 
 
 @dataclasses.dataclass(frozen=True)

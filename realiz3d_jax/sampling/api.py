@@ -16,6 +16,7 @@ import numpy as np
 
 from realiz3d_jax import files, startup
 from realiz3d_jax.checkpoints.release import PRETRAINED
+from realiz3d_jax.config.schema import SamplingConfig
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import Asset, load_asset
 from realiz3d_jax.geometry.cameras import STANDARD, Camera
@@ -23,7 +24,7 @@ from realiz3d_jax.geometry.texturing import texture as sizes
 from realiz3d_jax.geometry.texturing.unwrap import unwrap
 from realiz3d_jax.metrics import domain_score, evaluation
 from realiz3d_jax.sampling import items, pretrained, requests, run, vocabulary
-from realiz3d_jax.sampling.generator import Generator, SamplingConfig
+from realiz3d_jax.sampling.generator import Generator
 from realiz3d_jax.sampling.pretrained import SHIPPED, Pretrained
 from realiz3d_jax.sampling.requests import Request
 from realiz3d_jax.sampling.run import Result

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 
 import jax
@@ -10,58 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from realiz3d_jax.data.pipeline import TextEncoder
-from realiz3d_jax.diffusion import samplers
-from realiz3d_jax.errors import UserError
+from realiz3d_jax.config.schema import SamplingConfig
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import parallel
 from realiz3d_jax.models.backbone import Captions
-
-SAMPLERS = ("ddim", "dpm++")
-SPACINGS = ("trailing", "leading", "linspace")
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplingConfig:
-    """How images are drawn from a model; the defaults are the paper's where it states one.
-
-    Attributes:
-      sampler: "ddim" or "dpm++" (DPM-Solver++ 2M).
-      spacing: of the timesteps, "trailing" (from pure noise on), "leading" or "linspace".
-      steps: S, evaluations of the model (twice that with guidance).
-      guidance_scale: of the classifier-free guidance, on the text only (not stated in the paper).
-      eta: DDIM's share of fresh noise, 0 to 1.
-      block_max: B_max, the fraction of the blocks that always run in synthetic mode.
-      timestep_max: t_max, at and above which all blocks run in synthetic mode.
-    """
-
-    sampler: str = "ddim"
-    spacing: str = "trailing"
-    steps: int = 50
-    guidance_scale: float = 3.0
-    eta: float = 0.0
-    block_max: float = 0.3
-    timestep_max: int = 950
-
-    def __post_init__(self) -> None:
-        checks = {
-            "sampler": (self.sampler in SAMPLERS, " or ".join(SAMPLERS)),
-            "spacing": (self.spacing in SPACINGS, ", ".join(SPACINGS)),
-            "steps": (1 <= self.steps <= 1000, "1 to 1000"),
-            "guidance_scale": (math.isfinite(self.guidance_scale), "a finite number"),
-            "eta": (0.0 <= self.eta <= 1.0, "0 to 1"),
-            "block_max": (0.0 <= self.block_max <= 1.0, "a fraction of the blocks, 0 to 1"),
-            "timestep_max": (0 <= self.timestep_max <= 1000, "0 to 1000 (1000 shifts none)"),
-        }
-        for name, (holds, expected) in checks.items():
-            if not holds:
-                raise UserError(f"{name}: found {getattr(self, name)!r}, expected {expected}.")
-
-    def make_sampler(self) -> samplers.Sampler:
-        """The sampler itself."""
-        return samplers.DDIM(self.eta) if self.sampler == "ddim" else samplers.DPMSolverPP2M()
+from realiz3d_jax.models.text import TextEncoder
 
 
 @dataclasses.dataclass(frozen=True)

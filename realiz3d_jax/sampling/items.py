@@ -12,7 +12,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import einops
 import numpy as np
 from PIL import Image
 
@@ -23,6 +22,7 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import checksum
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Camera
 from realiz3d_jax.metrics import evaluation
+from realiz3d_jax.views import VIEWS, to_grid
 
 DESCRIPTION = "item.json"
 TEXTURED = "textured.glb"
@@ -111,9 +111,9 @@ def _views_of(description: dict[str, Any], path: pathlib.Path, mend: str) -> tup
             f"{path}: its rig cannot be used ({error}); expected azimuths, elevations, projection, width, fov and "
             f"distance. {mend}"
         ) from error
-    views = description.get("views", [0, 1, 2, 3])
+    views = description.get("views", list(range(VIEWS)))
     counted = isinstance(views, list) and all(type(view) is int and 0 <= view < len(cameras) for view in views)
-    if not counted or len(views) != 4:
+    if not counted or len(views) != VIEWS:
         raise UserError(f"{path}: views are {views!r}; expected four of the rig's {len(cameras)}, from 0. {mend}")
     return tuple(cameras[view] for view in views), rig.names(views)
 
@@ -236,19 +236,14 @@ def write(
     with files.new_directory(folder) as new:
         for name, view in zip(names, views, strict=True):
             Image.fromarray(view).save(new / name)
-        Image.fromarray(_grid(views)).save(new / "grid.png")
+        Image.fromarray(to_grid(views)).save(new / "grid.png")
         if geometry is not None:
             exact = io.BytesIO()
             np.savez_compressed(exact, **dataclasses.asdict(geometry))
             (new / "control.npz").write_bytes(exact.getvalue())
-            Image.fromarray(_grid((geometry.normal >> 8).astype(np.uint8))).save(new / "normal.png")
-            Image.fromarray(_grid((geometry.position >> 8).astype(np.uint8))).save(new / "position.png")
-            Image.fromarray(_grid(geometry.mask[..., None] * np.uint8(255))[..., 0]).save(new / "mask.png")
+            Image.fromarray(to_grid((geometry.normal >> 8).astype(np.uint8))).save(new / "normal.png")
+            Image.fromarray(to_grid((geometry.position >> 8).astype(np.uint8))).save(new / "position.png")
+            Image.fromarray(to_grid(geometry.mask[..., None] * np.uint8(255))[..., 0]).save(new / "mask.png")
         if textured is not None:
             (new / TEXTURED).write_bytes(textured)
         (new / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-
-
-def _grid(views: np.ndarray) -> np.ndarray:
-    """The 2x2 grid [H, W, C] of four views [V, H, W, C], row-major."""
-    return einops.rearrange(views, "(a b) h w c -> (a h) (b w) c", a=2)

@@ -9,15 +9,16 @@ import jax
 from jax.sharding import Mesh
 
 from realiz3d_jax import sharding
-from realiz3d_jax.checkpoints import converted, encoders, release
+from realiz3d_jax.checkpoints import converted, release
 from realiz3d_jax.checkpoints.bases import SHIPPED_BASE
+from realiz3d_jax.checkpoints.encoders import Encoders
 from realiz3d_jax.config.build import find_stage, make_model
-from realiz3d_jax.config.schema import MeshConfig, TrainConfig
-from realiz3d_jax.data.pipeline import TextEncoder
+from realiz3d_jax.config.schema import SamplingConfig, TrainConfig
 from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
-from realiz3d_jax.sampling.generator import Generator, SamplingConfig
-from realiz3d_jax.training import sources
+from realiz3d_jax.models.text import TextEncoder
+from realiz3d_jax.sampling.generator import Generator
+from realiz3d_jax.sharding import MeshConfig
 
 SHIPPED = {
     "base": SHIPPED_BASE,
@@ -46,17 +47,22 @@ class Pretrained:
     checksum: str
 
     @functools.cached_property
+    def encoders(self) -> Encoders:
+        """The files of its encoders; nothing is read yet."""
+        return Encoders(self.config)
+
+    @functools.cached_property
     def encoder(self) -> TextEncoder:
         """The text encoder, read when it is first asked for.
 
         Raises:
           UserError: it is missing, damaged or another one.
         """
-        return encoders.open_text_encoder(self.config, list(self.mesh.devices.flat))
+        return self.encoders.open_text(list(self.mesh.devices.flat))
 
     def generator(self, sampling: SamplingConfig) -> Generator:
         """What draws images from the model; raises UserError as ``encoder`` does."""
-        codec_params = encoders.open_codec_params(self.config, self.mesh)
+        codec_params = self.encoders.open_codec_params(self.mesh)
         return Generator(self.model, self.encoder, sampling, codec_params)
 
     @property
@@ -98,4 +104,4 @@ def open_model(
         jax.eval_shape(lambda: model.init(stage.partitions, jax.random.key(0))),
     )
     params = release.read_params(source, like)
-    return Pretrained(pathlib.Path(source), config, model, stage, mesh, params, sources.checksum(params))
+    return Pretrained(pathlib.Path(source), config, model, stage, mesh, params, release.checksum(params))

@@ -44,10 +44,11 @@ def from_split(source: StreamConfig, split: str, seed: int) -> list[Request]:
     Raises:
       UserError: the dataset is not there or of other views, or a seed is out of range.
     """
-    held = records.open_split(source.directory, records.dataset_name(source.collection, "assets"), split, source.size)
-    records.check_views(held, source.rig, ("normal", "position") if source.geometry else ())
+    data = source.data
+    held = records.open_split(data.directory, records.dataset_name(data.collection, "assets"), split, data.size)
+    records.check_views(held, data.rig, ("normal", "position") if source.geometry else ())
     _check_seed(seed + len(held) - 1)
-    return [_of_record(record, held.path, list(source.views), seed + number) for number, record in enumerate(held)]
+    return [_of_record(record, held.path, list(data.views), seed + number) for number, record in enumerate(held)]
 
 
 def _of_record(record: records.Example, folder: pathlib.Path, views: list[int], seed: int) -> Request:

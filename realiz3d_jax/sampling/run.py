@@ -16,10 +16,9 @@ import jax
 import numpy as np
 
 from realiz3d_jax import __version__, files, progress
-from realiz3d_jax.checkpoints import encoders
-from realiz3d_jax.config.schema import TrainConfig, is_latent, view_cameras
+from realiz3d_jax.config.schema import SamplingConfig, TrainConfig, is_latent, view_cameras
 from realiz3d_jax.data.geometry_maps import Geometry, geometry_of
-from realiz3d_jax.data.pipeline import VIEWS, control_maps
+from realiz3d_jax.data.pipeline import control_maps
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import Asset, checksum, load_asset
 from realiz3d_jax.geometry.cameras import Camera
@@ -27,9 +26,10 @@ from realiz3d_jax.geometry.texturing.texture import SIZES, texture_asset, textur
 from realiz3d_jax.geometry.texturing.unwrap import unwrap
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.sampling import items
-from realiz3d_jax.sampling.generator import Generator, SamplingConfig
+from realiz3d_jax.sampling.generator import Generator
 from realiz3d_jax.sampling.pretrained import Pretrained
 from realiz3d_jax.sampling.requests import Request
+from realiz3d_jax.views import VIEWS
 
 Spelling = Callable[[str], str]
 """How messages call a setting: ``texture_size`` is a flag ``--texture-size`` of the command and a keyword in Python."""
@@ -198,7 +198,7 @@ def describe(request: Request, pretrained: Pretrained, settings: Settings) -> di
         "devices": jax.device_count(),
     }
     if is_latent(pretrained.config):
-        description["encoders"] = {"sha256": encoders.fingerprint(pretrained.config)}
+        description["encoders"] = {"sha256": pretrained.encoders.sha256}
     return description
 
 

@@ -16,16 +16,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from realiz3d_jax import files, progress, sharding
+from realiz3d_jax import files, progress
 from realiz3d_jax.config.schema import TrainConfig, config_dict, to_json
-from realiz3d_jax.data.pipeline import VIEWS
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.training import monitoring
 from realiz3d_jax.training.checkpoint import Checkpoints
 from realiz3d_jax.training.optimizer import learning_rate_schedule
 from realiz3d_jax.training.previews import Previews
 from realiz3d_jax.training.setup import Run, make_run
-from realiz3d_jax.training.state import TrainState
+from realiz3d_jax.training.state import TrainState, unsplit_parameters
+from realiz3d_jax.views import VIEWS
 
 _FREE = ("workdir", "log", "mesh", "sampling")
 """Settings that a resumed run may change without a word: they say where it runs and what is shown."""
@@ -67,7 +67,7 @@ def train(config: TrainConfig, workdir: pathlib.Path) -> TrainState:
                 stream.set_state(positions[name])
         first = int(state.step)
         print(monitoring.describe_params(state.params, run.stage), flush=True)
-        if unsplit := sharding.unsplit(run.abstract_state, run.mesh, config.model):
+        if unsplit := unsplit_parameters(run.abstract_state, run.mesh, config.model):
             print(unsplit, file=sys.stderr, flush=True)
         print(
             f"{config.stage} on {run.mesh.size} {jax.devices()[0].device_kind} "

@@ -8,15 +8,15 @@ import einops
 import jax
 import numpy as np
 
-from realiz3d_jax.checkpoints import encoders
 from realiz3d_jax.config.build import stream_config
 from realiz3d_jax.config.schema import is_latent
 from realiz3d_jax.data import encoded
-from realiz3d_jax.data.pipeline import VIEWS, prompt
+from realiz3d_jax.data.pipeline import prompt
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.method.interface import Params
 from realiz3d_jax.sampling.generator import Generator
 from realiz3d_jax.training.setup import Run
+from realiz3d_jax.views import VIEWS, to_grid
 
 ITEMS = 8
 STEPS = 25
@@ -32,13 +32,13 @@ class Previews:
     def _generator(self) -> Generator:
         run = self._run
         sampling = dataclasses.replace(run.config.sampling, steps=STEPS)
-        return Generator(run.model, run.encoder, sampling, encoders.open_codec_params(run.config, run.mesh))
+        return Generator(run.model, run.encoder, sampling, run.encoders.open_codec_params(run.mesh))
 
     def __call__(self, params: Params) -> np.ndarray:
         """uint8[H, W, 3]: a row of 2x2 grids for each domain; of single images where no control is trained yet."""
         draw = self._of_encoded if is_latent(self._run.config) else self._of_images
         rows = [draw(params, domain) for domain in sorted({kind.domain for kind in self._run.stage.iterations})]
-        return einops.rearrange(np.stack(rows), "d n (a b) h w c -> (d a h) (n b w) c", a=2)
+        return einops.rearrange(to_grid(np.stack(rows)), "d n h w c -> (d h) (n w) c")
 
     @property
     def _controlled(self) -> bool:

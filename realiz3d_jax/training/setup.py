@@ -8,18 +8,19 @@ import jax
 from jax.sharding import Mesh
 
 from realiz3d_jax import sharding
-from realiz3d_jax.checkpoints import encoders
+from realiz3d_jax.checkpoints.encoders import Encoders
 from realiz3d_jax.config.build import find_stage, make_model, stream_config
 from realiz3d_jax.config.schema import TrainConfig, is_latent
 from realiz3d_jax.data import encoded
-from realiz3d_jax.data.pipeline import Stream, TextEncoder, open_stream
+from realiz3d_jax.data.pipeline import Stream, open_stream
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import backbone, parallel
 from realiz3d_jax.models.backbone import Captions
+from realiz3d_jax.models.text import TextEncoder
 from realiz3d_jax.training import optimizer, sources
-from realiz3d_jax.training.state import TrainState, new_state, stream_key
+from realiz3d_jax.training.state import TrainState, new_state, state_sharding, stream_key
 from realiz3d_jax.training.step import Batch, Metrics, StepConfig, make_step
 
 
@@ -29,6 +30,7 @@ class Run:
 
     Attributes:
       encoder: of captions; None where the data holds them encoded.
+      encoders: the files of the text encoder and the autoencoder.
       steps: the compiled step of each kind of iteration, by its name.
       abstract_state: shapes, dtypes and shardings of the state.
     """
@@ -38,6 +40,7 @@ class Run:
     stage: Stage
     mesh: Mesh
     encoder: TextEncoder | None
+    encoders: Encoders
     step_config: StepConfig
     steps: dict[str, Callable[[TrainState, Batch], tuple[TrainState, Metrics]]]
     abstract_state: TrainState
@@ -103,10 +106,9 @@ def make_run(
     Raises:
       UserError: the config asks for something that does not exist or does not fit.
     """
-    if is_latent(config) and empty_caption is None:
-        data = dataclasses.replace(config.data, encoders_sha256="")  # of the data that is read now
-        sha256 = encoders.fingerprint(dataclasses.replace(config, data=data))
-        config = dataclasses.replace(config, data=dataclasses.replace(data, encoders_sha256=sha256))
+    encoders = Encoders(dataclasses.replace(config, data=dataclasses.replace(config.data, encoders_sha256="")))
+    if is_latent(config) and empty_caption is None:  # of the data that is read now
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, encoders_sha256=encoders.sha256))
     model = make_model(config)
     stage = find_stage(model, config.stage)
     if len(stage.iterations) > 1 and config.steps <= stage.second_warmup:
@@ -120,11 +122,11 @@ def make_run(
     if any(kind.stream == sources.REAL_IMAGES for kind in stage.iterations):
         base = sources.base_checksum(config.init)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, base_sha256=base))
-    encoder = None if is_latent(config) else encoders.open_text_encoder(config)
+    encoder = None if is_latent(config) else encoders.open_text()
     if empty_caption is None and encoder is None:
         data = config.data
         empty_caption = encoded.null_caption(
-            data.directory, data.collection, data.size, encoders.identity(config), data.text_tokens
+            data.directory, data.collection, data.size, encoders.identity, data.text_tokens
         )
     elif empty_caption is None:
         empty_caption = jax.tree.map(lambda array: array[0], encoder.encode([""]))
@@ -142,7 +144,7 @@ def make_run(
     abstract_state = jax.eval_shape(
         lambda: new_state(model.init(stage.partitions, jax.random.key(0)), stage, step_config.optimizer)
     )
-    shardings = sharding.state_sharding(abstract_state, mesh, config.model)
+    shardings = state_sharding(abstract_state, mesh, config.model)
     abstract_state = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract_state, shardings
     )
@@ -155,7 +157,7 @@ def make_run(
         )
         for kind in stage.iterations
     }
-    return Run(config, model, stage, mesh, encoder, step_config, steps, abstract_state)
+    return Run(config, model, stage, mesh, encoder, encoders, step_config, steps, abstract_state)
 
 
 def _with_whole_batch(config: TrainConfig, devices: int) -> TrainConfig:

@@ -2,23 +2,17 @@
 
 import contextlib
 import dataclasses
-import hashlib
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-import numpy as np
-
-from realiz3d_jax import sharding
-from realiz3d_jax.checkpoints import release
+from realiz3d_jax.checkpoints import release, workdirs
+from realiz3d_jax.checkpoints.release import checksum, read_on_host
 from realiz3d_jax.config.build import outline
-from realiz3d_jax.config.schema import InitConfig, MeshConfig, TrainConfig, is_latent
+from realiz3d_jax.config.schema import InitConfig, TrainConfig, is_latent
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
-from realiz3d_jax.training import checkpoint
 
 REAL_IMAGES = "real_images"
 """The stream of the images that a base model made itself."""
@@ -83,34 +77,12 @@ def _check_finished(config: TrainConfig, before: TrainConfig, source: pathlib.Pa
     """Raises UserError if ``source`` is a run that has not come to its end, unless that is meant."""
     if release.find(source).is_file() or config.init.unfinished:
         return
-    step = checkpoint.latest_step(source)
+    step = workdirs.latest_step(source)
     if step < before.steps:
         raise UserError(
             f"{source}: its run is at step {step:,} of {before.steps:,}. Let it come to its end, or take it as it is by "
             "--config.init.unfinished=true."
         )
-
-
-def read_on_host(source: str | os.PathLike[str]) -> tuple[TrainConfig, Params]:
-    """The config and the partitions (averaged, NumPy arrays) of a release or of a workdir; a release is held once.
-
-    Raises:
-      UserError: nothing is there, it is damaged, or its parameters are not those that its config describes.
-    """
-    config = release.read_config(source)
-    like = outline(config)[1]
-    if not release.find(source).is_file():
-        everywhere = sharding.replicated(sharding.make_mesh(MeshConfig()))
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), like)
-    return config, jax.device_get(release.read_params(source, like))
-
-
-def checksum(params: Params) -> str:
-    """SHA-256 of parameters, as float32, in hexadecimal."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        digest.update(np.asarray(jax.device_get(leaf), np.float32).tobytes())
-    return digest.hexdigest()
 
 
 def base_checksum(init: InitConfig) -> str:

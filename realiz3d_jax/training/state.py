@@ -11,8 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.tree_util import DictKey
 
 from realiz3d_jax.method.interface import Params, Stage
+from realiz3d_jax.models import backbone
+from realiz3d_jax.sharding import params_sharding, replicated, rule, rules_of
 
 Tree = Any
 
@@ -53,3 +57,52 @@ def new_state(params: Params, stage: Stage, optimizer: optax.GradientTransformat
 def stream_key(seed: int, name: str, step: jax.Array | int) -> jax.Array:
     """The key of stream ``name`` at ``step``."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())), step)
+
+
+def state_sharding(state: TrainState, mesh: Mesh, config: backbone.Config) -> TrainState:
+    """The sharding of every leaf of a state, or of its shapes: moments and averages lie like their parameters."""
+    params = params_sharding(state.params, mesh, rules_of(config))
+    flat = zip(*(jax.tree_util.tree_leaves_with_path(tree) for tree in (state.params, params)), strict=True)
+    places = {path: (leaf.shape, where) for (path, leaf), (_, where) in flat}
+
+    def shard(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        """By the parameter that the end of the path names, whatever containers the optimizer keeps its moments in."""
+        inner = next((n for n in range(len(path), 0, -1) if not isinstance(path[n - 1], DictKey)), 0)
+        shape, where = places.get(path[inner:], (None, None))
+        return where if leaf.shape == shape else replicated(mesh)
+
+    return TrainState(
+        step=replicated(mesh),
+        params=params,
+        opt_state=jax.tree_util.tree_map_with_path(shard, state.opt_state),
+        ema={name: params[name] for name in state.ema},
+        skipped=replicated(mesh),
+        skipped_in_a_row=replicated(mesh),
+    )
+
+
+def unsplit_parameters(state: TrainState, mesh: Mesh, config: backbone.Config) -> str:
+    """What the table would split and ``fsdp`` does not divide, with the memory that it costs; "" if there is nothing.
+
+    Args:
+      state: a state or its shapes.
+    """
+    parts = mesh.shape["fsdp"]
+    lines, total = [], 0.0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+        name = "/".join(str(key.key) for key in path)
+        axis = rule(name, rules_of(config))
+        if axis is not None and leaf.shape[axis] % parts:
+            copies = 4 if path[0].key in state.ema else 1  # parameters, two moments, average
+            more = copies * leaf.size * leaf.dtype.itemsize * (1 - 1 / parts) / 2**20
+            lines.append(f"  {name} {list(leaf.shape)}, axis {axis}: {more:.2f} MiB")
+            total += more
+    if not lines:
+        return ""
+    return "\n".join(
+        [
+            f"fsdp={parts} does not divide {len(lines)} parameters, so every device holds all of them, {total:.2f} MiB more "
+            "than if they were split (moments and averages included):",
+            *lines,
+        ]
+    )

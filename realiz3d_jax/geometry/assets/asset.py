@@ -1,11 +1,11 @@
-"""Assets: files that others made, of many parts, materials and textures, in the canonical frame and with all that is needed to
-write them back as they were.
+"""Assets: files with any number of parts, materials and textures, placed in the canonical frame and kept complete enough to be
+written back unchanged.
 
-A file is read into parts under a tree of nodes (``asset_parts``), each point of which goes
+A file is read into parts under a tree of nodes (``asset_parts``). Each point is mapped
 
     part --nodes' transforms--> file's world, Y up --gltf_to_world--> world, Z up --(x - offset) * scale--> canonical frame
 
-in double precision. ``gltf_to_world`` is the only change of frame: a format with Z up has a root node that turns it.
+in double precision. ``gltf_to_world`` is the only change of frame; a format with Z up gets a root node that rotates it.
 """
 
 import dataclasses
@@ -29,28 +29,30 @@ _Y_UP_FORMATS = {".obj": mesh_formats.read_obj, ".off": mesh_formats.read_off}
 FORMATS = (".glb", ".gltf", *_Y_UP_FORMATS, *_Z_UP_FORMATS)
 
 _INVISIBLE = 0.1
-"""Below this alpha nothing is there: cut-outs and the edges of soft ones, but no tinted glass."""
+"""Alpha below which there is no surface: includes cut-outs and their soft edges, but not tinted glass."""
 
 _SMALLEST_AREA = 1e-20
-"""Twice the area, in the canonical frame, of the smallest face that rays are shot at: well below what single precision can
-place, and well above where the length of a normal underflows."""
+"""Twice the area, in the canonical frame, of the smallest face used for ray casting: well below the resolution of single
+precision, and well above the underflow of a normal's length."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Asset:
-    """An asset ready for rays, texturing and writing back.
+    """An asset ready for ray casting, texturing and writing back.
 
     Attributes:
-      name: the file, for messages.
-      mesh: all parts in the canonical frame, without the faces of no area.
-      uv: float32[F, 3, 2], texture coordinates of each face's corners (glTF's: v down), NaN where the file has none; None if
-        it has none at all.
-      part: int32[F], index into ``parts``, in increasing order.
-      part_face: int32[F], index into the faces of that part; those of no area are the ones that no face of the mesh names.
-      corner: int32[F, 3], indices into the vertices of that part, in the order of the mesh's corners, which is the part's
-        reversed where its node mirrors it.
-      parts, nodes, roots: the file, in its own coordinates.
-      turned: whether the file's world has Z up although its format says Y.
+      name: file name for messages.
+      mesh: all parts in the canonical frame, without faces of zero area.
+      uv: float32[F, 3, 2], texture coordinates of each face's corners (glTF: v down), NaN where the file has none; None if the
+        whole file has none.
+      part: int32[F], indices into ``parts``, in increasing order.
+      part_face: int32[F], indices into the faces of that part; its faces of zero area do not occur.
+      corner: int32[F, 3], indices into the vertices of that part, in the order of the mesh's corners: reversed with respect to
+        the part if its node mirrors it.
+      parts: parts of the file, in its own coordinates.
+      nodes: nodes of the file.
+      roots: indices of the root nodes.
+      turned: whether the file's world has Z up although its format specifies Y.
     """
 
     name: str
@@ -65,12 +67,12 @@ class Asset:
     turned: bool = False
 
     def file_world_normals(self, faces: np.ndarray | slice) -> np.ndarray:
-        """Corner normals of some faces in the world of the file's nodes: float64[F, 3, 3]."""
+        """Corner normals of selected faces in the world of the file's nodes: float64[F, 3, 3]."""
         normals = self.mesh.corner_normals[faces].astype(np.float64)
         return normals if self.turned else world_to_gltf(normals)
 
     def faces_of_parts(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(index of a part, indices of its faces int64[n]) for each part that has any."""
+        """Yields (index of a part, indices of its faces int64[n]) for each part that has faces."""
         bounds = np.searchsorted(self.part, np.arange(len(self.parts) + 1))
         for index, (first, last) in enumerate(itertools.pairwise(bounds)):
             if last > first:
@@ -78,20 +80,20 @@ class Asset:
 
     @property
     def visible(self) -> Visible | None:
-        """Tells where the surface is not cut away by an alpha below ``_INVISIBLE``; None if it is so nowhere."""
+        """Predicate for surface points with an alpha of at least ``_INVISIBLE``; None if all parts are opaque."""
         if all(part.material.alpha_mode == "OPAQUE" for part in self.parts):
             return None
         return lambda face, barycentric: self.base_color(face, barycentric)[:, 3] >= _INVISIBLE
 
     def base_color(self, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
-        """The file's own colour of points of the surface: textures, factors and vertex colours.
+        """Base colour of surface points according to the file: textures, factors and vertex colours.
 
         Args:
-          face: int[n], of the mesh.
+          face: int[n], faces of the mesh.
           barycentric: float[n, 3], weights of the face's corners.
 
         Returns:
-          float32[n, 4]: displayed (sRGB) red, green, blue, and alpha, in [0, 1].
+          float32[n, 4]: sRGB and alpha, in [0, 1].
         """
         result = np.empty((len(face), 4), np.float32)
         owner = self.part[face]
@@ -107,21 +109,21 @@ class Asset:
 def load_asset(path: str | os.PathLike[str], up: str | None = None) -> Asset:
     """Reads a GLB, glTF, OBJ (with MTL), PLY, STL or OFF file.
 
-    The file's normals are kept; corners without a usable one get smooth normals. Files that it refers to are read only from
-    its own folder and below.
+    Normals of the file are kept; corners without a usable normal get a smooth one. Referenced files are read only from the
+    folder of the asset and below.
 
     Args:
-      path: the file; what it is is told by the end of its name.
-      up: "y" or "z", the axis that is up in the file; None means Y, but Z for PLY and STL.
+      path: the file; its extension determines the format.
+      up: up axis of the file, "y" or "z"; None means Y, but Z for PLY and STL.
 
     Raises:
-      UserError: the file is missing, broken or none of these, or holds no face that has an area, or coordinates that are not
-        finite or are beyond 1e15, or refers to a file outside its folder.
+      UserError: the file is missing or broken or has another format, has no face of non-zero area, has coordinates that are not
+        finite or beyond 1e15, or refers to a file outside its folder.
     """
     path = pathlib.Path(path)
     kind = path.suffix.lower()
     if kind not in FORMATS:
-        raise UserError(f"{path}: found a file {kind or 'without an ending'}; expected {', '.join(FORMATS)}.")
+        raise UserError(f"{path}: found a file {kind or 'without an extension'}; expected {', '.join(FORMATS)}.")
     if up not in (None, "y", "z"):
         raise UserError(f'{path}: up is {up!r}; expected "y" or "z".')
     content = _read(path)
@@ -129,10 +131,10 @@ def load_asset(path: str | os.PathLike[str], up: str | None = None) -> Asset:
 
 
 def checksum(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of an asset's file, and of the buffers that a .gltf keeps beside it: what its geometry follows from.
+    """SHA-256 of the geometry of an asset: of its file, and of the separate buffers of a .gltf.
 
     Raises:
-      UserError: the file can't be read, or a buffer is not there.
+      UserError: the file cannot be read, or a buffer is missing.
     """
     path = pathlib.Path(path)
     content = _read(path)
@@ -142,17 +144,17 @@ def checksum(path: str | os.PathLike[str]) -> str:
             for uri in _buffers_beside(content):
                 digest.update(asset_parts.read_beside(path.absolute().parent, uri))
         except BrokenAsset as error:
-            raise UserError(f"{path}: {error}. Mend the file or export it again.") from error
+            raise UserError(f"{path}: {error}. Fix the file or export it again.") from error
     return digest.hexdigest()
 
 
 def parse_glb(content: bytes, name: str) -> Asset:
-    """``load_asset`` of the content of a GLB that refers to no other file; ``name`` stands for it in errors."""
+    """Parses the content of a self-contained GLB like ``load_asset``; ``name`` identifies it in errors."""
     return _parse(content, name, ".glb", None, None)
 
 
 def part_normals(part: AssetPart) -> np.ndarray | None:
-    """The part's own normals, float64[P, 3], unit, NaN where the file's can't be used; None if it has none."""
+    """Unit normals of a part from the file, float64[P, 3], NaN where they are unusable; None if it has none."""
     if part.normals is None:
         return None
     normals = part.normals.astype(np.float64)
@@ -163,7 +165,7 @@ def part_normals(part: AssetPart) -> np.ndarray | None:
 
 def _read(path: pathlib.Path) -> bytes:
     if path.exists() and not path.is_file():
-        raise UserError(f"{path}: is no file; expected one of {', '.join(FORMATS)}.")
+        raise UserError(f"{path}: is not a file; expected one of {', '.join(FORMATS)}.")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -171,7 +173,7 @@ def _read(path: pathlib.Path) -> bytes:
 
 
 def _buffers_beside(content: bytes) -> list[str]:
-    """The URIs of the buffers that a .gltf keeps in other files; none of a file that is broken."""
+    """URIs of the separate buffers of a .gltf; empty if the file is broken."""
     try:
         uris = [buffer["uri"] for buffer in json.loads(content)["buffers"] if "uri" in buffer]
         return [uri for uri in uris if not uri.startswith("data:")]
@@ -180,18 +182,18 @@ def _buffers_beside(content: bytes) -> list[str]:
 
 
 def _parse(content: bytes, name: str, kind: str, folder: pathlib.Path | None, up: str | None) -> Asset:
-    """Reads a file's content; ``kind`` is one of ``FORMATS``, ``folder`` where the files that it refers to may lie."""
+    """Parses the content of a file; ``kind`` is one of ``FORMATS``, ``folder`` the root of referenced files."""
     try:
         if kind in (".glb", ".gltf"):
-            # The nodes of a glTF file are written back as they are, so here the turn is no node.
+            # The nodes of a glTF file are written back unchanged, so the rotation is not a node here.
             return _assemble(gltf_reader.read_gltf(content, folder), name, turned=up == "z")
         z_up = up == "z" or (up is None and kind in _Z_UP_FORMATS)
         read = (_Z_UP_FORMATS | _Y_UP_FORMATS)[kind]
         return _assemble(read(content, folder, z_up), name, turned=False)
     except BrokenAsset as error:
-        raise UserError(f"{name}: {error}. Mend the file or export it again.") from error
+        raise UserError(f"{name}: {error}. Fix the file or export it again.") from error
     except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
-        # What a value of the wrong JSON type, or a number in an impossible place, ends in.
+        # Raised for values of the wrong JSON type or out of range.
         raise UserError(
             f"{name}: cannot be read as {kind[1:].upper()} ({type(error).__name__}: {str(error)[:200]}). "
             "The file is broken; export it again."
@@ -199,7 +201,7 @@ def _parse(content: bytes, name: str, kind: str, folder: pathlib.Path | None, up
 
 
 def _assemble(contents: Contents, name: str, turned: bool) -> Asset:
-    """Places the parts and joins them; ``turned`` says that the file's world has Z up against its format."""
+    """Places and joins the parts; ``turned`` states that the file's world has Z up, contrary to its format."""
     transforms = asset_parts.world_transforms(contents)
     pieces = []
     for index, part in enumerate(contents.parts):
@@ -208,18 +210,18 @@ def _assemble(contents: Contents, name: str, turned: bool) -> Asset:
             if len(piece[0]):
                 pieces.append((index, *piece))
     if not pieces:
-        raise BrokenAsset("no faces (triangles of non-zero area) in this file; expected at least one mesh")
+        raise BrokenAsset("no faces (triangles of non-zero area) in this file; expected at least one")
     part = np.concatenate([np.full(len(kept), index, np.int32) for index, kept, *_ in pieces])
     kept, corner, triangles, normals = (np.concatenate([piece[place] for piece in pieces]) for place in (1, 2, 3, 4))
     flat = triangles.reshape(-1, 3)
     if np.ptp(flat, axis=0).max() < 1e-12:
-        raise BrokenAsset("all vertices lie in one point; expected a mesh with an extent")
+        raise BrokenAsset("all vertices are at one point; expected a mesh with an extent")
     flat, scale, offset = normalize(flat)
     triangles = flat.astype(np.float32).reshape(-1, 3, 3)
     solid = _double_area(triangles.astype(np.float64)) > _SMALLEST_AREA
     solid &= np.abs(normals).max(axis=(1, 2)) > 0  # needles, see smooth_normals
     if not solid.any():
-        raise BrokenAsset("all faces are too thin to have an area; expected at least one mesh")
+        raise BrokenAsset("all faces are too thin to have an area; expected at least one that is not")
     part, kept, corner, triangles, normals = (values[solid] for values in (part, kept, corner, triangles, normals))
     vertices, faces = _share(part, corner, triangles, contents.parts)
     mesh = Mesh(vertices, faces, normals, np.zeros((len(faces), 3), np.float32), scale, offset)
@@ -232,7 +234,7 @@ def _assemble(contents: Contents, name: str, turned: bool) -> Asset:
 def _place(
     part: AssetPart, transform: np.ndarray, turned: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A part's faces of non-zero area in the world: which they are int32[F], their vertices int32[F, 3], their corners
+    """Faces of a part with non-zero area, in the world: their indices int32[F], vertices int32[F, 3], corners
     float64[F, 3, 3] and corner normals float32[F, 3, 3]."""
 
     def to_world(vectors: np.ndarray) -> np.ndarray:
@@ -257,7 +259,7 @@ def _place(
     own = part_normals(part)
     if own is None:
         return kept, corner, triangles, smooth_normals(triangles).astype(np.float32)
-    # Cofactors instead of the inverse transpose: the same direction, and a flattening transform is no error.
+    # Cofactors have the direction of the inverse transpose, and also exist for singular transforms.
     cofactors = np.stack([np.cross(linear[(i + 1) % 3], linear[(i + 2) % 3]) for i in range(3)])
     own = to_world(own @ cofactors.T * (-1.0 if mirrored else 1.0))
     length = np.linalg.norm(own, axis=-1, keepdims=True)
@@ -275,7 +277,7 @@ def _double_area(triangles: np.ndarray) -> np.ndarray:
 def _share(
     part: np.ndarray, corner: np.ndarray, triangles: np.ndarray, parts: tuple[AssetPart, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices float32[P, 3] that faces int32[F, 3] share where the parts' faces do, without the unused ones."""
+    """Vertices float32[P, 3], without unused ones, and faces int32[F, 3] that share them as the faces of the parts do."""
     first = np.cumsum([0] + [len(one.vertices) for one in parts])
     names = (corner + first[part][:, None]).reshape(-1)
     used = np.zeros(first[-1], bool)
@@ -287,7 +289,7 @@ def _share(
 
 
 def _file_uv(asset: Asset) -> np.ndarray | None:
-    """The texture coordinates that the file has."""
+    """Texture coordinates of the file, ``Asset.uv``."""
     if all(part.uv is None for part in asset.parts):
         return None
     result = np.full((len(asset.part), 3, 2), np.nan, np.float32)

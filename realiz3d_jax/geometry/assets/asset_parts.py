@@ -1,7 +1,7 @@
-"""What a file of any format is read into: parts (one mesh with one material each) under a tree of nodes, as in glTF.
+"""Format-independent content of an asset file: parts (one mesh with one material each) under a tree of nodes, as in glTF.
 
-Everything here is in the file's own numbers. Positions stay ``float32`` in the frame of their node; the nodes' transforms, in
-double precision, lead to the file's world, which has Y up as in glTF (a format with Z up gets a root node that turns it).
+All numbers are those of the file. Positions are ``float32`` in the frame of their node; the transforms of the nodes, in double
+precision, map them to the file's world, which has Y up as in glTF (a format with Z up gets a root node that rotates it).
 """
 
 import dataclasses
@@ -15,44 +15,44 @@ from PIL import Image
 from realiz3d_jax.geometry.mesh import linear_to_srgb, srgb_to_linear
 
 REPEAT, CLAMP, MIRROR = 10497, 33071, 33648
-"""glTF's numbers for what a texture shows outside [0, 1]."""
+"""glTF's codes of the wrapping modes of a texture outside [0, 1]."""
 
 LARGEST_COORDINATE = 1e15
-"""In a file's world and in its transforms."""
+"""Largest absolute coordinate in a file's world and its transforms."""
 
 MOST_FACES = 5_000_000
-"""What a file may place in all, so that a small file of many instances can't fill the memory."""
+"""Maximum number of faces placed by a file, so that a small file with many instances cannot exhaust memory."""
 
 MOST_VERTICES = 3 * MOST_FACES
 
 MOST_BYTES = 2**32
-"""What a file may read from the files beside it."""
+"""Maximum number of bytes read from the files that an asset refers to."""
 
 MOST_PIXELS = 2**28
-"""What the textures of a file may hold in all: 1 GiB once decoded."""
+"""Maximum number of pixels in all textures of a file together: 1 GiB decoded."""
 
 DEFAULT_COLOR = (0.8, 0.8, 0.8, 1.0)
-"""Displayed colour of a surface without material, texture and vertex colours: light grey, as in the benchmark's meshes."""
+"""sRGB colour and alpha of a surface without material, texture and vertex colours: light grey, as in the benchmark's meshes."""
 
 _LINEAR = srgb_to_linear(np.arange(256) / 255.0)
 
 
 class BrokenAsset(Exception):
-    """What is wrong in a file; ``load_asset`` puts the file's name before it and raises a ``UserError``."""
+    """An asset file is invalid; ``load_asset`` turns it into a ``UserError`` with the name of the file."""
 
 
 class MissingFile(BrokenAsset):
-    """A file that an asset names is not in its folder."""
+    """A file that an asset refers to does not exist."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Texture:
-    """An image with how it is looked up.
+    """An image and its sampling mode.
 
     Attributes:
       pixels: uint8[H, W, 4], sRGB and alpha, row 0 at v = 0.
-      wrap: for u and for v, one of ``REPEAT``, ``CLAMP``, ``MIRROR``.
-      nearest: whether texels are shown as squares; else bilinear.
+      wrap: wrapping modes of u and v, each ``REPEAT``, ``CLAMP`` or ``MIRROR``.
+      nearest: whether to sample the nearest texel; otherwise sampling is bilinear.
     """
 
     pixels: np.ndarray
@@ -62,15 +62,15 @@ class Texture:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Material:
-    """The base colour of a material.
+    """Base colour of a material.
 
     Attributes:
-      name: "" without one.
-      factor: linear red, green, blue and alpha in [0, 1]; None where the file says none.
-      texture: or None.
+      name: name in the file, or "".
+      factor: linear red, green, blue and alpha in [0, 1]; None if the file has none.
+      texture: base-colour texture, or None.
       alpha_mode: "OPAQUE", "MASK" or "BLEND".
-      alpha_cutoff: for "MASK".
-      double_sided: whether it is seen from behind.
+      alpha_cutoff: smallest visible alpha of "MASK".
+      double_sided: whether the material is visible from behind.
     """
 
     name: str = ""
@@ -83,18 +83,18 @@ class Material:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AssetPart:
-    """Faces of one material under one node, as the file has them.
+    """Faces of one material under one node, as in the file.
 
     Attributes:
-      name: of its mesh.
-      node: index of its node; parts of the same node are one mesh.
-      vertices: float32[P, 3], in the node's frame.
-      faces: int32[T, 3], all of them, those of no area too, in the file's order.
+      name: name of the mesh.
+      node: index of the node; parts of the same node are one mesh.
+      vertices: float32[P, 3], in the frame of the node.
+      faces: int32[T, 3], all faces in the order of the file, including those of zero area.
       normals: float32[P, 3] as in the file, or None.
-      uv: float32[P, 2], v down; NaN at vertices that have none; None without any.
-      texture_uv: float32[P, 2], where the material's texture is looked up (texture transforms applied), or None.
+      uv: float32[P, 2], v down, NaN at vertices without texture coordinates; None if no vertex has any.
+      texture_uv: float32[P, 2], texture coordinates of the material's texture (texture transforms applied), or None.
       colors: float32[P, 4], linear vertex colours in [0, 1], or None.
-      material: its material.
+      material: material of all faces.
     """
 
     name: str
@@ -113,9 +113,9 @@ class Node:
     """A node of the scene.
 
     Attributes:
-      name: "" without one.
-      placement: glTF's "matrix", or its "translation", "rotation" and "scale", those that the file gives.
-      children: indices of nodes.
+      name: name in the file, or "".
+      placement: glTF's "matrix", or whichever of "translation", "rotation" and "scale" the file has.
+      children: indices of the child nodes.
     """
 
     name: str = ""
@@ -123,7 +123,7 @@ class Node:
     children: tuple[int, ...] = ()
 
     def matrix(self) -> np.ndarray:
-        """float64[4, 4], from the node's frame to its parent's."""
+        """Transform from the frame of the node to that of its parent, float64[4, 4]."""
         if "matrix" in self.placement:
             return np.array(self.placement["matrix"], np.float64).reshape(4, 4).T
         x, y, z, w = np.array(self.placement.get("rotation", [0, 0, 0, 1]), np.float64)
@@ -142,7 +142,7 @@ class Node:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Contents:
-    """A file: its parts, all nodes of its scene, and which of them are roots."""
+    """Content of a file: its parts, the nodes of its scene, and the indices of the root nodes."""
 
     parts: tuple[AssetPart, ...]
     nodes: tuple[Node, ...]
@@ -150,10 +150,10 @@ class Contents:
 
 
 def world_transforms(contents: Contents) -> list[np.ndarray]:
-    """float64[4, 4] for each node, from its frame to the file's world (Y up); nodes are a forest.
+    """Transforms from each node to the file's world (Y up), float64[4, 4] each; the nodes form a forest.
 
     Raises:
-      BrokenAsset: one puts things beyond what coordinates may be.
+      BrokenAsset: a transform exceeds ``LARGEST_COORDINATE``.
     """
     result = [np.eye(4)] * len(contents.nodes)
     pending = [(root, np.eye(4)) for root in contents.roots]
@@ -161,14 +161,14 @@ def world_transforms(contents: Contents) -> list[np.ndarray]:
         index, parent = pending.pop()
         with np.errstate(over="ignore", invalid="ignore"):
             result[index] = parent @ contents.nodes[index].matrix()
-        if not np.abs(result[index]).max() <= LARGEST_COORDINATE:  # nor is NaN
+        if not np.abs(result[index]).max() <= LARGEST_COORDINATE:  # true for NaN, too
             raise BrokenAsset(f"node {index} has a transform beyond {LARGEST_COORDINATE:g}; expected smaller numbers")
         pending += [(child, result[index]) for child in contents.nodes[index].children]
     return result
 
 
 def check_size(faces: int, vertices: int) -> None:
-    """Raises ``BrokenAsset`` if a file places more than is taken."""
+    """Raises ``BrokenAsset`` if a file places more than ``MOST_FACES`` faces or ``MOST_VERTICES`` vertices."""
     if faces > MOST_FACES or vertices > MOST_VERTICES:
         raise BrokenAsset(
             f"{faces:,} faces and {vertices:,} vertices or more; expected at most {MOST_FACES:,} and {MOST_VERTICES:,}; "
@@ -177,15 +177,15 @@ def check_size(faces: int, vertices: int) -> None:
 
 
 def decode_image(content: bytes, where: str, budget: int) -> np.ndarray:
-    """An image file as uint8[H, W, 4].
+    """Decodes an image file to uint8[H, W, 4], sRGB and alpha.
 
     Args:
-      content: the file.
-      where: names it in errors.
-      budget: the most pixels that it may have.
+      content: bytes of the file.
+      where: name of the image in errors.
+      budget: largest number of pixels.
 
     Raises:
-      BrokenAsset: it is no image, or has too many pixels.
+      BrokenAsset: the content is not a readable image, or has too many pixels.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -193,22 +193,27 @@ def decode_image(content: bytes, where: str, budget: int) -> np.ndarray:
                 raise BrokenAsset(
                     f"{where}: {image.width} x {image.height} pixels; expected at most {MOST_PIXELS:,} in all textures"
                 )
-            if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8 instead of scaling
+            if image.mode.startswith("I"):  # Pillow clips 16 bits to 8 instead of scaling them
                 image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
             return np.array(image.convert("RGBA"))
     except BrokenAsset:
         raise
-    except Exception as error:  # Pillow lets whatever goes wrong in its decoders pass
+    except Exception as error:  # Pillow does not wrap the errors of its decoders
         raise BrokenAsset(
             f"{where}: {len(content)} bytes that cannot be read as an image ({type(error).__name__}: {error})"
         ) from error
 
 
 def read_beside(folder: pathlib.Path | None, reference: str) -> bytes:
-    """A file that an asset names, by a relative path in the asset's own folder or below.
+    """Reads a file that an asset refers to.
+
+    Args:
+      folder: folder of the asset; None if it may not refer to files.
+      reference: relative path or URI; the file must be in ``folder`` or below.
 
     Raises:
-      BrokenAsset: it is a URL or an absolute path, leaves the folder, or can't be read.
+      BrokenAsset: the reference is a URL or an absolute path or leaves the folder, or the file cannot be read.
+      MissingFile: the file does not exist.
     """
     plain = urllib.parse.unquote(reference).replace("\\", "/")
     outside = "://" in plain or plain.startswith("/") or plain[1:2] == ":" or "\0" in plain
@@ -220,24 +225,24 @@ def read_beside(folder: pathlib.Path | None, reference: str) -> bytes:
         raise BrokenAsset(f"refers to {reference[:80]!r}, outside its own folder; expected a file in that folder")
     try:
         if not path.is_file():
-            raise MissingFile(f"refers to {reference[:80]!r}, which is not there; put that file beside it")
+            raise MissingFile(f"refers to {reference[:80]!r}, which does not exist; put that file beside it")
         return path.read_bytes()
     except OSError as error:
         raise BrokenAsset(f"refers to {reference[:80]!r}, which cannot be read ({error.strerror})") from error
 
 
 def base_color(part: AssetPart, vertices: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
-    """The base colour of points of a part: its factor times its texture times its vertex colours, as glTF says.
+    """Base colour of points of a part: factor times texture times vertex colour, as glTF specifies.
 
-    Texels and vertex colours are interpolated, and all three multiplied, in linear light.
+    Texels and vertex colours are interpolated, and the three are multiplied, in linear light.
 
     Args:
-      part: what they lie on.
-      vertices: int[n, 3], the corners of each point's face.
+      part: part that contains the points.
+      vertices: int[n, 3], vertices of each point's face.
       barycentric: float[n, 3], their weights.
 
     Returns:
-      float32[n, 4]: displayed (sRGB) red, green, blue, and alpha, in [0, 1].
+      float32[n, 4]: sRGB and alpha, in [0, 1].
     """
     material = part.material
     textured = material.texture is not None and part.texture_uv is not None
@@ -257,7 +262,7 @@ def base_color(part: AssetPart, vertices: np.ndarray, barycentric: np.ndarray) -
 
 
 def _look_up(texture: Texture, uv: np.ndarray) -> np.ndarray:
-    """Linear red, green, blue and alpha of a texture: float[n, 2] to float64[n, 4]."""
+    """Samples a texture at float[n, 2]: float64[n, 4], linear red, green, blue, and alpha."""
     uv = np.nan_to_num(np.asarray(uv, np.float64), posinf=0.0, neginf=0.0)
     taps = [
         _taps(uv[:, axis], size, wrap, texture.nearest)
@@ -273,8 +278,8 @@ def _look_up(texture: Texture, uv: np.ndarray) -> np.ndarray:
 
 
 def _taps(coordinate: np.ndarray, size: int, wrap: int, nearest: bool) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The texels round a coordinate along one axis, each with its weight: (int64[n], float64[n]), one pair or two."""
-    # One period, so that huge coordinates become integers that fit.
+    """Texels around coordinates along one axis with their weights: one or two pairs (int64[n], float64[n])."""
+    # Reduction to one period keeps the integers of huge coordinates in range.
     coordinate = coordinate.clip(0, 1) if wrap == CLAMP else coordinate % (2.0 if wrap == MIRROR else 1.0)
 
     def inside(index: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""glTF 2.0 in: GLB, and glTF with buffers and images beside it or in data URIs.
+"""Reader of glTF 2.0: GLB, and glTF with buffers and images in separate files or data URIs.
 
-Its numbers are read by ``gltf_data``. Read are the default scene, triangles (lists, strips, fans), normals, texture
-coordinates, vertex colours, and the base colour of materials, with the extensions of ``_EXTENSIONS``. Skins, morph targets,
-animations, cameras and lights are not: a mesh stands as its nodes put it.
+The reader takes the default scene, triangles (lists, strips, fans), normals, texture coordinates, vertex colours and the base
+colour of materials, with the extensions of ``_EXTENSIONS``. It ignores skins, morph targets, animations, cameras and lights:
+meshes are placed by their nodes alone. ``gltf_data`` reads the numbers.
 """
 
 import json
@@ -24,18 +24,18 @@ _EXTENSIONS = {
     "EXT_texture_webp",
 }
 _HARMLESS = ("KHR_materials_", "KHR_lights_", "KHR_xmp", "KHR_animation", "KHR_node_")
-"""Extensions that change neither geometry nor base colour."""
+"""Prefixes of extensions that change neither geometry nor base colour."""
 
 
 def read_gltf(content: bytes, folder: pathlib.Path | None) -> Contents:
     """Reads a GLB or glTF file.
 
     Args:
-      content: the file.
-      folder: where the files that it refers to may lie; None if none may.
+      content: bytes of the file.
+      folder: root of referenced files; None if references are not allowed.
 
     Raises:
-      BrokenAsset: what is wrong with it.
+      BrokenAsset: the file is invalid or uses an unsupported feature.
     """
     binary = None
     if content[:4] == b"glTF":
@@ -50,35 +50,31 @@ def read_gltf(content: bytes, folder: pathlib.Path | None) -> Contents:
 
 
 def _chunks(content: bytes) -> tuple[bytes, bytes | None]:
-    """The JSON and the binary chunk of a GLB."""
+    """JSON and binary chunk of a GLB."""
     if len(content) < 20:
-        raise BrokenAsset(f"{len(content)} bytes; a GLB has at least 20: it is cut off")
+        raise BrokenAsset(f"{len(content)} bytes; a GLB has at least 20: it is truncated")
     version, length = struct.unpack("<II", content[4:12])
     if version != 2:
         raise BrokenAsset(f"glTF version {version}; expected 2")
     if length > len(content):
-        raise BrokenAsset(f"{len(content)} bytes, its header says {length}: it is cut off")
+        raise BrokenAsset(f"{len(content)} bytes; its header states {length}: it is truncated")
     chunks, place = {}, 12
     while place + 8 <= length:
         size, kind = struct.unpack("<I4s", content[place : place + 8])
         if place + 8 + size > length:
-            raise BrokenAsset(f"a chunk of {size} bytes at byte {place} goes over its end")
+            raise BrokenAsset(f"a chunk of {size} bytes at byte {place} extends beyond its end")
         chunks.setdefault(kind, content[place + 8 : place + 8 + size])
         place += 8 + size
     if b"JSON" not in chunks:
-        raise BrokenAsset("no JSON chunk")
+        raise BrokenAsset("no JSON chunk; expected one")
     return chunks[b"JSON"], chunks.get(b"BIN\0")
 
 
 class _File(GltfData):
-    """What the tables of a file mean."""
+    """Interpretation of the tables of a glTF file."""
 
     def contents(self) -> Contents:
-        """All of the default scene.
-
-        Raises:
-          BrokenAsset: what is wrong with the file.
-        """
+        """Content of the default scene."""
         asset = self.header.get("asset")
         version = asset.get("version") if isinstance(asset, dict) else None
         if not isinstance(version, str) or not version.startswith("2."):
@@ -86,7 +82,7 @@ class _File(GltfData):
         for extension in self.header.get("extensionsRequired", []):
             if extension not in _EXTENSIONS and not str(extension).startswith(_HARMLESS):
                 raise BrokenAsset(
-                    f"it needs the extension {extension}, which is not read; "
+                    f"it needs the extension {extension}, which is not supported; "
                     f"expected none, or {', '.join(sorted(_EXTENSIONS))}"
                 )
         nodes, roots, meshes = self._nodes()
@@ -101,7 +97,7 @@ class _File(GltfData):
     # --- the scene ---------------------------------------------------------------------------------------------------
 
     def _nodes(self) -> tuple[tuple[Node, ...], tuple[int, ...], list[tuple[int, int]]]:
-        """The nodes of the default scene, the roots among them, and (node, mesh) pairs in the file's order."""
+        """Nodes of the default scene, indices of the roots, and (node, mesh) pairs in the order of the file."""
         named = self.header.get("nodes", [])
         if self.header.get("scenes"):
             starts = self.entry("scenes", self.header.get("scene", 0)).get("nodes", [])
@@ -113,7 +109,7 @@ class _File(GltfData):
             index = pending.pop()
             node = self.entry("nodes", index)
             if index in seen:
-                raise BrokenAsset(f"nodes[{index}] has two parents or is below itself; expected a tree")
+                raise BrokenAsset(f"nodes[{index}] has two parents or is its own descendant; expected a tree")
             seen.add(index)
             pending += reversed(node.get("children", []))
         order = {old: new for new, old in enumerate(sorted(seen))}
@@ -136,13 +132,15 @@ class _File(GltfData):
             if mode not in (4, 5, 6):
                 raise BrokenAsset(f"{where}.mode is {mode!r}; expected 0 to 6")
             if "KHR_draco_mesh_compression" in primitive.get("extensions", {}):
-                raise BrokenAsset(f"{where} is compressed with Draco, which is not read; export it without compression")
+                raise BrokenAsset(
+                    f"{where} is compressed with Draco, which is not supported; export it without compression"
+                )
             yield self._part(primitive, where, mode, _name(mesh), node)
 
     def _part(self, primitive: dict, where: str, mode: int, name: str, node: int) -> AssetPart:
         attributes = primitive.get("attributes", {})
         if "POSITION" not in attributes:
-            raise BrokenAsset(f"{where} has no POSITION")
+            raise BrokenAsset(f"{where} has no POSITION; expected vertex positions")
         vertices = self.vectors(attributes["POSITION"], ("VEC3",), f"{where}.POSITION")
         if primitive.get("indices") is None:
             indices = np.arange(len(vertices), dtype=np.int64)
@@ -152,7 +150,9 @@ class _File(GltfData):
                 raise BrokenAsset(f"{where}.indices: expected unsigned whole numbers")
             indices = indices[:, 0].astype(np.int64)
         if len(indices) and indices.max() >= len(vertices):
-            raise BrokenAsset(f"{where}: a face names vertex {indices.max()}, but there are {len(vertices)}")
+            raise BrokenAsset(
+                f"{where}: a face refers to vertex {indices.max()}, but there are {len(vertices)} vertices"
+            )
         material, transform, texture_set = Material(), None, 0
         if primitive.get("material") is not None:
             material, transform, texture_set = self.once("materials", primitive["material"], self._material)
@@ -166,7 +166,9 @@ class _File(GltfData):
             if attributes.get(key) is not None and key not in per_vertex:
                 per_vertex[key] = self.vectors(attributes[key], kinds, f"{where}.{key}")
                 if len(per_vertex[key]) != len(vertices):
-                    raise BrokenAsset(f"{where}.{key}: {len(per_vertex[key])} for {len(vertices)} vertices")
+                    raise BrokenAsset(
+                        f"{where}.{key}: {len(per_vertex[key])} values for {len(vertices)} vertices; expected one each"
+                    )
         uv = per_vertex.get(f"TEXCOORD_{texture_set}")
         colors = per_vertex.get("COLOR_0")
         if colors is not None:
@@ -187,7 +189,7 @@ class _File(GltfData):
     # --- materials ---------------------------------------------------------------------------------------------------
 
     def _material(self, entry: dict, where: str) -> tuple[Material, dict | None, int]:
-        """A material, its texture's transform, and which set of texture coordinates it uses."""
+        """A material, the transform of its texture, and the index of its set of texture coordinates."""
         extensions = entry.get("extensions", {})
         glossy = extensions.get("KHR_materials_pbrSpecularGlossiness")
         if "pbrMetallicRoughness" in entry or glossy is None:
@@ -217,14 +219,16 @@ class _File(GltfData):
         if source is None:
             if "KHR_texture_basisu" in entry.get("extensions", {}):
                 raise BrokenAsset(
-                    f"{where} is in KTX2 (Basis Universal), which is not read; expected PNG, JPEG or WebP"
+                    f"{where} is in KTX2 (Basis Universal), which is not supported; expected PNG, JPEG or WebP"
                 )
             return None
         sampler = self.entry("samplers", entry["sampler"]) if entry.get("sampler") is not None else {}
         wrap = sampler.get("wrapS", asset_parts.REPEAT), sampler.get("wrapT", asset_parts.REPEAT)
         for mode in wrap:
             if mode not in (asset_parts.REPEAT, asset_parts.CLAMP, asset_parts.MIRROR):
-                raise BrokenAsset(f"{where}: its sampler wraps by {mode!r}; expected 10497, 33071 or 33648")
+                raise BrokenAsset(
+                    f"{where}: its sampler has the wrapping mode {mode!r}; expected 10497, 33071 or 33648"
+                )
         return Texture(self.once("images", source, self.image), wrap, sampler.get("magFilter") == 9728)
 
 
@@ -253,20 +257,20 @@ def _placement(entry: dict, where: str) -> dict[str, list[float]]:
     length = math.hypot(*result.get("rotation", [1.0]))
     if not 1e-6 < length < 1e6:
         raise BrokenAsset(f"{where}.rotation is {result['rotation']}; expected a unit quaternion")
-    if abs(length - 1) > 1e-3:  # within that, exporters' rounding, whose bits are kept
+    if abs(length - 1) > 1e-3:  # smaller deviations are rounding by exporters, kept bit for bit
         result["rotation"] = [value / length for value in result["rotation"]]
     return result
 
 
 def _triangles(indices: np.ndarray, mode: int, where: str) -> np.ndarray:
-    """int32[T, 3] of a list (4), a strip (5) or a fan (6)."""
+    """Triangles int32[T, 3] of a list (mode 4), a strip (5) or a fan (6)."""
     if mode == 4:
         if len(indices) % 3:
             raise BrokenAsset(f"{where}: {len(indices)} corners; expected a multiple of 3")
         return indices.reshape(-1, 3).astype(np.int32)
     count = max(len(indices) - 2, 0)
     first = np.arange(count)
-    if mode == 5:  # every second triangle of a strip turns the other way
+    if mode == 5:  # every second triangle of a strip has the opposite winding
         odd = first % 2
         corners = np.stack([first, first + 1 + odd, first + 2 - odd], axis=-1)
     else:
@@ -275,10 +279,10 @@ def _triangles(indices: np.ndarray, mode: int, where: str) -> np.ndarray:
 
 
 def _transformed(uv: np.ndarray, transform: dict | None) -> np.ndarray:
-    """Texture coordinates under KHR_texture_transform: offset + R(-rotation) (scale * uv), v down.
+    """Applies KHR_texture_transform: offset + R(-rotation) (scale * uv), v down.
 
-    That is counter-clockwise as the UV plane is seen, which the extension's text and the implementations mean; its GLSL listing
-    turns the other way (KhronosGroup/glTF, issue 1563).
+    This is counter-clockwise as seen in the UV plane, like the text of the extension and its implementations; the GLSL listing
+    of the extension rotates the other way (KhronosGroup/glTF, issue 1563).
     """
     if transform is None:
         return uv

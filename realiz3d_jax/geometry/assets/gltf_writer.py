@@ -1,4 +1,4 @@
-"""Textured assets out: GLB in the input's own coordinates, nodes and names, under one base-colour texture."""
+"""Writer of textured assets: GLB with the coordinates, nodes and names of the input and a single base-colour texture."""
 
 import io
 import json
@@ -12,22 +12,25 @@ from realiz3d_jax.geometry.assets.asset import Asset, part_normals
 from realiz3d_jax.geometry.assets.asset_parts import AssetPart, Material
 
 _UNIT_TOLERANCE = 1e-3
-"""How far from 1 the length of a normal of the file may be for it to be written with its own bits."""
+"""Largest deviation from unit length at which a normal of the file is written unchanged, bit for bit."""
 
 
 def write_textured_glb(asset: Asset, texture: np.ndarray) -> bytes:
-    """A GLB of the asset as its file has it, with the texture coordinates ``asset.uv`` and this texture.
+    """Writes an asset as GLB with the texture coordinates ``asset.uv`` and one texture.
 
-    Nodes, their transforms and names, meshes, materials' names, positions and faces are the file's, those of no area too; a
-    vertex is split only where its texture coordinates or normals differ between faces, and one that no face names is left out.
+    Nodes, their transforms and names, meshes, names of materials, positions and faces, including those of zero area, are those
+    of the file. Vertices are split only where texture coordinates or normals differ between faces; unused vertices are dropped.
     Skins, morph targets, animations, cameras and lights are not written.
 
     Args:
-      asset: with texture coordinates for every face, as ``unwrap`` makes them.
-      texture: uint8[H, W, 3 or 4], sRGB, row 0 at v = 0; with four channels, materials keep how they treat alpha.
+      asset: asset with texture coordinates for every face, as ``unwrap`` makes them.
+      texture: uint8[H, W, 3 or 4], sRGB, row 0 at v = 0; with four channels, materials keep their alpha mode.
 
     Returns:
-      the file; the same bytes for the same input.
+      Bytes of the file, deterministic.
+
+    Raises:
+      ValueError: a face has no texture coordinates.
     """
     if asset.uv is None or not np.isfinite(asset.uv).all():
         raise ValueError("the asset has faces without texture coordinates: unwrap it first")
@@ -57,7 +60,7 @@ def write_textured_glb(asset: Asset, texture: np.ndarray) -> bytes:
 
 
 def _meshes(asset: Asset, data: "_Data", alpha: bool) -> tuple[dict[int, dict], list[dict]]:
-    """The meshes of the parts, by their nodes, and the materials; their numbers go into ``data``."""
+    """Meshes of the parts, by node, and materials; appends their arrays to ``data``."""
     transforms = asset_parts.world_transforms(asset)
     meshes: dict[int, dict] = {}
     materials: list[dict] = []
@@ -84,7 +87,7 @@ def _meshes(asset: Asset, data: "_Data", alpha: bool) -> tuple[dict[int, dict], 
 
 
 def _nodes(asset: Asset, with_mesh: list[int]) -> list[dict]:
-    """The file's nodes; the n-th of ``with_mesh`` has the n-th mesh."""
+    """Nodes of the file; the n-th node of ``with_mesh`` has the n-th mesh."""
     mesh_of = {node: number for number, node in enumerate(with_mesh)}
     nodes = []
     for number, node in enumerate(asset.nodes):
@@ -98,7 +101,7 @@ def _nodes(asset: Asset, with_mesh: list[int]) -> list[dict]:
 
 
 def _glb(header: dict, binary: bytes) -> bytes:
-    """A GLB of two chunks."""
+    """Joins a header and a binary chunk to a GLB."""
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     chunks = [struct.pack("<I4s", len(chunk), kind) + chunk for kind, chunk in ((b"JSON", text), (b"BIN\0", binary))]
@@ -106,7 +109,7 @@ def _glb(header: dict, binary: bytes) -> bytes:
 
 
 class _Data:
-    """The binary chunk while it grows, with its views and accessors; everything starts at a multiple of four bytes."""
+    """Growing binary chunk with its views and accessors; every view is aligned to four bytes."""
 
     def __init__(self):
         self.binary, self.views, self.accessors = io.BytesIO(), [], []
@@ -146,13 +149,13 @@ def _material(material: Material, alpha: bool) -> dict:
 def _split(
     asset: Asset, part: AssetPart, mine: slice, transform: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The part's vertices, split where they must be: positions, uv and normals float32[P, ...], faces int64[T, 3]."""
+    """Vertices of a part, split where necessary: positions, uv and normals float32[P, ...], and faces int64[T, 3]."""
     mirrored = np.linalg.det(transform[:3, :3]) < 0
     turn = slice(None, None, -1 if mirrored else 1)
     vertex = asset.corner[mine][:, turn].reshape(-1)
     uv = asset.uv[mine][:, turn].reshape(-1, 2)
     normals = _local_normals(asset, part, mine, transform)[:, turn].reshape(-1, 3)
-    # Smooth normals of one vertex differ in their last bits, by the order in which faces were added.
+    # Smooth normals of one vertex differ in their last bits with the order of summation over faces.
     keys = (*np.round(normals, 4).T, *uv.T, vertex)
     order = np.lexsort(keys)
     new = np.zeros(len(order), bool)
@@ -165,7 +168,7 @@ def _split(
     faces = np.empty((len(part.faces), 3), np.int64)
     kept = asset.part_face[mine]
     faces[kept] = name.reshape(-1, 3)
-    # Faces of no area take whichever vertex is there, and bring those that no other face has.
+    # Faces of zero area use any existing copy of a vertex, and add the vertices that no other face has.
     flat = np.ones(len(part.faces), bool)
     flat[kept] = False
     wanted = part.faces[flat]
@@ -182,14 +185,14 @@ def _split(
 
 
 def _local_normals(asset: Asset, part: AssetPart, mine: slice, transform: np.ndarray) -> np.ndarray:
-    """Corner normals of the part's faces in the mesh's order of corners, in the part's frame: float32[F, 3, 3], unit."""
+    """Unit corner normals of a part's faces, in the part's frame and the mesh's order of corners: float32[F, 3, 3]."""
     corner = asset.corner[mine]
     triangles = part.vertices[corner].astype(np.float64)
     flat = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     if np.linalg.det(transform[:3, :3]) < 0:
         flat = -flat
     flat = _unit(flat, np.array([0.0, 0.0, 1.0]))[:, None]
-    # World normals are those of the part under the inverse transpose, so the transpose leads back.
+    # Normals are mapped to the world by the inverse transpose, hence back by the transpose.
     world = asset.file_world_normals(mine)
     result = _unit(world @ transform[:3, :3], flat).astype(np.float32)
     own = part_normals(part)

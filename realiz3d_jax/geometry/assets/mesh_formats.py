@@ -1,7 +1,7 @@
-"""OBJ with MTL and STL in; OFF, by trimesh; and what these and PLY share.
+"""Readers of OBJ with MTL, STL, and OFF (by trimesh), and the parts they share with the PLY reader.
 
-They are read into what a glTF of them would be: one part for each material under one node. Coordinates that single precision
-would distort (double precision far from the origin) are kept relative to the node, which then carries the offset.
+Files are read into the equivalent glTF content: one part per material under one node. Coordinates that single precision would
+distort (double precision far from the origin) are stored relative to the node, which then carries the offset.
 """
 
 import io
@@ -17,19 +17,19 @@ from realiz3d_jax.geometry.assets.asset_parts import AssetPart, BrokenAsset, Con
 from realiz3d_jax.geometry.mesh import srgb_to_linear
 
 _Z_UP_TO_Y_UP = [1.0, 0, 0, 0, 0, 0, -1.0, 0, 0, 1.0, 0, 0, 0, 0, 0, 1.0]
-"""``world_to_gltf`` as glTF writes a matrix, column by column."""
+"""``world_to_gltf`` as a glTF matrix, column-major."""
 
 
 def read_obj(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Contents:
     """Reads an OBJ file, its MTL files and their ``map_Kd``; polygons are split into fans.
 
     Args:
-      content: the file.
-      folder: where the files that it refers to may lie.
-      z_up: whether its Z axis is up, else Y.
+      content: bytes of the file.
+      folder: root of referenced files.
+      z_up: whether the Z axis is up; otherwise Y.
 
     Raises:
-      BrokenAsset: what is wrong with it.
+      BrokenAsset: the file is invalid.
     """
     rows: dict[str, list[str]] = {"v": [], "vt": [], "vn": []}
     corners: dict[str, int] = {}
@@ -60,10 +60,10 @@ def read_obj(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Content
         named, there = corner[:, column], len(rows[key])
         if len(named) and (named.max() > there or named.min() < (1 if key == "v" else 0)):
             wrong = named.max() if named.max() > there else named.min()
-            raise BrokenAsset(f"a face names {key} {wrong}, but there are {there}")
+            raise BrokenAsset(f"a face refers to {key} {wrong}; expected 1 to {there}")
     if not faces:
         return Contents((), (), ())
-    order = np.lexsort(corner.T[::-1])  # as the file numbers its vertices
+    order = np.lexsort(corner.T[::-1])  # the file's own order of vertices
     corner, faces = corner[order], np.argsort(order)[np.array(faces, np.int64).reshape(-1, 3)]
     uv = normals = colors = None
     if corner[:, 1].any():
@@ -91,7 +91,7 @@ def read_obj(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Content
 
 
 def read_stl(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Contents:
-    """Reads an STL file, text or binary; equal corners become one vertex. See ``read_obj``."""
+    """Reads a text or binary STL file, merging equal corners into one vertex; arguments and errors as in ``read_obj``."""
     count = int.from_bytes(content[80:84], "little")
     if len(content) >= 84 and len(content) == 84 + 50 * count:
         records = np.frombuffer(
@@ -102,12 +102,14 @@ def read_stl(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Content
         text = as_text(content)
         found = re.findall(r"^[ \t]*vertex[ \t]+(\S+)[ \t]+(\S+)[ \t]+(\S+)[ \t]*$", text, re.MULTILINE)
         if len(found) % 3 or len(found) != 3 * len(re.findall(r"^[ \t]*facet\b", text, re.MULTILINE)):
-            raise BrokenAsset(f"{len(found)} vertices in its facets; expected three in each: it is broken or cut off")
+            raise BrokenAsset(f"{len(found)} vertices in its facets; expected three in each: it is broken or truncated")
         corners = number_table([" ".join(row) for row in found], "vertex", 3)
     else:
-        raise BrokenAsset(f"{len(content)} bytes, its header says {84 + 50 * count}; no STL, or it is cut off")
+        raise BrokenAsset(
+            f"{len(content)} bytes; its header states {84 + 50 * count}: it is not an STL file, or truncated"
+        )
     asset_parts.check_size(len(corners) // 3, len(corners))
-    # -0.0 is another pattern of bits than 0.0, and another place to no one.
+    # Adding zero turns -0.0 into 0.0, which has other bits but is the same position.
     corners = np.ascontiguousarray(corners + np.zeros(1, corners.dtype))
     keys = corners.view(np.dtype((np.void, 3 * corners.itemsize))).reshape(-1)
     _, first, faces = np.unique(keys, return_index=True, return_inverse=True)
@@ -118,10 +120,10 @@ def read_stl(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Content
 
 
 def read_off(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Contents:
-    """Reads an OFF file. See ``read_obj``."""
+    """Reads an OFF file; arguments and errors as in ``read_obj``."""
     head = re.sub(r"#.*", "", as_text(content)[: 2**16]).upper().removeprefix("OFF").split()[:2]
     if not all(word.isdigit() and int(word) <= len(content) for word in head):
-        raise BrokenAsset(f"found {' '.join(head)[:60]!r} where the counts of vertices and faces stand")
+        raise BrokenAsset(f"found {' '.join(head)[:60]!r} in its header; expected the counts of vertices and faces")
     loaded = trimesh.exchange.off.load_off(io.BytesIO(content))
     vertices, faces = np.asarray(loaded["vertices"], np.float64), np.asarray(loaded["faces"], np.int64)
     check_faces(faces, len(vertices))
@@ -129,7 +131,12 @@ def read_off(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Content
 
 
 def as_contents(pieces: list[tuple], z_up: bool) -> Contents:
-    """Parts of (vertices float[P, 3], faces, normals, uv, colours, material) under one node."""
+    """Puts parts under one node.
+
+    Args:
+      pieces: (vertices float[P, 3], faces, normals, uv, colours, material) of each part, as in ``AssetPart``.
+      z_up: whether the Z axis is up; otherwise Y.
+    """
     all_vertices = np.concatenate([piece[0] for piece in pieces])
     asset_parts.check_size(sum(len(piece[1]) for piece in pieces), len(all_vertices))
     offset = np.zeros(3)
@@ -152,13 +159,26 @@ def as_contents(pieces: list[tuple], z_up: bool) -> Contents:
 
 
 def as_text(content: bytes) -> str:
+    """Decodes a text file with ``\\n`` line ends; raises BrokenAsset for binary data."""
     if b"\0" in content[: 2**16]:
         raise BrokenAsset("binary data; expected text")
     return content.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def number_table(rows: list[str], key: str, width: int) -> np.ndarray:
-    """The first ``width`` numbers of each row, which is text: float64[n, width]."""
+    """Parses the first numbers of each row of text.
+
+    Args:
+      rows: n rows.
+      key: name of the rows in errors.
+      width: numbers to take from a row.
+
+    Returns:
+      float64[n, width].
+
+    Raises:
+      BrokenAsset: a row has fewer numbers, or something else.
+    """
     try:
         words = " ".join(rows).split()
         if len(words) % max(len(rows), 1) == 0 and rows and len(words) // len(rows) >= width:
@@ -168,17 +188,18 @@ def number_table(rows: list[str], key: str, width: int) -> np.ndarray:
         split = [row.split()[:width] for row in rows]
         return np.array(split, dtype=object).reshape(-1, width).astype(np.float64)
     except ValueError as error:
-        raise BrokenAsset(f"a {key!r} without {width} numbers ({str(error)[:80]})") from error
+        raise BrokenAsset(f"a {key!r} that is not valid ({str(error)[:80]}); expected {width} numbers") from error
 
 
 def check_faces(faces: np.ndarray, vertices: int) -> None:
+    """Raises BrokenAsset if a face has an index outside [0, ``vertices``)."""
     if len(faces) and (faces.min() < 0 or faces.max() >= vertices):
         wrong = faces.max() if faces.max() >= vertices else faces.min()
-        raise BrokenAsset(f"a face names vertex {wrong}, but there are {vertices}")
+        raise BrokenAsset(f"a face refers to vertex {wrong}, but there are {vertices} vertices")
 
 
 def _compact(faces: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The vertices that faces use, of ``count``, in their order, and the faces in terms of these."""
+    """Indices of the used vertices among ``count``, in order, and the faces renumbered to them."""
     used = np.zeros(count, bool)
     used[faces] = True
     return np.flatnonzero(used), (np.cumsum(used) - 1)[faces]
@@ -188,7 +209,7 @@ def _compact(faces: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _absolute(tokens: list[str], rows: dict[str, list]) -> list[str]:
-    """Corners whose negative indices count back from the newest, with indices that count from 1."""
+    """Replaces negative indices of corners, which count back from the latest row, by indices that count from 1."""
     result = []
     for token in tokens:
         words = token.split("/")
@@ -200,19 +221,19 @@ def _absolute(tokens: list[str], rows: dict[str, list]) -> list[str]:
 
 
 def _corner_table(tokens: list[str]) -> np.ndarray:
-    """Corners "v", "v/vt", "v//vn" or "v/vt/vn": int64[n, 3], 0 where there is none."""
+    """Parses corners "v", "v/vt", "v//vn" or "v/vt/vn": int64[n, 3], 0 for absent indices."""
     try:
         split = [(token + "//").split("/")[:3] for token in tokens]
         if any(token.count("/") > 2 for token in tokens):
             raise ValueError("more than three indices in a corner")
         table = np.array([[int(word or 0) for word in words] for words in split], np.int64)
     except (ValueError, OverflowError) as error:
-        raise BrokenAsset(f"a face's corner is no v/vt/vn ({str(error)[:80]})") from error
+        raise BrokenAsset(f"a corner of a face is not valid ({str(error)[:80]}); expected v/vt/vn") from error
     return table.reshape(-1, 3)
 
 
 def _materials(libraries: list[str], folder: pathlib.Path | None) -> dict[str, Material]:
-    """The materials of MTL files; those of a library that is not there stay without colours, with a warning."""
+    """Materials of MTL files; those of a missing file have no colours, with a warning."""
     result: dict[str, Material] = {}
     decoded: dict[str, np.ndarray] = {}
     budget = asset_parts.MOST_PIXELS
@@ -245,20 +266,20 @@ def _materials(libraries: list[str], folder: pathlib.Path | None) -> dict[str, M
 
 
 def _factor(entry: dict, texture: Texture | None, name: str) -> tuple[float, float, float, float] | None:
-    """Linear base-colour factor of an MTL material; ``Kd`` is taken as displayed."""
+    """Linear base-colour factor of an MTL material; ``Kd`` is taken as sRGB."""
     if "Kd" not in entry and "d" not in entry and "Tr" not in entry:
         return None
     color = number_table([entry.get("Kd", "1 1 1")], f"Kd of {name}", 3)[0]
     alpha = number_table([entry["d"]], f"d of {name}", 1)[0] if "d" in entry else 1.0
     if "Tr" in entry and "d" not in entry:
         alpha = 1 - number_table([entry["Tr"]], f"Tr of {name}", 1)[0]
-    if texture is not None and not color.any():  # exporters that write black beside a map mean the map
+    if texture is not None and not color.any():  # some exporters write black where only the map counts
         color = np.ones(3)
     return tuple(np.nan_to_num(np.append(srgb_to_linear(np.nan_to_num(color)), alpha)).clip(0, 1).tolist())
 
 
 def _map_options(text: str) -> tuple[dict[str, str], str]:
-    """The options before the file name of an MTL map, and the name, which may hold spaces."""
+    """Options before the file name of an MTL map, and the name, which may contain spaces."""
     counts = {"-o": 3, "-s": 3, "-t": 3, "-mm": 2}
     words, options = text.split(" "), {}
     while len(words) > 1 and words[0].startswith("-"):

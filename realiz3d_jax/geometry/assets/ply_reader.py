@@ -1,4 +1,4 @@
-"""PLY in, text or binary."""
+"""Reader of text and binary PLY files."""
 
 import pathlib
 import re
@@ -22,10 +22,19 @@ _PLY_TYPES = {
 
 
 def read_ply(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Contents:
-    """Reads a PLY: vertices, normals, texture coordinates, colours and faces. See ``mesh_formats.read_obj``."""
+    """Reads vertices, normals, texture coordinates, colours and faces of a PLY file.
+
+    Args:
+      content: bytes of the file.
+      folder: root of referenced files.
+      z_up: whether the Z axis is up; otherwise Y.
+
+    Raises:
+      BrokenAsset: the file is invalid.
+    """
     end = re.search(rb"end_header\r?\n", content[: 2**20])
     if not content.startswith(b"ply") or end is None:
-        raise BrokenAsset("no PLY header")
+        raise BrokenAsset("no PLY header; expected one")
     kind, elements, image = "", [], None
     for line in content[: end.start()].decode("latin-1").splitlines()[1:]:
         words = line.split()
@@ -41,7 +50,7 @@ def read_ply(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Content
             elif words[:2] == ["comment", "TextureFile"]:
                 image = " ".join(words[2:])
         except (IndexError, KeyError, ValueError) as error:
-            raise BrokenAsset(f"the line {line[:60]!r} of its header is no PLY") from error
+            raise BrokenAsset(f"the line {line[:60]!r} of its header is not valid in a PLY file") from error
     readers = {
         "ascii": _PlyText,
         "binary_little_endian": lambda body: _PlyBytes(body, "<"),
@@ -53,10 +62,10 @@ def read_ply(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Content
     values = {}
     for name, count, properties in elements:
         if count < 0 or count * max(len(properties), 1) > len(content):
-            raise BrokenAsset(f"{count} of {name!r} in a file of {len(content)} bytes: it is cut off")
+            raise BrokenAsset(f"{count} of {name!r} in a file of {len(content)} bytes: it is truncated")
         values[name] = _ply_element(body, name, count, properties)
     if not body.finished():
-        raise BrokenAsset("more data than its header says")
+        raise BrokenAsset("more data than its header states")
     vertex = values.get("vertex", {})
     lists = values.get("face", {})
     faces = lists.get("vertex_indices", lists.get("vertex_index"))
@@ -85,17 +94,17 @@ def read_ply(content: bytes, folder: pathlib.Path | None, z_up: bool) -> Content
 
 
 class _PlyText:
-    """The words of a text file, taken in turn."""
+    """Sequential reader of the words of a text file."""
 
     def __init__(self, body: bytes):
         self._words, self._place = body.split(), 0
 
     def rows(self, count: int, types: list[str]) -> list[np.ndarray]:
-        """The next ``count`` rows, a column for each of ``types``; raises BrokenAsset if they are not there."""
+        """The next ``count`` rows, one column per type; raises BrokenAsset if the data ends before."""
         width = len(types)
         words = self._words[self._place : self._place + count * width]
         if len(words) < count * width:
-            raise BrokenAsset("fewer data than its header says: it is cut off")
+            raise BrokenAsset("less data than its header states: it is truncated")
         self._place += count * width
         table = mesh_formats.number_table([b" ".join(words).decode("latin-1")], "row", count * width).reshape(
             count, width
@@ -103,7 +112,7 @@ class _PlyText:
         for column, kind in enumerate(types):
             peak = np.iinfo(kind) if kind[0] in "iu" else None
             if peak and count and not (table[:, column].min() >= peak.min and table[:, column].max() <= peak.max):
-                raise BrokenAsset(f"a number that is no {kind}")
+                raise BrokenAsset(f"a number out of the range of its type {kind}")
         return [table[:, column].astype(kind) for column, kind in enumerate(types)]
 
     def finished(self) -> bool:
@@ -120,16 +129,16 @@ class _PlyText:
 
 
 class _PlyBytes:
-    """The bytes of a binary file, taken in turn."""
+    """Sequential reader of the bytes of a binary file."""
 
     def __init__(self, body: bytes, order: str):
         self._body, self._order, self._place = body, order, 0
 
     def rows(self, count: int, types: list[str]) -> list[np.ndarray]:
-        """The next ``count`` rows, a column for each of ``types``; raises BrokenAsset if they are not there."""
+        """The next ``count`` rows, one column per type; raises BrokenAsset if the data ends before."""
         dtype = np.dtype([(str(column), self._order + kind) for column, kind in enumerate(types)])
         if self._place + count * dtype.itemsize > len(self._body):
-            raise BrokenAsset("fewer data than its header says: it is cut off")
+            raise BrokenAsset("less data than its header states: it is truncated")
         table = np.frombuffer(self._body, dtype, count, self._place)
         self._place += count * dtype.itemsize
         return [table[str(column)].astype(kind) for column, kind in enumerate(types)]
@@ -148,7 +157,7 @@ class _PlyBytes:
 
 
 def _ply_element(body: _PlyText | _PlyBytes, name: str, count: int, properties: list[tuple]) -> dict[str, np.ndarray]:
-    """The columns of an element; of lists, faces as int64[T, 3] (polygons as fans), others are passed over."""
+    """Columns of an element. If it has lists, these become triangles int64[T, 3] (polygons as fans), others are skipped."""
     if all(length is None for _, _, length in properties):
         return dict(
             zip((key for key, _, _ in properties), body.rows(count, [kind for _, kind, _ in properties]), strict=True)
@@ -166,14 +175,14 @@ def _ply_element(body: _PlyText | _PlyBytes, name: str, count: int, properties: 
                 continue
             size = int(body.rows(1, [length])[0][0])
             if not 0 <= size <= body.left():
-                raise BrokenAsset(f"a list of {size} in {name!r}, but only {body.left()} are left")
+                raise BrokenAsset(f"a list of {size} in {name!r}; expected at most the {body.left()} that are left")
             items = [int(item[0]) if kind[0] in "iu" else 0 for item in body.rows(1, [kind] * size)]
             result[key] += [(items[0], *items[turn : turn + 2]) for turn in range(1, size - 1)]
     return {key: np.array(rows, np.int64).reshape(-1, 3) for key, rows in result.items()}
 
 
 def _uniform_lists(body: _PlyText | _PlyBytes, count: int, properties: list[tuple]) -> dict[str, np.ndarray] | None:
-    """The same in one go where every row's lists are as long as the first row's; else None, and nothing is taken."""
+    """Reads an element at once if the lists of all rows have the lengths of the first; otherwise consumes nothing: None."""
     start, types, sizes = body.mark(), [], []
     for _, kind, length in properties:
         sizes.append(None if length is None else int(body.rows(1, [length])[0][0]))
@@ -204,7 +213,7 @@ def _uniform_lists(body: _PlyText | _PlyBytes, count: int, properties: list[tupl
 
 
 def _columns(element: dict[str, np.ndarray], names: tuple[str, ...] | str) -> np.ndarray | None:
-    """Columns side by side, float[n, k]; None unless all are there."""
+    """Stacks k columns to float[n, k]; None unless all of them exist."""
     if not all(name in element and element[name].ndim == 1 for name in names):
         return None
     return np.stack([element[name] for name in names], axis=-1)

@@ -1,22 +1,23 @@
-"""Views of a mesh, baked into its texture.
+"""Baking of views into the texture of a mesh.
 
-Each texel stands for a place x on the surface (``texels.py``), those round a chart for what lies beyond its seams
-(``seams.py``). View v sees x if the angle between the normal and the direction to the camera has a cosine
-c_v(x) >= ``minimum_cosine``, nothing lies between (an exact shadow ray), and x appears more than ``edge_erosion`` pixels away
-from every edge of the view, or in the middle of a narrow strip (``view_sampling.py``). With d_v(x) the distance to the edge in
-pixels, the colour of a seen texel is, in linear light,
+Each texel represents a surface point x (``texels.py``); the gutter of a chart represents the surface beyond its seams
+(``seams.py``). View v sees x if the cosine c_v(x) between the normal and the direction to the camera is at least
+``minimum_cosine``, an exact shadow ray to the camera is free, and x appears more than ``edge_erosion`` pixels away from every
+edge in the view, or in the middle of a narrow strip (``view_sampling.py``). With d_v(x) the distance to the edge in pixels, the
+colour of a seen texel is, in linear light,
 
     sum_v w_v g_v I_v(x) / sum_v w_v,    w_v = c_v^cosine_power min((d_v - edge_erosion) / (edge_feather + 1), 1),    (1)
 
-where I_v(x) is the view's bicubic sample and g_v its gain. Gains are 1, or with ``harmonise`` those that make the views agree
-where they overlap: for each channel,
+where I_v(x) is the bicubic sample of the view and g_v its gain. Gains are 1, or with ``harmonise`` align the views where they
+overlap: for each channel,
 
     min_g  sum_{v < u} n_vu (log g_v - log g_u + m_vu)² + harmonise_prior sum_v (log g_v)²,                            (2)
 
 with m_vu the mean of log I_v - log I_u over the texels that both see, weighted by the smaller of their weights, and n_vu the
-part of all overlaps that these are. Logarithms, because squares of the colours' own differences are least at gains of 0.
+share of these texels in all overlaps. Logarithms are necessary: squared differences of the colours themselves would be smallest
+at gains of 0.
 
-What no view sees is filled over the surface, and what is no surface by push-pull (``surface_fill.py``).
+Unseen surface is filled by diffusion over the surface, and texels without surface by push-pull (``surface_fill.py``).
 """
 
 import dataclasses
@@ -36,27 +37,27 @@ from realiz3d_jax.geometry.texturing.chunks import chunks, padded, table
 from realiz3d_jax.geometry.texturing.texels import Texels, rasterise
 
 _RIDGE_WEIGHT = 1e-3
-"""In place of the edge's feather: ridges of narrow strips count where no view sees the surface any better."""
+"""Feather of the ridges of narrow strips, which count where no other view sees the surface better."""
 
 _DARKEST = 0.01
-"""Linear light; texels that are darker in either of two views say nothing about the ratio of the views."""
+"""Linear light; texels darker than this in either of two views do not count for the ratio of the views."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BakeOptions:
-    """How views are baked.
+    """Settings of a bake.
 
     Attributes:
       size: T, texels along a side of the texture.
-      gutter: texels round each chart that show what lies beyond its border.
-      minimum_cosine: of the angle at which a view sees the surface, in (0, 1).
-      cosine_power: how much views that see the surface face on are preferred.
-      edge_erosion: pixels of a view beside silhouettes and jumps of depth that are not used. Three keep the outermost pixel
-        of a surface, which is mixed with what lies beyond, out of every bicubic sample. Of a strip too narrow to have any
-        other pixels, the middle ones are used.
-      edge_feather: pixels beyond these over which the view's weight rises to its full value.
-      harmonise: whether gains make the views agree.
-      harmonise_prior: pull of the gains to 1, relative to all overlap.
+      gutter: width of the margin of each chart, texels; it shows the surface beyond the border of the chart.
+      minimum_cosine: smallest cosine of the angle at which a view sees the surface, in (0, 1).
+      cosine_power: exponent of the preference for frontal views.
+      edge_erosion: width of the unused margin of a view beside silhouettes and jumps of depth, pixels. Three pixels keep the
+        outermost pixel of a surface, which is mixed with the background, out of every bicubic sample. A strip too narrow to
+        have other pixels uses the middle ones.
+      edge_feather: pixels beyond this margin over which the weight of the view rises to its full value.
+      harmonise: whether gains align the views.
+      harmonise_prior: pull of the gains towards 1, relative to all overlap.
     """
 
     size: int = 2048
@@ -71,15 +72,15 @@ class BakeOptions:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Baked:
-    """A texture and where its colours come from.
+    """A texture and the origin of its colours.
 
     Attributes:
       texture: uint8[T, T, 3], sRGB.
-      seen: bool[T, T], texels inside faces whose colour comes from views.
-      filled: bool[T, T], texels inside faces whose colour was diffused over the surface.
-      gains: float64[V, 3], of the views in linear light; ones without ``harmonise``.
-      coverage: the part of the surface's area that a view sees.
-      overlap: the part of the surface's area that two views or more see.
+      seen: bool[T, T], texels inside faces with a colour from the views.
+      filled: bool[T, T], texels inside faces with a colour diffused over the surface.
+      gains: float64[V, 3], gains of the views in linear light; 1 without ``harmonise``.
+      coverage: fraction of the surface area that at least one view sees.
+      overlap: fraction of the surface area that at least two views see.
     """
 
     texture: np.ndarray
@@ -92,7 +93,7 @@ class Baked:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Look:
-    """What one view says: ``texel`` int32[m], increasing, indices into the texels; ``weight`` float32[m], ``color``
+    """Contribution of one view: ``texel`` int32[m], increasing indices into the texels; ``weight`` float32[m]; ``color``
     float32[m, 3], linear light."""
 
     texel: np.ndarray
@@ -109,17 +110,17 @@ def bake(
 ) -> Baked:
     """Bakes views into a texture.
 
-    Where faces overlap in the UV plane, the first of them gives the texel its colour.
+    Where faces overlap in the UV plane, the first of them determines the colour of the texel.
 
     Args:
       mesh: in the canonical frame.
-      uv: float[F, 3, 2], the corners of the faces in glTF's convention, u to the right, v down, in [0, 1].
-      views: uint8[V, H, W, 3 or 4], sRGB, H = W; what alpha, straight, says is less than half opaque is not used.
-      cameras: one for each view, orthographic, looking at the origin.
-      options: how.
+      uv: float[F, 3, 2], texture coordinates of the faces' corners in glTF's convention: u to the right, v down, in [0, 1].
+      views: uint8[V, H, W, 3 or 4], sRGB, H = W; pixels with a straight alpha below one half are ignored.
+      cameras: V orthographic cameras that look at the origin, one per view.
+      options: settings; None takes the defaults.
 
     Raises:
-      UserError: shapes do not fit, or ``uv`` is not in [0, 1].
+      UserError: the shapes do not match, a camera is perspective, or ``uv`` is not in [0, 1].
     """
     options = BakeOptions() if options is None else options
     views = np.asarray(views)
@@ -148,19 +149,19 @@ def bake(
 
 def _check(mesh: Mesh, uv: np.ndarray, views: np.ndarray, cameras: Sequence[Camera]) -> None:
     if len(uv) != len(mesh.faces):
-        raise UserError(f"uv: found coordinates of {len(uv)} faces; the mesh has {len(mesh.faces)}.")
+        raise UserError(f"uv: found coordinates of {len(uv)} faces; expected {len(mesh.faces)}, the faces of the mesh.")
     if views.dtype != np.uint8 or views.ndim != 4 or views.shape[3] not in (3, 4) or views.shape[1] != views.shape[2]:
         raise UserError(
             f"views: found {views.dtype}{list(views.shape)}; expected square images, uint8[V, H, W, 3 or 4]."
         )
     if len(views) != len(cameras):
-        raise UserError(f"views: found {len(views)} views and {len(cameras)} cameras; expected as many of each.")
+        raise UserError(f"views: found {len(views)} views and {len(cameras)} cameras; expected one camera per view.")
     if any(camera.perspective for camera in cameras):
-        raise UserError("cameras: found a perspective one; views to bake are orthographic.")
+        raise UserError("cameras: found a perspective camera; expected orthographic cameras.")
 
 
 class _Places:
-    """Where the texels are on the surface: ``position``, ``normal`` (interpolated) and ``facet``, float32[n, 3] each."""
+    """Surface points of the texels: ``position``, ``normal`` (interpolated) and ``facet`` (geometric), float32[n, 3] each."""
 
     def __init__(self, mesh: Mesh, scene: RayScene, texels: Texels):
         shape = (len(texels.index), 3)
@@ -181,7 +182,7 @@ def _interpolate(
     weights = barycentric[..., None]
     facet = facets[face]
     normal = (normals[face] * weights).sum(axis=1)
-    # Winding decides between the sides, as in ``render.surface_normals``; files whose winding contradicts their normals exist.
+    # The winding decides the side, as in ``render.surface_normals``, because the normals of some files contradict it.
     normal = jnp.where((normal * facet).sum(axis=-1, keepdims=True) < 0, -normal, normal)
     length = jnp.linalg.norm(normal, axis=-1, keepdims=True)
     normal = jnp.where(length > 1e-6, normal / jnp.maximum(length, 1e-6), facet)
@@ -197,7 +198,7 @@ def _look(
     camera: Camera,
     options: BakeOptions,
 ) -> _Look:
-    """What a view, uint8[H, W, 3 or 4], says about the texels that it sees."""
+    """Colours and weights of the texels that a view, uint8[H, W, 3 or 4], sees."""
     reach = options.edge_erosion + options.edge_feather + 1
     steepest = np.sqrt(1 - options.minimum_cosine**2) / options.minimum_cosine
     image, back = view_sampling.view_with_margins(mesh, scene, view, camera, options.edge_erosion, reach, steepest)
@@ -205,7 +206,7 @@ def _look(
     axes = camera.axes
     found = []
     for part in chunks(len(texels.index)):
-        # A face is seen from behind only where the mesh is open; only there is its back worth a ray.
+        # Faces are seen from behind only where the mesh is open, so only there do their backs need a ray.
         either = padded(back[texels.face[part]])
         geometry = (padded(array[part]) for array in (places.position, places.normal, places.facet))
         pixels, cosine, margin = view_sampling.look(
@@ -225,14 +226,14 @@ def _look(
         of_part = view_sampling.sample(image, padded(pixels[part]), padded(ridge[part]))
         sampled[part] = np.asarray(of_part)[: part.stop - part.start]
     feather = (sampled[:, 3] - options.edge_erosion) / (options.edge_feather + 1)
-    # Between pixels the interpolated distance may be a little less than that of the texel's own pixel, which is enough.
+    # The interpolated distance may be slightly smaller than that of the texel's own pixel, which is sufficient.
     feather = np.where(ridge, _RIDGE_WEIGHT, np.clip(feather, 0.1 / (options.edge_feather + 1), 1))
     weight = cosine**options.cosine_power * feather
     return _Look(texel, weight.astype(np.float32), sampled[:, :3])
 
 
 def _gains(looks: list[_Look], count: int, prior: float) -> np.ndarray:
-    """The gains of (2), float64[V, 3]."""
+    """Gains of (2), float64[V, 3]."""
     views = len(looks)
     amount, difference = np.zeros((views, views, 3)), np.zeros((views, views, 3))
     place = np.empty(count, np.int64)
@@ -258,7 +259,7 @@ def _gains(looks: list[_Look], count: int, prior: float) -> np.ndarray:
 
 
 def _blend(looks: list[_Look], gains: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Colours of (1), float32[n, 3], and how many views see each texel, int32[n]; colours of the unseen are 0."""
+    """Colours of (1), float32[n, 3], 0 for unseen texels, and the number of views that see each texel, int32[n]."""
     views = np.zeros(count, np.int32)
     total = jnp.asarray(table(np.zeros((count, 4), np.float32)))
     for look, gain in zip(looks, gains, strict=True):
@@ -276,21 +277,21 @@ def _blend(looks: list[_Look], gains: np.ndarray, count: int) -> tuple[np.ndarra
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _add(total: jax.Array, place: jax.Array, color: jax.Array, weight: jax.Array) -> jax.Array:
-    """Adds weighted colours and weights at places; those past the end, which fill a chunk up, are dropped."""
+    """Adds weighted colours and weights at ``place``; indices past the end, the padding of a chunk, are dropped."""
     values = jnp.concatenate([color * weight[:, None], weight[:, None]], axis=-1)
     return total.at[place].add(values, mode="drop", indices_are_sorted=True)
 
 
 @jax.jit
 def _to_srgb(linear: jax.Array) -> jax.Array:
-    """``mesh.linear_to_srgb`` in 8 bits: uint8[...] of float32[...]."""
+    """``mesh.linear_to_srgb`` with 8 bits: float32[...] to uint8[...]."""
     linear = jnp.clip(linear, 0.0, 1.0)
     curve = 1.055 * jnp.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055
     return jnp.round(255 * jnp.where(linear <= 0.0031308, 12.92 * linear, curve)).astype(jnp.uint8)
 
 
 def _compose(texels: Texels, color: np.ndarray) -> np.ndarray:
-    """The texture, uint8[T, T, 3], of the texels' colours, float32[n, 3] in linear light."""
+    """Texture uint8[T, T, 3], sRGB, from the colours of the texels, float32[n, 3], linear light."""
     image = np.zeros((texels.size * texels.size, 3), np.float32)
     image[texels.index] = color
     known = _spread(texels, np.ones(len(texels.index), bool))
@@ -299,7 +300,7 @@ def _compose(texels: Texels, color: np.ndarray) -> np.ndarray:
 
 
 def _areas(mesh: Mesh, texels: Texels) -> np.ndarray:
-    """The surface that each texel stands for, float64[n]: its share of its face's area; the gutter has none."""
+    """Surface area that each texel represents, float64[n]: its share of its face; 0 in the gutter."""
     corners = mesh.vertices[mesh.faces].astype(np.float64)
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1) / 2
     share = np.bincount(texels.face[texels.inside], minlength=len(area))
@@ -307,7 +308,7 @@ def _areas(mesh: Mesh, texels: Texels) -> np.ndarray:
 
 
 def _spread(texels: Texels, values: np.ndarray) -> np.ndarray:
-    """bool[T, T] of bool[n]."""
+    """Image bool[T, T] of values bool[n] at the texels."""
     image = np.zeros(texels.size * texels.size, bool)
     image[texels.index] = values
     return image.reshape(texels.size, texels.size)

@@ -1,10 +1,11 @@
-"""Seams: where the surface goes on although its chart ends, so that texture filtering there reads what lies beyond.
+"""Seams: continues the gutter of each chart over the surface beyond its border, so that texture filtering is seamless.
 
-A texel of the gutter (``texels.py``) first stands for the nearest place of its chart's border. Filtering then reads colours
-that stop changing at the border, and on its two sides a seam shows different ones. Here the texel moves on to where the
-surface would be if it were flat beyond the border: with b the place on the border, f the affine map from the UV plane to the
-plane of b's face, and g the texel's centre, the vector f(g) - b is walked over the surface, turned at each edge into the plane
-of the next face. A texel whose walk leads over the end of the surface, or over an edge of three faces or more, stays.
+A gutter texel (``texels.py``) initially represents the nearest point on its chart's border. Filtering would then read colours
+that are constant beyond the border, different on the two sides of a seam. This module moves the texel to the surface point that
+a flat continuation of the chart would reach: with b the point on the border, f the affine map from the UV plane to the plane of
+b's face, and g the centre of the texel, the vector f(g) - b is walked over the surface and rotated at each edge into the plane
+of the next face. A texel whose walk crosses a boundary of the surface, or an edge of three or more faces, keeps its border
+point.
 """
 
 import dataclasses
@@ -15,21 +16,24 @@ from realiz3d_jax.geometry.mesh import Mesh
 from realiz3d_jax.geometry.texturing.texels import Texels
 
 _STEPS = 16
-"""Edges that a walk may cross."""
+"""Maximum number of edges that a walk crosses."""
 
 _TOLERANCE = 1e-6
-"""Of weights: places that are less than this outside a face lie in it."""
+"""Tolerance of barycentric weights: a point less than this outside a face counts as inside."""
 
 _STRETCH = 4.0
-"""Walks that are so many times longer than their face's mean scale says are not made: the faces of their charts are needles."""
+"""Walks this many times longer than the mean scale of their face implies are skipped: the faces of the chart are needles."""
 
 
 def neighbours(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
-    """What lies beyond each edge of each face, whichever vertices are written twice.
+    """Finds the neighbour at each edge of each face; duplicated vertices are merged by position.
+
+    Args:
+      mesh: in the canonical frame.
 
     Returns:
-      int32[F, 3]: the face beyond the edge from corner k to corner k + 1; -1 where there is none, or more than one.
-      int32[F, 3]: which of that face's edges it is.
+      face: int32[F, 3], the face across the edge from corner k to corner k + 1; -1 if there is none or more than one.
+      side: int32[F, 3], the index of the shared edge in that face.
     """
     keys = np.round(mesh.vertices.astype(np.float64) * 1e6).astype(np.int64)
     _, place = np.unique(keys, axis=0, return_inverse=True)
@@ -37,7 +41,7 @@ def neighbours(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
     ends = np.sort(np.stack([corner, np.roll(corner, -1, axis=1)], axis=-1).reshape(-1, 2), axis=1)
     order = np.lexsort(ends.T)
     same = (ends[order[1:]] == ends[order[:-1]]).all(axis=1)
-    # Pairs that are neither part of a longer run nor edges of no length.
+    # Keep pairs that are not part of a longer run and not edges of zero length.
     pair = same & ~np.append(same[1:], False) & ~np.append(False, same[:-1])
     first = np.flatnonzero(pair)
     first = first[ends[order[first], 0] != ends[order[first], 1]]
@@ -48,11 +52,15 @@ def neighbours(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
 
 
 def continued(mesh: Mesh, uv: np.ndarray, texels: Texels) -> Texels:
-    """The texels, those of the gutter moved on to where the surface goes on beyond their chart.
+    """Moves the gutter texels to the surface beyond their charts.
 
     Args:
-      mesh, texels: the surface and its texels.
-      uv: float[F, 3, 2], the coordinates that ``texels`` was made from.
+      mesh: in the canonical frame.
+      uv: float[F, 3, 2], texture coordinates that ``texels`` was made from.
+      texels: texels of the mesh.
+
+    Returns:
+      A copy of ``texels``.
     """
     gutter = np.flatnonzero(~texels.inside)
     corners = mesh.vertices.astype(np.float64)[mesh.faces]
@@ -76,16 +84,16 @@ def continued(mesh: Mesh, uv: np.ndarray, texels: Texels) -> Texels:
 def _walk(
     corners: np.ndarray, beyond: tuple[np.ndarray, np.ndarray], face: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where places end up that are given in the planes of faces, in them or not.
+    """Walks from points in the planes of faces, inside or outside the faces, to points on the surface.
 
     Args:
       corners: float64[F, 3, 3].
-      beyond: of ``neighbours``.
+      beyond: result of ``neighbours``.
       face: int64[n].
-      weights: float64[n, 3] of the face's corners, with sum 1 and of any sign.
+      weights: float64[n, 3], weights of the face's corners, with sum 1 and any sign.
 
     Returns:
-      int64[n] and float64[n, 3]; weights are negative where the surface, or the number of steps, came to an end before.
+      (face int64[n], weights float64[n, 3]); negative weights mark walks that ended at a boundary or the limit of steps.
     """
     face, weights = face.copy(), weights.copy()
     walking = np.arange(len(face))
@@ -100,7 +108,7 @@ def _walk(
         here, there = face[walking], following.astype(np.int64)
         other = beyond[1][here, side]
         start, end = corners[here, side], corners[here, (side + 1) % 3]
-        # In the edge's own frame: along it from its start, and away from it.
+        # Coordinates in the frame of the edge: along it from its start, and perpendicular to it.
         length = np.linalg.norm(end - start, axis=-1)
         axis = (end - start) / length[:, None]
         old, old_height = _in_frame(corners[here, apex] - start, axis)
@@ -120,13 +128,13 @@ def _walk(
 
 
 def _in_frame(vector: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of float64[n, 3] along a unit axis float64[n, 3] and away from it, float64[n] both."""
+    """Coordinates of vectors float64[n, 3] along unit axes float64[n, 3] and perpendicular to them, float64[n] each."""
     along = np.einsum("nd,nd->n", vector, axis)
     return along, np.linalg.norm(vector - along[:, None] * axis, axis=-1)
 
 
 def _extended(triangles: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights float64[n, 3], of any sign, of the corners float64[n, 3, 2] at points, and twice the triangles' areas."""
+    """Barycentric weights float64[n, 3], of any sign, of points in triangles float64[n, 3, 2], and twice their areas."""
     first, second, offset = (
         triangles[:, 1] - triangles[:, 0],
         triangles[:, 2] - triangles[:, 0],

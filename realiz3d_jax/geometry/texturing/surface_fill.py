@@ -1,22 +1,22 @@
-"""Colours for the surface that no view saw: diffused over the surface itself, not over the UV plane.
+"""Fills unseen surface by diffusing colours over the surface itself, not over the UV plane.
 
-Each face carries a lattice of (n + 1)(n + 2) / 2 points, finer on larger faces; points in the same place are one, so the
-lattice knows nothing of charts and their seams. Seen texels give their colour to the nearest point. The other points get
-the harmonic continuation, which solves
+Each face carries a lattice of (n + 1)(n + 2) / 2 points, finer on larger faces. Coinciding points are merged, so the lattice is
+independent of charts and seams. Seen texels give their colour to the nearest point. The other points get the harmonic
+continuation, which solves
 
     sum_j w_ij (u_j - u_i) = 0,     w_ij = (cot a_ij + cot b_ij) / 2,                                       (1)
 
-with the cotangents of the angles opposite an edge (Pinkall and Polthier 1993), those below ``_LEAST_COTANGENT`` raised to
-it, so that no colour leaves the range of those it comes from. Unseen texels interpolate between the points of their face.
+with the cotangents of the angles opposite an edge (Pinkall and Polthier 1993). Cotangents below ``_LEAST_COTANGENT`` are raised
+to it, so that colours stay in the range of the seen ones. Unseen texels interpolate between the points of their face.
 
-The lattice is coarser than the texels, so what it holds is smoother than what was seen and would begin at a visible line.
-Within a reach R of the seen texels, two of the lattice's spacings, the colour is therefore
+The lattice is coarser than the texels, so its colours are smoother than the seen ones and would start at a visible line. Within
+a radius R of the seen texels, two spacings of the lattice, the colour is therefore
 
     f(d / R) sum_k c_k / d_k² / sum_k 1 / d_k² + (1 - f(d / R)) u,     f(t) = (1 - t)² (1 + 2 t),                       (2)
 
-with d_k the distances to the nearest texels along the border of what is seen, d the least of them, c_k their colours (Shepard
-1968), and u the lattice's. Texels of surfaces that face elsewhere count as farther away: a thin wall's other side is no
-neighbour.
+with d_k the distances to the nearest texels along the border of the seen region, d the smallest of them, c_k their colours
+(Shepard 1968), and u the colour of the lattice. Texels with another surface normal count as farther away, so that the two sides
+of a thin wall do not mix.
 """
 
 import dataclasses
@@ -37,39 +37,40 @@ from realiz3d_jax.geometry.texturing.texels import Texels
 _Indices = np.ndarray | jax.Array
 
 _POINTS = 40_000
-"""About how many lattice points there are, if the mesh itself has not more vertices."""
+"""Approximate number of lattice points, unless the mesh itself has more vertices."""
 
 _LEAST_COTANGENT = 0.05
 
 _ON_POINT = 1e-4
-"""Parts of a cell; a place that is nearer to a point of the lattice is on it: barycentric weights are in single precision."""
+"""Distance, in cells, at which a position coincides with a lattice point; barycentric weights are in single precision."""
 
 _NEAREST = 8
-"""How many texels along the border of what is seen (2) takes its colours from."""
+"""Number of nearest texels along the border of the seen region in (2)."""
 
 _REACH = 2.0
 """R of (2), in spacings of the lattice."""
 
 _ASIDE = 0.6
-"""Times R: how much farther away a surface counts for each unit that its normal differs by. A wall's other side, by two units,
-is out of reach; what lies round a right angle is not."""
+"""Extra distance, in units of R, per unit of difference between normals. The other side of a wall, two units, is out of reach;
+the other side of a right angle is not."""
 
 _UNKNOWN_COLOR = 0.2
-"""Linear light, a middle grey: of a mesh that no view sees at all."""
+"""Colour of a mesh that no view sees at all: middle grey, linear light."""
 
 
 def diffuse(mesh: Mesh, texels: Texels, color: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Colours of the unseen texels.
+    """Computes colours for the unseen texels.
 
-    A part of the mesh of which nothing is seen gets the colours that are seen nearest to it in space.
+    A connected component without any seen texel gets the colours that are nearest to it in space.
 
     Args:
-      mesh, texels: the surface and its texels.
-      color: float32[n, 3], of the seen texels; others are not read.
+      mesh: in the canonical frame.
+      texels: texels of the mesh.
+      color: float32[n, 3], colours of the texels; only those of seen texels are read.
       seen: bool[n].
 
     Returns:
-      float32[m, 3], of the texels that are not ``seen``, in their order.
+      float32[m, 3], colours of the unseen texels, in their order.
     """
     unseen = np.flatnonzero(~seen)
     if not len(unseen) or not seen.any():
@@ -103,7 +104,7 @@ def diffuse(mesh: Mesh, texels: Texels, color: np.ndarray, seen: np.ndarray) -> 
         value[free] = solver.solve(right)
     points, weights = lattice.locate(texels.face[unseen], texels.barycentric[unseen])
     filled = np.einsum("nk,nkc->nc", weights, value[points]).astype(np.float32)
-    # Most texels are far from anything seen, and their lattice points tell so at little cost.
+    # Most texels are far from the seen ones; testing their lattice points is cheaper.
     tree = scipy.spatial.cKDTree(lattice.position[count > 0])
     beyond = (_REACH + 3) * lattice.spacing
     close = np.isfinite(tree.query(lattice.position, distance_upper_bound=beyond)[0])
@@ -121,12 +122,15 @@ def _feathered(
     filled: np.ndarray,
     reach: float,
 ) -> np.ndarray:
-    """Fills that join on to what is seen, by (2).
+    """Blends filled colours into the seen ones, by (2).
 
     Args:
-      mesh, texels, color, seen: as in ``diffuse``.
+      mesh: as in ``diffuse``.
+      texels: as in ``diffuse``.
+      color: as in ``diffuse``.
+      seen: as in ``diffuse``.
       target: int[m], unseen texels.
-      filled: float32[m, 3], their colours by the lattice.
+      filled: float32[m, 3], their colours from the lattice.
       reach: R, world units.
 
     Returns:
@@ -153,7 +157,7 @@ def _feathered(
         place = places(target[part])
         close = np.flatnonzero(np.isfinite(tree.query(place, distance_upper_bound=reach, workers=-1)[0]))
         distance, found = tree.query(place[close], np.arange(1, _NEAREST + 1), distance_upper_bound=reach, workers=-1)
-        weight = 1 / np.maximum(distance, 1e-9) ** 2  # 0 of those that are not found
+        weight = 1 / np.maximum(distance, 1e-9) ** 2  # 0 for missing neighbours, which are at infinity
         taken = color[source[np.minimum(found, len(source) - 1)]]
         joined = np.einsum("nk,nkc->nc", weight, taken) / weight.sum(axis=1, keepdims=True)
         t = distance[:, :1] / reach
@@ -165,14 +169,14 @@ def _feathered(
 
 @jax.jit
 def push_pull(image: jax.Array, known: jax.Array) -> jax.Array:
-    """Fills an image from coarser and coarser copies of itself: each gap has the mean of what is known around it.
+    """Fills unknown pixels with means of known ones around them, from successively coarser copies of the image.
 
     Args:
       image: float32[H, W, C].
       known: bool[H, W], the pixels to keep.
 
     Returns:
-      float32[H, W, C]; zeros if nothing is known.
+      float32[H, W, C]; zeros if no pixel is known.
     """
     height, width = known.shape
     masked = jnp.where(known[..., None], image, 0.0)
@@ -189,12 +193,16 @@ def push_pull(image: jax.Array, known: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Lattice:
-    """Points on the surface and what connects them.
+    """M points on the surface and the weights between them.
 
-    ``position``: float64[M, 3]. ``weights``: sparse symmetric float64[M, M], w_ij of (1). ``divisions``: int32[F], n of each
-    face. ``first``: int32[F], where a face's points begin in ``point``, by rows of growing first index: (i, j) is the place
-    with the weights (i, j, n - i - j) / n. ``point``: int32, which of the M points that is. ``spacing``: between
-    points, about, in world units.
+    Attributes:
+      position: float64[M, 3], world.
+      weights: sparse symmetric float64[M, M], w_ij of (1).
+      divisions: int32[F], n of each face.
+      first: int32[F], start of each face's points in ``point``, ordered by i, then j; (i, j) has the barycentric weights
+        (i, j, n - i - j) / n.
+      point: int32, indices into the M points.
+      spacing: approximate distance between points, world units.
     """
 
     position: np.ndarray
@@ -205,7 +213,7 @@ class _Lattice:
     spacing: float
 
     def locate(self, face: np.ndarray, barycentric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The three points round places on faces, int32[n, 3], and their weights, float32[n, 3], with sum 1."""
+        """The three lattice points around positions on faces, int32[n, 3], and their weights, float32[n, 3], with sum 1."""
         points, weights = np.empty((len(face), 3), np.int32), np.empty((len(face), 3), np.float32)
         lattice = [jnp.asarray(table(array)) for array in (self.divisions, self.first, self.point)]
         for part in chunks(len(face)):
@@ -222,10 +230,10 @@ def _locate(
     divisions, first = divisions[face], first[face]
     place = barycentric * divisions[:, None]
     corner = jnp.floor(place + _ON_POINT).astype(jnp.int32)
-    # On a point of the lattice the three sum to n: one cell that touches it will do.
+    # The three sum to n on a lattice point; any cell that touches it is correct.
     largest = jax.nn.one_hot(corner.argmax(axis=1), 3, dtype=jnp.int32)
     corner = corner - largest * (corner.sum(axis=1) >= divisions)[:, None]
-    # The cell stands as the face does, or upside down.
+    # A cell is oriented like the face, or upside down.
     upright = divisions - corner.sum(axis=1) == 1
     fraction = jnp.clip(place - corner, 0, 1)
     weights = jnp.where(upright[:, None], fraction, 1 - fraction)
@@ -237,7 +245,7 @@ def _locate(
 
 
 def _row_start(i: _Indices, divisions: _Indices) -> _Indices:
-    """How many points of a face's lattice have a first index below i."""
+    """Number of points in a face's lattice with a first index below i."""
     return i * (divisions + 1) - i * (i - 1) // 2
 
 
@@ -249,7 +257,7 @@ def _lattice(mesh: Mesh) -> _Lattice:
         [-np.einsum("fd,fd->f", edges[:, (side + 1) % 3], edges[:, (side + 2) % 3]) for side in range(3)], axis=1
     )
     cotangent = np.maximum(cotangent / np.maximum(double_area, 1e-30)[:, None], _LEAST_COTANGENT)
-    # A face of area A has about A / spacing² points; by its area and not its edges, so that slivers have few.
+    # A face of area A has about A / spacing² points. The area, unlike the edges, gives slivers few points.
     spacing = np.sqrt(double_area.sum() / 2 / _POINTS)
     divisions = 2 ** np.maximum(np.round(np.log2(np.sqrt(double_area) / spacing + 1e-30)), 0).astype(np.int64)
     counts = (divisions + 1) * (divisions + 2) // 2
@@ -274,7 +282,7 @@ def _lattice(mesh: Mesh) -> _Lattice:
 
 
 def _cell_edges(i: np.ndarray, j: np.ndarray, n: int) -> list[tuple[np.ndarray, int]]:
-    """Edges of all cells of a lattice, each with the corner of the face that it lies opposite: (int64[e, 2], corner)."""
+    """Edges of all cells of a lattice, grouped by the opposite corner of the face: (int64[e, 2], corner)."""
     corner = np.stack([i, j, n - i - j], axis=1)
 
     def index(points: np.ndarray) -> np.ndarray:

@@ -1,12 +1,12 @@
-"""Texels: which place on the surface each texel of a texture stands for.
+"""Texels: the surface point that each texel of a texture represents.
 
 A texture is T x T texels; row 0 is v = 0, and the centre of texel (row r, column c) is (u, v) = ((c + 0.5) / T,
 (r + 0.5) / T), glTF's convention. A *chart* is a connected piece of surface in the UV plane. A texel whose centre lies in a
-face stands for that place of the face. One that does not, but lies within the *gutter* of a chart's border, stands for the
-nearest place on that border, so that texture filtering near the border reads colours of the chart. Charts that are
-narrower than a texel have a gutter like all others, so no face is lost.
+face represents that point of the face. Another texel within the *gutter* of a chart's border represents the nearest point on
+that border, so that texture filtering near the border reads colours of the chart. Charts narrower than a texel have a gutter,
+too, so no face is lost.
 
-Nothing here loops over faces: each face, or border edge, is cut into the rows of texels that it meets, and each row into
+There are no loops over faces: each face or border edge is split into the rows of texels that it meets, and each row into
 texels, as flat arrays.
 """
 
@@ -19,19 +19,19 @@ import numpy as np
 from realiz3d_jax.errors import UserError
 
 _ROWS_AT_A_TIME = 1 << 18
-"""Rows of faces or of border edges that are cut into texels in one go: bounds memory."""
+"""Rows of faces or border edges that are split into texels at once, which bounds memory."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Texels:
-    """The n texels that stand for a place on the surface, in the order of their indices.
+    """The n texels that represent a surface point, ordered by index.
 
     Attributes:
       size: T, texels along a side of the texture.
       index: int32[n], row * T + column, increasing.
-      face: int32[n].
+      face: int32[n], face that contains the point.
       barycentric: float32[n, 3], weights of the face's corners, in [0, 1] with sum 1.
-      inside: bool[n], whether the texel's centre lies in its face; the others are gutter.
+      inside: bool[n], whether the centre of the texel lies in its face; the others are gutter.
     """
 
     size: int
@@ -42,27 +42,27 @@ class Texels:
 
 
 def rasterise(uv: np.ndarray, size: int, gutter: float = 4.0) -> Texels:
-    """The texels of a mesh.
+    """Rasterises the faces of a mesh and the gutters of its charts.
 
-    Where faces overlap in the UV plane, the texel belongs to the one with the lowest index.
+    Where faces overlap in the UV plane, a texel belongs to the one with the lowest index.
 
     Args:
-      uv: float[F, 3, 2], the corners of the faces, (u, v) in [0, 1].
+      uv: float[F, 3, 2], texture coordinates of the faces' corners, (u, v) in [0, 1].
       size: T, texels along a side of the texture.
-      gutter: its width in texels.
+      gutter: width of the gutter, texels.
 
     Raises:
       UserError: ``uv`` has another shape, or coordinates that are not finite or outside [0, 1].
     """
     uv = np.asarray(uv, np.float64)
     _check(uv)
-    # In texels, such that centres are whole numbers. Copies of a vertex that differ by less than float32 tells apart in a
-    # file are one: no border runs between faces that meet.
+    # Coordinates in texels, with integer centres. Rounding merges copies of a vertex that differ by float32 rounding in a file,
+    # so that there is no border between adjacent faces.
     corners = np.round((uv * size - 0.5) * 4096) / 4096
     face = np.full(size * size, -1, np.int32)
     barycentric = np.zeros((size * size, 3), np.float32)
     inside = np.zeros(size * size, bool)
-    # Backwards: of equal indices in an assignment the last one counts.
+    # Reversed, because the last of equal indices wins in an assignment.
     for owner, row, column in _texels_of_faces(corners, size):
         owner, row, column = owner[::-1], row[::-1], column[::-1]
         index = row * size + column
@@ -94,18 +94,18 @@ def rasterise(uv: np.ndarray, size: int, gutter: float = 4.0) -> Texels:
 
 def _check(uv: np.ndarray) -> None:
     if uv.ndim != 3 or uv.shape[1:] != (3, 2):
-        raise UserError(f"uv: found an array of shape {uv.shape}; expected [F, 3, 2], u and v of each face's corners.")
+        raise UserError(f"uv: found shape {uv.shape}; expected [F, 3, 2], u and v of each face's corners.")
     if not np.isfinite(uv).all():
         raise UserError("uv: found coordinates that are not finite; expected numbers in [0, 1]. Unwrap the mesh again.")
     if uv.size and (uv.min() < -1e-6 or uv.max() > 1 + 1e-6):
         raise UserError(
-            f"uv: found coordinates from {uv.min():.4g} to {uv.max():.4g}; expected [0, 1]. A texture that repeats, or "
-            "several tiles, cannot be baked: unwrap the mesh into one tile."
+            f"uv: found coordinates from {uv.min():.4g} to {uv.max():.4g}; expected [0, 1]. Repeating textures and several "
+            "tiles cannot be baked: unwrap the mesh into one tile."
         )
 
 
 def _texels_of_faces(corners: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(face, row, column), int64[m] each, of all texels whose centres lie in faces, borders included; float64[F, 3, 2]."""
+    """Yields (face, row, column), int64[m] each, of texel centres in faces ``corners`` float64[F, 3, 2], borders included."""
     first = np.maximum(np.ceil(corners[..., 1].min(axis=1)), 0).astype(np.int64)
     last = np.minimum(np.floor(corners[..., 1].max(axis=1)), size - 1).astype(np.int64)
     for face, row in _expand(first, last, _ROWS_AT_A_TIME):
@@ -121,7 +121,7 @@ def _texels_of_faces(corners: np.ndarray, size: int) -> Iterator[tuple[np.ndarra
 def _texels_of_edges(
     edges: np.ndarray, size: int, margin: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(edge, row, column), int64[m] each, of all texels within ``margin`` of edges, and some more; float64[E, 2, 2]."""
+    """Yields (edge, row, column), int64[m] each, of at least all texels within ``margin`` of ``edges`` float64[E, 2, 2]."""
     first = np.maximum(np.ceil(edges[..., 1].min(axis=1) - margin), 0).astype(np.int64)
     last = np.minimum(np.floor(edges[..., 1].max(axis=1) + margin), size - 1).astype(np.int64)
     for edge, row in _expand(first, last, _ROWS_AT_A_TIME // 8):
@@ -132,7 +132,7 @@ def _texels_of_edges(
 def _columns(
     owner: np.ndarray, row: np.ndarray, left: np.ndarray, right: np.ndarray, size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The texels of spans of rows: whole columns in [left, right], float64[m]."""
+    """Yields the texels of spans of rows: integer columns in [left, right], float64[m]."""
     filled = left <= right
     owner, row, left, right = owner[filled], row[filled], left[filled], right[filled]
     first = np.maximum(np.ceil(left), 0).astype(np.int64)
@@ -142,7 +142,7 @@ def _columns(
 
 
 def _expand(first: np.ndarray, last: np.ndarray, results: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Whole numbers first..last of each range, int64[n] both: (range, number), int64[m], about ``results`` at a time."""
+    """Yields (range, number), int64[m], for the integers first..last of each range, about ``results`` at a time."""
     counts = np.maximum(last - first + 1, 0)
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
@@ -156,7 +156,7 @@ def _expand(first: np.ndarray, last: np.ndarray, results: int) -> Iterator[tuple
 
 
 def _clipped(start: np.ndarray, end: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The range of x of the segments start-end, float64[m, 2], within low <= y <= high; an empty one is (inf, -inf)."""
+    """Range of x of segments start-end, float64[m, 2], within low <= y <= high; (inf, -inf) if empty."""
     rise = end[:, 1] - start[:, 1]
     level = rise == 0
     slope = np.where(level, 1.0, rise)
@@ -171,7 +171,7 @@ def _clipped(start: np.ndarray, end: np.ndarray, low: np.ndarray, high: np.ndarr
 
 
 def _barycentric(triangles: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Weights float64[m, 3] of the corners float64[m, 3, 2] at points that lie in them."""
+    """Barycentric weights float64[m, 3] of points inside triangles float64[m, 3, 2]."""
     first, second = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
     x, y = column - triangles[:, 0, 0], row - triangles[:, 0, 1]
     area = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
@@ -185,7 +185,7 @@ def _barycentric(triangles: np.ndarray, column: np.ndarray, row: np.ndarray) -> 
 
 
 def _borders(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Edges of faces that no other face continues in the UV plane: (face int64[E], float64[E, 2, 2], corner int64[E])."""
+    """Edges of faces without a neighbour in the UV plane: (face int64[E], edge float64[E, 2, 2], corner int64[E])."""
     edges = np.stack([corners, np.roll(corners, -1, axis=1)], axis=2).reshape(-1, 4)
     swapped = (edges[:, 0] > edges[:, 2]) | ((edges[:, 0] == edges[:, 2]) & (edges[:, 1] > edges[:, 3]))
     keys = np.where(swapped[:, None], edges[:, [2, 3, 0, 1]], edges)
@@ -193,7 +193,7 @@ def _borders(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     new = np.ones(len(order) + 1, bool)
     new[1:-1] = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
     alone = np.sort(order[new[1:] & new[:-1]])
-    # A face without area in the UV plane has nothing but its edges.
+    # A face of zero area in the UV plane is covered by its edges alone.
     one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     flat = np.flatnonzero(one[:, 0] * two[:, 1] == one[:, 1] * two[:, 0])
     alone = np.union1d(alone, (3 * flat[:, None] + np.arange(3)).reshape(-1))
@@ -201,7 +201,7 @@ def _borders(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _nearest_on_edge(edges: np.ndarray, column: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(place in [0, 1] along the edge, squared distance) of the nearest points, float64[m] both; edges float64[m, 2, 2]."""
+    """Nearest points on edges float64[m, 2, 2]: (position in [0, 1] along the edge, squared distance), float64[m] each."""
     run = edges[:, 1] - edges[:, 0]
     x, y = column - edges[:, 0, 0], row - edges[:, 0, 1]
     length = run[:, 0] ** 2 + run[:, 1] ** 2

@@ -1,8 +1,8 @@
-"""Texture coordinates that one texture can be painted on: every face its own texels.
+"""Unwrapping: texture coordinates without overlaps, so that every face has its own texels in one texture.
 
-Coordinates of the file are kept, part by part, where they are of use; the other parts are unwrapped by xatlas, and should that
-not end in time, cut into charts that are flat projections along an axis. If the parts then do not fit the unit square as they
-are, they are moved and scaled (each as a whole) until they do.
+Coordinates of the file are kept, part by part, where they are usable. Other parts are unwrapped by xatlas or, if that does not
+finish in time, cut into charts by flat projection along an axis. If the parts do not fit the unit square together, each is
+moved and scaled as a whole.
 """
 
 import dataclasses
@@ -19,32 +19,35 @@ from realiz3d_jax.geometry.assets.asset import Asset
 from realiz3d_jax.geometry.texturing import uv_charts
 
 TOLERANCE = 0.01
-"""Share of a part's texels that may be overlapped, and of its surface that may have no place, before it is unwrapped anew."""
+"""Largest share of a part's texels with overlaps, and of its surface without texels, before it is unwrapped again."""
 
 _OUTSIDE = 1e-4
-"""How far texture coordinates may be outside [0, 1]; they are brought inside."""
+"""Largest distance of texture coordinates outside [0, 1] that are clipped to it."""
 
 _SMALLEST_UV_AREA = 1e-13
-"""Twice the area of the smallest face that has a place in the texture: 4e-7 of a texel of 2048 x 2048."""
+"""Twice the smallest area of a face in the texture: 4e-7 of a texel of 2048 x 2048."""
 
 _SMALLEST_SHARE = 1e-4
-"""Share of the unit square that a part must at least cover to be kept."""
+"""Smallest share of the unit square that a kept part covers."""
 
 _FEW = 500
-"""Faces: parts of no more are looked at in a smaller square, which is fine enough for them."""
+"""Parts with at most this many faces are checked at a lower resolution, which suffices for them."""
 
 _SEARCHED = 16
-"""Layers that a part is tried to share; an asset of more textures than this gets one for each of the others."""
+"""Layers that are searched for room for a part; in an asset with more textures, further parts get a layer of their own."""
 
 
 def unwrap(asset: Asset, seconds: float = 120.0) -> Asset:
-    """The asset with texture coordinates in [0, 1] in which no two faces share more than ``TOLERANCE`` of the texels.
+    """Gives an asset texture coordinates in [0, 1] in which faces share at most ``TOLERANCE`` of the texels.
 
-    Faces and positions stay as they are.
+    Faces and positions do not change.
 
     Args:
-      asset: with or without texture coordinates.
-      seconds: for xatlas; after that projections take its place, and a warning says so.
+      asset: asset with or without texture coordinates.
+      seconds: time limit of xatlas; flat projections replace it after that, with a warning.
+
+    Returns:
+      A copy of the asset.
     """
     islands, missing, reasons = [], [], []
     for index, mine in asset.faces_of_parts():
@@ -72,11 +75,11 @@ def unwrap(asset: Asset, seconds: float = 120.0) -> Asset:
 
 
 def uv_problem(uv: np.ndarray, areas: np.ndarray) -> str | None:
-    """Why a part's texture coordinates can't be painted on, or None if they can.
+    """Reason why the texture coordinates of a part are unusable, or None.
 
     Args:
-      uv: float[F, 3, 2], of its faces.
-      areas: float[F], of the surface.
+      uv: float[F, 3, 2], texture coordinates of the faces' corners.
+      areas: float[F], surface areas of the faces.
     """
     there = np.isfinite(uv).all(axis=(1, 2))
     share = areas / areas.sum()
@@ -90,7 +93,7 @@ def uv_problem(uv: np.ndarray, areas: np.ndarray) -> str | None:
         return f"{share[flat].sum():.1%} of its surface has no area in the texture"
     if np.abs(_signed_double_area(uv)).sum() / 2 < _SMALLEST_SHARE:
         return f"it covers less than {_SMALLEST_SHARE} of the texture"
-    # Seen at the size of the part itself, so that small things can't hide between texels.
+    # The part is scaled to the whole raster, so that small charts do not fall between its texels.
     low = uv.min(axis=(0, 1))
     size = (uv.max(axis=(0, 1)) - low).max()
     shared = uv_charts.overlap(
@@ -113,7 +116,7 @@ def _signed_double_area(uv: np.ndarray) -> np.ndarray:
 
 
 def _layers(islands: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Joins parts (faces, uv) that do not overlap one another into layers, each of which fits the unit square as it is."""
+    """Joins parts (faces, uv) without mutual overlaps into layers that fit the unit square unchanged."""
     layers: list[tuple[list, np.ndarray | None]] = []
     for faces, uv in islands:
         mine = uv_charts.coverage(uv) > 0
@@ -128,7 +131,7 @@ def _layers(islands: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarr
 
 
 def _pack_layers(layers: list[np.ndarray], areas: list[float]) -> list[np.ndarray]:
-    """Places layers in the unit square, each with a share of it like its share of the surface: float32[F, 3, 2] each."""
+    """Packs layers into the unit square, each with area proportional to its surface: float32[F, 3, 2] each."""
     lows = np.array([uv.min(axis=(0, 1)) for uv in layers], np.float64)
     sizes = np.array([uv.max(axis=(0, 1)) for uv in layers]) - lows
     weights = np.sqrt(np.maximum(areas, 1e-3 * np.max(areas)) / np.maximum(sizes.prod(axis=-1), 1e-12))
@@ -143,7 +146,7 @@ def _pack_layers(layers: list[np.ndarray], areas: list[float]) -> list[np.ndarra
 
 
 def _unwrapped(asset: Asset, parts: list[np.ndarray], seconds: float) -> np.ndarray:
-    """New texture coordinates of the faces of several parts, float32[F, 3, 2], in [0, 1]."""
+    """New texture coordinates for the faces of several parts, float32[F, 3, 2], in [0, 1]."""
     uv, problem = _xatlas(asset, parts, seconds)
     if problem is None:
         shared = uv_charts.overlap(uv_charts.coverage(uv))
@@ -152,14 +155,14 @@ def _unwrapped(asset: Asset, parts: list[np.ndarray], seconds: float) -> np.ndar
         problem = f"its charts overlap by {shared:.1%}"
     faces = np.concatenate(parts)
     errors.warn(
-        f"{asset.name}: xatlas gave no texture coordinates for {len(faces)} faces ({problem}); flat projections take their "
-        "place, with more seams."
+        f"{asset.name}: xatlas gave no texture coordinates for {len(faces)} faces ({problem}); they get flat projections, with "
+        "more seams."
     )
     return uv_charts.project(_triangles(asset, faces))
 
 
 def _xatlas(asset: Asset, parts: list[np.ndarray], seconds: float) -> tuple[np.ndarray | None, str | None]:
-    """What xatlas makes of parts in a process of its own: (uv, None), or (None, why not)."""
+    """Unwraps parts by xatlas in a separate process: (uv, None), or (None, reason of the failure)."""
     worker = pathlib.Path(__file__).with_name("xatlas_worker.py")
     with tempfile.TemporaryDirectory() as folder:
         source, target, errors = (pathlib.Path(folder, name) for name in ("in.npz", "out.npz", "errors"))
@@ -174,7 +177,7 @@ def _xatlas(asset: Asset, parts: list[np.ndarray], seconds: float) -> tuple[np.n
             try:
                 _wait(process, seconds)
             except subprocess.TimeoutExpired:
-                return None, f"not done after {seconds:g} s"
+                return None, f"not finished after {seconds:g} s"
             finally:
                 process.kill()
         if process.returncode or not target.exists():
@@ -186,7 +189,7 @@ def _xatlas(asset: Asset, parts: list[np.ndarray], seconds: float) -> tuple[np.n
 
 
 def _wait(process: subprocess.Popen, seconds: float) -> None:
-    """Waits for the process; if it takes longer than two seconds, with a line that shows how long it may still take."""
+    """Waits for the process; after two seconds, a progress bar shows the time until the limit."""
     quiet = min(2.0, seconds)
     start = time.monotonic()
     try:
@@ -195,7 +198,7 @@ def _wait(process: subprocess.Popen, seconds: float) -> None:
     except subprocess.TimeoutExpired:
         if seconds <= quiet:
             raise
-    with progress.bar("unwrapping, seconds of at most", int(seconds), int(quiet)) as advance:
+    with progress.bar("unwrapping (s)", int(seconds), int(quiet)) as advance:
         while True:
             left = start + seconds - time.monotonic()
             try:

@@ -1,34 +1,37 @@
-"""Charts in the unit square: what they cover and share, packing them, and making them by flat projection."""
+"""Charts in the unit square: coverage and overlaps, packing, and flat projection."""
 
 import numpy as np
 
 RASTER = 1024
-"""Texels along the square in which overlaps are looked for."""
+"""Texels along a side of the raster in which overlaps are detected."""
 
 _INSET = 0.02
-"""Texels: what neighbours may overlap by, as rounding makes them."""
+"""Overlap of neighbours, in texels, that is attributed to rounding."""
 
 _GUTTER = 4 / 1024
-"""Between things that are packed here, in units of the texture."""
+"""Distance between packed rectangles, in units of the texture."""
 
 _SPLITS = 8
-"""How often charts that overlap themselves are halved before their faces become charts."""
+"""Number of times that self-overlapping charts are halved before each of their faces becomes a chart."""
 
 
 def overlap(counts: np.ndarray) -> float:
-    """Share of the covered texels that more than one face covers, from ``coverage``."""
+    """Fraction of the covered texels that more than one face covers, from the counts of ``coverage``."""
     covered = np.count_nonzero(counts)
     return np.count_nonzero(counts > 1) / covered if covered else 0.0
 
 
 def coverage(uv: np.ndarray, size: int = RASTER) -> np.ndarray:
-    """How many faces cover the centre of each texel: int32[size, size], row 0 at v = 0.
+    """Counts the faces that cover the centre of each texel.
 
-    Faces are rasterised by rows, so the time is that of their outlines: neighbours that share an edge share no texel.
+    Faces are rasterised by rows, so the time is proportional to their outlines. Neighbours that share an edge share no texel.
 
     Args:
-      uv: float[F, 3, 2] in [0, 1].
+      uv: float[F, 3, 2], in [0, 1].
       size: texels along a side.
+
+    Returns:
+      int32[size, size], row 0 at v = 0.
     """
     edges = np.zeros(size * (size + 1), np.int32)
     corners = np.asarray(uv, np.float64) * size
@@ -38,7 +41,7 @@ def coverage(uv: np.ndarray, size: int = RASTER) -> np.ndarray:
     corners, first, rows = corners[tall], first[tall], rows[tall]
     stops = np.cumsum(rows)
     start = 0
-    while start < len(rows):  # a few million rows at a time
+    while start < len(rows):  # chunks of a few million rows
         stop = max(int(np.searchsorted(stops, stops[start] + 2_000_000)), start + 1)
         face = np.repeat(np.arange(start, stop), rows[start:stop])
         counts = rows[start:stop]
@@ -71,13 +74,13 @@ def coverage(uv: np.ndarray, size: int = RASTER) -> np.ndarray:
 
 
 def pack(sizes: np.ndarray) -> tuple[np.ndarray, float]:
-    """Places rectangles in the unit square, as large as shelves allow, with gutters between them and round them.
+    """Packs rectangles on shelves in the unit square, as large as possible, with gutters between and around them.
 
     Args:
       sizes: float[n, 2], widths and heights in any unit.
 
     Returns:
-      (float64[n, 2], scale): rectangle n is ``places[n] + [0, 1] * sizes[n] * scale``.
+      (places float64[n, 2], scale): rectangle n is ``places[n] + [0, 1] * sizes[n] * scale``.
     """
     sizes = np.maximum(np.asarray(sizes, np.float64), 1e-9 * np.max(sizes))
     gutter = min(_GUTTER, 0.2 / np.sqrt(len(sizes)))
@@ -107,13 +110,16 @@ def pack(sizes: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def project(triangles: np.ndarray) -> np.ndarray:
-    """Texture coordinates by flat projection: float32[F, 3, 2] in [0, 1], without overlaps.
+    """Makes texture coordinates without overlaps by flat projection.
 
-    Faces that hang together and look the same way (of the six axes) are a chart. A chart that overlaps itself is halved along
-    the way it looks, or across it, again and again; what overlaps still after that becomes a chart a face.
+    Connected faces with the same dominant direction, of the six axes, form a chart. Charts that overlap themselves are halved
+    repeatedly, along their direction or across it; if overlaps remain, each of their faces becomes a chart.
 
     Args:
       triangles: float[F, 3, 3].
+
+    Returns:
+      float32[F, 3, 2], in [0, 1].
     """
     normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     axis = np.abs(normals).argmax(axis=-1)
@@ -123,7 +129,7 @@ def project(triangles: np.ndarray) -> np.ndarray:
     depth = np.take_along_axis(triangles.mean(axis=1), axis[:, None], axis=-1)[:, 0]
     middle = flat.mean(axis=1)
     chart = _components(triangles, way)
-    own = np.zeros(len(triangles), bool)  # charts of one face, in the face's own plane
+    own = np.zeros(len(triangles), bool)  # charts of a single face, in its own plane
     for turn in range(_SPLITS + 1):
         uv, rectangles = _pack_charts(np.where(own[:, None, None], _in_own_plane(triangles), flat), chart)
         bad = _overlapping(uv, rectangles, chart) & ~own
@@ -139,19 +145,19 @@ def project(triangles: np.ndarray) -> np.ndarray:
 
 
 def _numbered(labels: np.ndarray) -> np.ndarray:
-    """Labels as 0, 1, 2 ...: int64[F]."""
+    """Renumbers labels to 0, 1, 2, ...: int64[F]."""
     return np.unique(labels, return_inverse=True)[1].reshape(-1)
 
 
 def _chart_medians(values: np.ndarray, chart: np.ndarray) -> np.ndarray:
-    """The median of ``values`` in each face's chart: float64[F]."""
+    """Median of ``values`` in the chart of each face: float64[F]."""
     order = np.lexsort((values, chart))
     counts = np.bincount(chart)
     return values[order[np.cumsum(counts) - counts + (counts - 1) // 2]][chart]
 
 
 def _components(triangles: np.ndarray, way: np.ndarray) -> np.ndarray:
-    """Numbers of the pieces of faces of the same ``way`` that share edges: int64[F]."""
+    """Labels of the edge-connected components of faces with the same ``way``: int64[F]."""
     places = np.round(triangles.reshape(-1, 3) / max(np.ptp(triangles.reshape(-1, 3), axis=0).max() * 1e-6, 1e-300))
     place = np.unique(places, axis=0, return_inverse=True)[1].reshape(-1, 3)
     ends = np.sort(np.stack([place, np.roll(place, -1, axis=1)], axis=-1).reshape(-1, 2), axis=-1)
@@ -160,7 +166,7 @@ def _components(triangles: np.ndarray, way: np.ndarray) -> np.ndarray:
     same = (ends[order[1:]] == ends[order[:-1]]).all(axis=-1) & (way[face[order[1:]]] == way[face[order[:-1]]])
     one, other = face[order[:-1]][same], face[order[1:]][same]
     label = np.arange(len(triangles))
-    while True:  # each face takes the smallest label that it meets, and the label of that label's face
+    while True:  # each face takes the smallest label among its neighbours, and then that label's own label
         smallest = np.minimum(label[one], label[other])
         new = label.copy()
         np.minimum.at(new, label[one], smallest)
@@ -174,7 +180,7 @@ def _components(triangles: np.ndarray, way: np.ndarray) -> np.ndarray:
 
 
 def _in_own_plane(triangles: np.ndarray) -> np.ndarray:
-    """Each triangle laid into its own plane, its longest edge along u: float64[F, 3, 2]."""
+    """Triangles in the coordinates of their own planes, with the longest edge along u: float64[F, 3, 2]."""
     edges = np.roll(triangles, -1, axis=1) - triangles
     longest = np.linalg.norm(edges, axis=-1).argmax(axis=1)
     turned = np.take_along_axis(triangles, ((longest[:, None] + np.arange(3)) % 3)[..., None], axis=1)
@@ -190,7 +196,7 @@ def _in_own_plane(triangles: np.ndarray) -> np.ndarray:
 
 
 def _pack_charts(flat: np.ndarray, chart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Charts side by side in the unit square: uv float32[F, 3, 2], and rectangles float64[charts, 4] (low u v, high u v)."""
+    """Packs charts into the unit square: uv float32[F, 3, 2], and rectangles float64[charts, 4] (low u v, high u v)."""
     order = np.argsort(chart, kind="stable")
     counts = np.bincount(chart)
     starts = np.cumsum(counts) - counts
@@ -202,11 +208,11 @@ def _pack_charts(flat: np.ndarray, chart: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _overlapping(uv: np.ndarray, rectangles: np.ndarray, chart: np.ndarray) -> np.ndarray:
-    """Faces of the charts that overlap themselves: bool[F]."""
+    """Faces of self-overlapping charts: bool[F]."""
     rows, columns = np.nonzero(coverage(uv) > 1)
     if not len(rows):
         return np.zeros(len(uv), bool)
-    # The rectangles are apart: of those on the texel's shelf, the last that starts before it holds it.
+    # The rectangles are disjoint, so the last one on the texel's shelf that starts before the texel contains it.
     points = (np.stack([columns, rows], axis=-1) + 0.5) / RASTER
     shelves = np.unique(rectangles[:, 1])
     order = np.lexsort((rectangles[:, 0], rectangles[:, 1]))

@@ -1,18 +1,18 @@
-"""The colours of a view at places on the surface: exact visibility, edges that are kept away from, and bicubic samples.
+"""Sampling of a view at surface points: exact visibility, margins beside edges, and bicubic samples.
 
-A view is trusted at a pixel only if that lies away from every *edge*: the silhouette, and the places where the visible
-surface jumps in depth. There a generated image mixes two surfaces, or puts the edge a pixel off. Edges are found in exact
-geometry: between two neighbouring pixels whose faces have the depth slopes S and S' (depth in pixels, a pixel further on),
-the depth of a connected surface changes by something between S and S', whatever crease lies between them, so
+A pixel of a view is trusted only at a distance from every *edge*: the silhouette, and discontinuities in the depth of the
+visible surface. Generated images mix two surfaces there, or misplace the edge by a pixel. Edges are found in the exact
+geometry. Between two neighbouring pixels whose faces have the depth slopes S and S' (depth in pixels, per pixel), the depth of
+a connected surface changes by a value between S and S', whatever the crease between them, so
 
     edge  <=>  depth change outside [min(S, S') - tolerance, max(S, S') + tolerance].
 
-A strip that is too narrow to hold any pixel far enough from its edges, a chair's leg, would never be seen. So the pixels
-on its *ridge*, those that are as far from the edges as any near them, are used all the same, by themselves and without
-interpolation, if they do not lie at the very edge.
+A strip too narrow to contain any trusted pixel, such as the leg of a chair, would never be seen. The pixels on its *ridge*,
+which are as far from the edges as any nearby pixel, are therefore used as well, individually and without interpolation, unless
+they touch an edge.
 
-Colours are linear light. A pixel is an average of light, and so is every blend of pixels; glTF decodes a texture before it
-filters it. sRGB is decoded once, when a view comes in, and encoded once, when the texture goes out.
+Colours are linear light: a pixel is an average of light, and so is a blend of pixels, and glTF decodes textures before
+filtering. sRGB is decoded once, on input of a view, and encoded once, on output of the texture.
 """
 
 import functools
@@ -28,14 +28,14 @@ from realiz3d_jax.geometry.render import RayScene
 from realiz3d_jax.geometry.texturing.chunks import table
 
 _STEP_TOLERANCE = 1.0
-"""Pixels of depth by which the change between two pixels may leave the range of their faces' slopes: small faces that lie
-between the two, of other slopes, are no edge."""
+"""Tolerance of the change of depth between two pixels, in pixels, beyond the slopes of their faces; it admits small faces with
+other slopes between the two."""
 
 _OPEN = 1e-3
-"""A mesh is open if this part of a view's foreground shows backs of faces: more than rays that slip through edges."""
+"""Share of back faces in the foreground of a view above which the mesh is open; rays that slip through edges cause fewer."""
 
 RIDGE = 0.5
-"""What marks the ridge of a narrow strip: by so much its margin exceeds those that are not trusted."""
+"""Offset of the margin that marks the ridge of a narrow strip from the largest untrusted margin."""
 
 _LINEAR = srgb_to_linear(np.arange(256) / 255.0).astype(np.float32)
 
@@ -49,21 +49,22 @@ def view_with_margins(
     reach: int,
     steepest: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A view made ready for ``sample``, and the faces that it may see from behind.
+    """Prepares a view for ``sample``, and finds the faces that it may see from behind.
 
     Args:
-      mesh, scene: what the view shows.
-      view: uint8[H, W, 3 or 4], sRGB, H = W; where a fourth channel, alpha, is below 128, is background.
-      camera: of the view, orthographic.
-      erosion: pixels beside edges that are not to be trusted.
-      reach: pixels, more than ``erosion``, up to which the distance to edges is told.
-      steepest: slopes of depth, in pixels a pixel, are not told apart beyond this.
+      mesh: mesh that the view shows.
+      scene: its ray scene.
+      view: uint8[H, W, 3 or 4], sRGB, H = W; pixels with an alpha below 128 are background.
+      camera: orthographic camera of the view.
+      erosion: width of the untrusted margin beside edges, pixels.
+      reach: largest distance to edges that is computed, pixels; more than ``erosion``.
+      steepest: limit that slopes of depth, in pixels per pixel, are clipped to.
 
     Returns:
-      float32[H, W, 4]: linear light, and the distance to the nearest edge in pixels along rows, columns or diagonals: 0 in
-        the background, 1 beside an edge, at most ``reach``, and ``erosion + RIDGE`` on the ridge of a narrow strip.
-      bool[F], the faces whose back is seen; all of them in a view of a mesh that is open, or wound the wrong way round: faces
-        smaller than a pixel are not all hit.
+      image: float32[H, W, 4]: linear light, and the distance to the nearest edge in pixels along rows, columns or diagonals: 0
+        in the background, 1 beside an edge, at most ``reach``, and ``erosion + RIDGE`` on the ridge of a narrow strip.
+      back: bool[F], the faces seen from behind; all faces if the mesh is open or has the opposite winding, because rays do not
+        hit every face smaller than a pixel.
     """
     size = view.shape[0]
     origins, direction = camera.rays(size)
@@ -81,12 +82,13 @@ def view_with_margins(
 
 
 def _planes(mesh: Mesh, scene: RayScene, size: int, camera: Camera, steepest: float) -> tuple[np.ndarray, np.ndarray]:
-    """The depth of each face as a plane over the view, in pixels, and the cosine of its normal to the camera.
+    """Depth of each face as a plane over the view, in pixels, and the cosine between its normal and the direction to the
+    camera.
 
     Returns:
-      float32[F, 7]: column and row of the face's centre, depth there, slopes along columns and along rows, least and
-        greatest depth of the corners.
-      float64[F].
+      planes: float32[F, 7]: column and row of the face's centre, its depth, slopes along columns and along rows, smallest and
+        largest depth of the corners.
+      facing: float64[F], the cosines.
     """
     pixels, depth = camera.project(mesh.vertices, size)
     pixels, depth = pixels[mesh.faces], depth[mesh.faces] * size / camera.width
@@ -101,7 +103,7 @@ def _planes(mesh: Mesh, scene: RayScene, size: int, camera: Camera, steepest: fl
 
 @functools.partial(jax.jit, static_argnames=("erosion", "reach"))
 def _margin(face: jax.Array, planes: jax.Array, erosion: int, reach: int) -> jax.Array:
-    """Distance to the nearest edge, float32[H, W], as ``view_with_margins`` tells it; of int32[H, W] and float32[F, 7]."""
+    """Distance to the nearest edge, float32[H, W], as in ``view_with_margins``, from int32[H, W] and float32[F, 7]."""
     height, width = face.shape
     here = planes[face]
     column, row = jnp.arange(width)[None, :] + 0.5, jnp.arange(height)[:, None] + 0.5
@@ -122,7 +124,7 @@ def _margin(face: jax.Array, planes: jax.Array, erosion: int, reach: int) -> jax
 def _pool(
     image: jax.Array, radius: int, choose: Callable[[jax.Array, jax.Array], jax.Array], outside: float
 ) -> jax.Array:
-    """The least or greatest value of the (2 radius + 1)² pixels round each one: float32[H, W]."""
+    """Minimum or maximum of the (2 radius + 1)² pixels around each pixel: float32[H, W]."""
     for window in ((2 * radius + 1, 1), (1, 2 * radius + 1)):
         padding = tuple((side // 2, side // 2) for side in window)
         image = jax.lax.reduce_window(image, jnp.float32(outside), choose, window, (1, 1), padding)
@@ -130,7 +132,7 @@ def _pool(
 
 
 def _beside_edge(depth: jax.Array, slope: jax.Array, mask: jax.Array) -> jax.Array:
-    """Whether an edge lies between a pixel and the next or the previous one of its row: bool[H, W]; ``slope`` is along it."""
+    """Whether an edge lies between a pixel and the next or previous one in its row: bool[H, W]; ``slope`` is along rows."""
     change = depth[:, 1:] - depth[:, :-1]
     low = jnp.minimum(slope[:, 1:], slope[:, :-1]) - _STEP_TOLERANCE
     high = jnp.maximum(slope[:, 1:], slope[:, :-1]) + _STEP_TOLERANCE
@@ -148,20 +150,22 @@ def look(
     width: float,
     image: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Where a view shows points of the surface, were nothing in between.
+    """Projects surface points into a view, ignoring occlusion.
 
     Args:
-      position: float32[n, 3].
-      normal, facet: float32[n, 3], unit, interpolated and of the face, on the same side.
+      position: float32[n, 3], world.
+      normal: float32[n, 3], interpolated unit normals.
+      facet: float32[n, 3], geometric unit normals on the same side.
       either: bool[n], whether the surface may be seen from behind.
-      axes, width: float32[3, 3] and float, of the view's camera, which looks at the origin.
-      image: float32[H, W, 4] of ``view_with_margins``.
+      axes: float32[3, 3], axes of the camera, which looks at the origin.
+      width: width of the view, world units.
+      image: float32[H, W, 4], from ``view_with_margins``.
 
     Returns:
       pixels: float32[n, 2], (column, row).
-      cosine: float32[n], between ``normal`` and the direction to the camera, on the side that faces it; 0 where that is the
-        back and may not be seen. The facet must face the camera too: where a coarse mesh is shaded smoothly, the two differ.
-      margin: float32[n], distance to the nearest edge of the pixel that the point falls in; 0 outside the view.
+      cosine: float32[n], between ``normal``, on the side of the camera, and the direction to the camera; 0 at invisible backs.
+        The facet decides the side; its normal differs from the smooth one on coarse meshes.
+      margin: float32[n], distance to the nearest edge of the pixel that contains the point; 0 outside the view.
     """
     size = image.shape[0]
     right, up, backward = axes
@@ -179,15 +183,16 @@ def look(
 
 @jax.jit
 def sample(image: jax.Array, pixels: jax.Array, alone: jax.Array) -> jax.Array:
-    """Samples of a view: colours by bicubic interpolation (Catmull and Rom's, negative light cut off), margins bilinear.
+    """Samples a view: colours by bicubic interpolation (Catmull-Rom, negative light clipped), margins by bilinear
+    interpolation.
 
     Args:
-      image: float32[H, W, 4] of ``view_with_margins``.
+      image: float32[H, W, 4], from ``view_with_margins``.
       pixels: float32[n, 2], (column, row).
-      alone: bool[n], where the pixel that the place falls in is taken as it is.
+      alone: bool[n], whether to take the pixel that contains the point, without interpolation.
 
     Returns:
-      float32[n, 4].
+      float32[n, 4], colour and margin.
     """
     height, width, channels = image.shape
     flat = image.reshape(-1, channels)
@@ -210,7 +215,7 @@ def sample(image: jax.Array, pixels: jax.Array, alone: jax.Array) -> jax.Array:
 
 
 def _catmull_rom(t: jax.Array) -> jax.Array:
-    """Weights of the four pixels round a place: [..., 4] of the fraction t past the second (Keys 1981, a = -1/2)."""
+    """Weights of four consecutive pixels, [..., 4], at the fraction t past the second (Keys 1981, a = -1/2)."""
     return jnp.stack(
         [
             ((-0.5 * t + 1.0) * t - 0.5) * t,

@@ -1,6 +1,7 @@
-"""Unwraps meshes with xatlas in a process of its own, which can be killed: ``python xatlas_worker.py IN.npz OUT.npz``.
+"""Unwraps meshes with xatlas in a separate process, which can be killed: ``python xatlas_worker.py IN.npz OUT.npz``.
 
-IN holds ``vertices_0``, ``faces_0`` and so on; OUT gets ``uv``, float32[F, 3, 2] of all faces one after the other, in [0, 1].
+IN holds ``vertices_0``, ``faces_0`` and so on; OUT gets ``uv``, float32[F, 3, 2], in [0, 1], for the faces of all meshes in
+order.
 """
 
 import sys
@@ -9,13 +10,14 @@ import numpy as np
 import xatlas
 
 RESOLUTION = 1024
-"""Texels along the atlas that charts are packed for; between charts there are ``PADDING`` of these."""
+"""Texels along a side of the atlas."""
 
 PADDING = 4
+"""Texels between charts."""
 
 
 def main(source: str, target: str) -> None:
-    """Unwraps the meshes of the file ``source`` into one atlas, the file ``target``; ends with a message if they do not fit."""
+    """Unwraps the meshes of the file ``source`` into one atlas, the file ``target``; exits with a message otherwise."""
     meshes = np.load(source)
     atlas = xatlas.Atlas()
     count = len(meshes.files) // 2
@@ -28,7 +30,7 @@ def main(source: str, target: str) -> None:
     for index in range(count):
         _, faces, coordinates = atlas[index]
         uv.append(coordinates[faces].reshape(-1, 3, 2))
-    # More than one atlas is made when something did not fit; their texture coordinates would lie on each other.
+    # xatlas makes several atlases if the meshes do not fit; their texture coordinates would overlap.
     if atlas.atlas_count != 1:
         sys.exit(f"xatlas made {atlas.atlas_count} atlases")
     np.savez(target, uv=np.concatenate(uv).astype(np.float32))
