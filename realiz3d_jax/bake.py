@@ -1,9 +1,9 @@
 """Bakes views of a mesh into its texture: ``python -m realiz3d_jax.bake --mesh chair.glb --views out/chair --output new.glb``.
 
 The views are ``view_AZIMUTH.png`` (degrees, as ``realiz3d_jax.sample`` writes them) or ``view_AZIMUTH_ELEVATION.png``, square
-and orthographic as ``geometry.cameras`` says, of this or another generator; what is transparent in them is not used. Those of a
-sampled item have the cameras that its ``item.json`` states. The asset
-keeps its coordinates, its topology and, where they can be used, its texture coordinates.
+and orthographic as ``geometry.cameras`` says, of this or another generator; transparent pixels are not used. Views of a sampled
+item have the cameras that its ``item.json`` states, and a warning says if they were drawn for another mesh. The asset keeps
+its coordinates, its topology and, where they can be used, its texture coordinates.
 """
 
 import pathlib
@@ -25,7 +25,7 @@ _MESH = flags.DEFINE_string(
 _VIEWS = flags.DEFINE_string("views", None, "The folder with its views.", required=True, flag_values=FLAGS)
 _OUTPUT = flags.DEFINE_string("output", None, "The .glb to write.", required=True, flag_values=FLAGS)
 _UP = flags.DEFINE_enum(
-    "up", None, ["y", "z"], "What is up in the file; by default Y, but Z in PLY and STL.", flag_values=FLAGS
+    "up", None, ["y", "z"], "The up axis of the file; by default Y, but Z in PLY and STL.", flag_values=FLAGS
 )
 _SIZE = flags.DEFINE_enum(
     "texture-size",
@@ -35,20 +35,20 @@ _SIZE = flags.DEFINE_enum(
     flag_values=FLAGS,
 )
 _HARMONISE = flags.DEFINE_bool(
-    "harmonise", False, "Let gains make the views agree where they overlap.", flag_values=FLAGS
+    "harmonise", False, "Adjust the gains of the views so that they agree where they overlap.", flag_values=FLAGS
 )
 _WIDTH = flags.DEFINE_float(
     "view-width",
     None,
-    "What a view shows from side to side, in units of the asset's largest extent; by default as item.json beside the views "
-    f"says, else {ORTHO_WIDTH}.",
+    "Width of what a view shows, in units of the asset's largest extent; by default as stated by item.json beside the views, "
+    f"else {ORTHO_WIDTH}.",
     lower_bound=0.1,
     flag_values=FLAGS,
 )
 
 
 def main(argv: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
     startup.start()

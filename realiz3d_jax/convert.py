@@ -56,7 +56,7 @@ _DTYPE = flags.DEFINE_enum(
     "dtype",
     None,
     list(huggingface.DTYPES),
-    "What converted numbers are kept in; by default float32, and bfloat16 for the text encoder, which is never trained.",
+    "Type of the converted numbers; by default float32, and bfloat16 for the text encoder, which is never trained.",
     flag_values=FLAGS,
 )
 _VERIFY = flags.DEFINE_bool("verify", False, "Read what was converted again, and compare checksums.", flag_values=FLAGS)
@@ -85,11 +85,11 @@ _USES: dict[str, tuple[set[str], set[str]]] = {
     "export": ({"workdir"}, set()),
     "workdir": ({"output"}, {"metrics", "command"}),
 }
-"""What the command is used for, by the flag that says so: the flags it needs, and those it can have."""
+"""The uses of the command, by the flag that selects each: the flags it needs, and those it can have."""
 
 
 def main(argv: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
     use = _find_use()

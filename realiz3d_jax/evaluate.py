@@ -53,12 +53,12 @@ _TRAIN = flags.DEFINE_bool(
 _SIZE = flags.DEFINE_integer(
     "size", 32, "Pixels along a side of a view, to train the classifier on.", flag_values=FLAGS
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of the classifier's training.", flag_values=FLAGS)
-_STEPS = flags.DEFINE_integer("steps", 3000, "Of the classifier's training.", lower_bound=1, flag_values=FLAGS)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the classifier's training.", flag_values=FLAGS)
+_STEPS = flags.DEFINE_integer("steps", 3000, "Steps of the classifier's training.", lower_bound=1, flag_values=FLAGS)
 
 
 def main(argv: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
     startup.start()
@@ -101,19 +101,19 @@ def main(argv: list[str]) -> None:
 
 
 def _check_replaceable(output: pathlib.Path) -> None:
-    """Raises UserError if ``output`` is there and was not written by this command."""
+    """Raises UserError if ``output`` exists and was not written by this command."""
     if output.exists():
         try:
             json.loads(output.read_text())["rows"]
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise UserError(
-                f"{output}: is there already and was not written by this command; it was left as it is. "
+                f"{output}: already exists and was not written by this command; it was left as it is. "
                 "Choose another --output."
             ) from error
 
 
 def table(rows: dict[str, dict[str, Any]]) -> rich.table.Table:
-    """The figures, to look at: a line for each, a column for each folder."""
+    """The metrics as a table for a terminal: a line for each metric, a column for each folder."""
     lines = {
         "real score ↑": lambda row: f"{row['domain_score']['mean']:.3f}",
         "real score > 0.5 ↑": lambda row: f"{row['domain_score']['fraction']:.2f}",
@@ -150,7 +150,7 @@ def _short_names(folders: Sequence[str]) -> list[str]:
     """The last parts of the paths, as few as tell the folders apart.
 
     Raises:
-      UserError: a folder is there twice.
+      UserError: a folder was given twice.
     """
     parts = [pathlib.Path(folder).resolve().parts for folder in folders]
     for count in range(1, max(map(len, parts)) + 1):

@@ -1,7 +1,7 @@
 """Makes the datasets: ``python -m realiz3d_jax.prepare --dataset shapes_assets``, ``... --assets FOLDER --collection NAME``,
 ``... --render-set FOLDER --render-format FORMAT --collection NAME``, ``... --self-generate``, ``... --encode``.
 
-What is interrupted resumes when the same command is given again; what is there already is left as it is.
+An interrupted command resumes when it is given again; existing datasets are left as they are.
 """
 
 import dataclasses
@@ -63,7 +63,7 @@ _CAPTIONS = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 _UP = flags.DEFINE_enum(
-    "up", None, ["y", "z"], "The axis that is up in their files, if it is not what the format says.", flag_values=FLAGS
+    "up", None, ["y", "z"], "The up axis of their files, if it differs from that of the format.", flag_values=FLAGS
 )
 _BEAM = flags.DEFINE_string(
     "beam",
@@ -77,7 +77,7 @@ _CONFIG = flag.define(
 _COLLECTION = flags.DEFINE_string(
     "collection",
     records.SHAPES,
-    "What the names of the datasets begin with: those of the shapes benchmark, or your own.",
+    "Prefix of the names of the datasets: that of the shapes benchmark, or your own.",
     flag_values=FLAGS,
 )
 _SIZE = flags.DEFINE_integer(
@@ -120,16 +120,16 @@ _ENCODERS = flags.DEFINE_string(
 _WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one per core.", flag_values=FLAGS)
 
 _MOST_ROWS = 40
-"""Of the table of what is left out."""
+"""The maximum number of rows in the table of skipped assets."""
 
 
 def _shapes(dataset: str) -> str:
-    """Makes one of the rendered datasets; returns what to tell the user."""
+    """Makes one of the rendered datasets; returns a summary for the user."""
     start = time.monotonic()
     path, made = datasets.prepare(
         _DIRECTORY.value, dataset, _SIZE.value, count=_COUNT.value, seed=_SEED.value, workers=_WORKERS.value
     )
-    return _told(path, dataset, made, start)
+    return _summary(path, dataset, made, start)
 
 
 def _render_config() -> rendering.RenderConfig:
@@ -144,7 +144,7 @@ def _render_config() -> rendering.RenderConfig:
 
 
 def _render_set() -> str:
-    """Reads the renders that others published; returns what to tell the user."""
+    """Reads the renders that others published; returns a summary for the user."""
     start, config = time.monotonic(), _render_config()
     if _RENDER_FORMAT.value is None:
         raise UserError(f"--render-format: is needed beside --render-set; expected one of {', '.join(FORMATS)}.")
@@ -165,11 +165,11 @@ def _render_set() -> str:
             f"the objects of {_RENDER_SET.value} are not seen from the views of the rig, so their {metadata['views']} views "
             "are kept as they are: they serve Stage 1, but make no grids. Another rig: --config configs/data/render.py:RIG."
         )
-    return _told_with_skipped(path, made, start)
+    return _summary_with_skipped(path, made, start)
 
 
 def _assets() -> str:
-    """Renders a team's own assets; returns what to tell the user."""
+    """Renders a team's own assets; returns a summary for the user."""
     start, config = time.monotonic(), _render_config()
     entries, skipped = listing.list_assets(_ASSETS.value, _CAPTIONS.value, _UP.value)
     if not entries:
@@ -188,27 +188,27 @@ def _assets() -> str:
         path, made = rendering.prepare(*where, _WORKERS.value, skipped)
     else:
         path, made = beam.prepare(*where, shlex.split(_BEAM.value), skipped)
-    return _told_with_skipped(path, made, start)
+    return _summary_with_skipped(path, made, start)
 
 
 def _metadata(path: pathlib.Path) -> dict[str, Any]:
     return json.loads((path / "metadata.json").read_text())
 
 
-def _told_with_skipped(path: pathlib.Path, made: bool, start: float) -> str:
-    """What to tell of a collection's assets, after a table of what was left out."""
+def _summary_with_skipped(path: pathlib.Path, made: bool, start: float) -> str:
+    """Prints a table of skipped assets; returns a summary of a collection's assets."""
     lost = [(one["item"], one["reason"]) for one in _metadata(path).get("skipped", [])]
     if lost:
         _print_skipped(lost, f": skipped in {path / 'metadata.json'}")
     seconds = time.monotonic() - start
     dataset = records.dataset_name(_COLLECTION.value, "assets")
     count = sum(map(len, records.open_all(_DIRECTORY.value, dataset, _SIZE.value).values()))
-    told = _told(path, dataset, made, start)
-    return f"{told} {60 * count / seconds:.1f} objects a minute." if made else told
+    summary = _summary(path, dataset, made, start)
+    return f"{summary} {60 * count / seconds:.1f} objects a minute." if made else summary
 
 
 def _print_skipped(lost: list[tuple[str, str]], where: str) -> None:
-    table = rich.table.Table("asset", "why it is left out", title=f"{len(lost)} left out", title_justify="left")
+    table = rich.table.Table("asset", "why it is skipped", title=f"{len(lost)} skipped", title_justify="left")
     for row in lost[:_MOST_ROWS]:
         table.add_row(*map(rich.markup.escape, row))
     console = rich.console.Console(stderr=True)
@@ -218,16 +218,16 @@ def _print_skipped(lost: list[tuple[str, str]], where: str) -> None:
 
 
 def _generated() -> str:
-    """Makes the self-generated images; returns what to tell the user."""
+    """Makes the self-generated images; returns a summary for the user."""
     start = time.monotonic()
     base = open_model(_BASE.value, _ENCODERS.value, jax.local_devices())
     hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
     path, made = self_generate(_DIRECTORY.value, base, _COUNT.value, _SEED.value, collection=_COLLECTION.value, **hosts)
-    return _told(path, records.dataset_name(_COLLECTION.value, "generated"), made, start)
+    return _summary(path, records.dataset_name(_COLLECTION.value, "generated"), made, start)
 
 
 def _encoded() -> str:
-    """Encodes the training data; returns what to tell the user."""
+    """Encodes the training data; returns a summary for the user."""
     config = pretrained.read_config(_BASE.value, _ENCODERS.value)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, collection=_COLLECTION.value))
     if not is_latent(config):
@@ -244,7 +244,7 @@ def _encoded() -> str:
         )
         size = sum(file.stat().st_size for file in path.iterdir())
         lines.append(
-            f"{path}: {'encoded' if now else 'is there already,'} {count} records, {size / count / 1e3:,.0f} kB each."
+            f"{path}: {'encoded' if now else 'already exists,'} {count} records, {size / count / 1e3:,.0f} kB each."
         )
         total += count * now
     if total:
@@ -252,11 +252,11 @@ def _encoded() -> str:
     return "\n".join(lines)
 
 
-def _told(path: pathlib.Path, dataset: str, made: bool, start: float) -> str:
+def _summary(path: pathlib.Path, dataset: str, made: bool, start: float) -> str:
     splits = records.open_all(_DIRECTORY.value, dataset, int(path.parent.name))
     content = ", ".join(f"{split} {len(held)}" for split, held in splits.items())
     if not made:
-        return f"{path}: {dataset} is there already ({content}); nothing to do."
+        return f"{path}: {dataset} already exists ({content}); nothing to do."
     return f"{path}: made {dataset} ({content}) in {time.monotonic() - start:.0f} s."
 
 
@@ -268,19 +268,19 @@ DATASETS: dict[str, Callable[[], str]] = {
     "assets": _assets,
     "render_set": _render_set,
 }
-"""What makes each dataset: it reads the flags and returns a line to print."""
+"""The maker of each dataset, which reads the flags and returns a line to print."""
 
 _SHAPES = [name for name in DATASETS if name.startswith(records.SHAPES)]
 
 
 def main(argv: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     if len(argv) > 1:
         raise UserError(f"argument {argv[1]!r}: not understood; expected flags only, such as --dataset shapes_photos.")
     if _SELF_GENERATE.value and _DATASET.value not in (None, "shapes_generated"):
         raise UserError(f"--self-generate makes shapes_generated; --dataset={_DATASET.value} was given as well.")
     if _ENCODE.value and (_SELF_GENERATE.value or _DATASET.value):
-        raise UserError("--encode encodes what is there; expected no --dataset and no --self-generate beside it.")
+        raise UserError("--encode encodes existing datasets; expected no --dataset and no --self-generate beside it.")
     dataset = "shapes_generated" if _SELF_GENERATE.value else "encoded" if _ENCODE.value else _DATASET.value
     own = [name for name, flag in (("assets", _ASSETS), ("render_set", _RENDER_SET)) if flag.value]
     if own and (dataset or len(own) > 1):
@@ -292,7 +292,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--dataset={_DATASET.value}: unknown; expected one of {', '.join(_SHAPES)}.")
     if not own and dataset is None:
         raise UserError(
-            "nothing was asked for; expected --dataset, --assets, --render-set, --self-generate or --encode."
+            "nothing was requested; expected --dataset, --assets, --render-set, --self-generate or --encode."
         )
     dataset = own[0] if own else dataset
     startup.start(split_cpu=True)

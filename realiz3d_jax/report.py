@@ -36,7 +36,7 @@ _PAGES = flags.DEFINE_integer(
 
 
 def main(argv: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
     if not _SAMPLES.value:

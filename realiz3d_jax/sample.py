@@ -1,13 +1,13 @@
 """Draws multi-view images: ``python -m realiz3d_jax.sample --mesh chair.glb --prompt "a red chair" --output out``.
 
-Where the items come from: ``--mesh`` and ``--prompt`` (one item), ``--manifest`` (one JSON object a line), or, without either,
+Items come from ``--mesh`` and ``--prompt`` (one item), ``--manifest`` (one JSON object a line), or, without either,
 a ``--split`` of the shapes benchmark. Each item gets a folder below ``--output``: the four views, their grid, the control maps
 to look at and exactly (``control.npz``), ``textured.glb``, which is the mesh in its own coordinates under a texture that was
 baked from the views (of a split only with ``--texture-size``), and ``item.json``, which holds all that is needed to make it
 again.
 
-Bad items do not stop the others: they are reported at the end, and the exit status is 1. A folder that is there already is
-left as it is: it counts as done if it came from the same request, and as bad if it did not.
+Bad items do not stop the others: they are reported at the end, and the exit status is 1. A folder that already exists is left
+as it is: it counts as done if it came from the same request, and as bad if it did not.
 """
 
 import dataclasses
@@ -36,11 +36,11 @@ _WORKDIR = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string(
     "output", None, "The folder that gets one folder an item.", required=True, flag_values=FLAGS
 )
-_MESH = flags.DEFINE_string("mesh", None, "What to texture: GLB, glTF, OBJ, PLY, STL or OFF.", flag_values=FLAGS)
+_MESH = flags.DEFINE_string("mesh", None, "The mesh to texture: GLB, glTF, OBJ, PLY, STL or OFF.", flag_values=FLAGS)
 _UP = flags.DEFINE_enum(
-    "up", None, ["y", "z"], "What is up in mesh files; by default Y, but Z in PLY and STL.", flag_values=FLAGS
+    "up", None, ["y", "z"], "The up axis of mesh files; by default Y, but Z in PLY and STL.", flag_values=FLAGS
 )
-_PROMPT = flags.DEFINE_string("prompt", None, "What to show.", flag_values=FLAGS)
+_PROMPT = flags.DEFINE_string("prompt", None, "What the views should show.", flag_values=FLAGS)
 _MANIFEST = flags.DEFINE_string(
     "manifest", None, "A file with one JSON object a line: prompt, and mesh, up, uid, seed.", flag_values=FLAGS
 )
@@ -62,10 +62,10 @@ _DOMAIN = flags.DEFINE_enum(
     "domain",
     None,
     ["real", "synthetic"],
-    "The look that is asked for; by default real, of models that know domains.",
+    "The requested look; by default real, for models that know domains.",
     flag_values=FLAGS,
 )
-# How images are drawn; what is not given is as the model's own config (config.sampling) says.
+# Overrides of the model's own config.sampling.
 _SAMPLING = {
     "block_max": flags.DEFINE_float(
         "block-max", None, "B_max: this fraction of the blocks runs in synthetic mode always.", flag_values=FLAGS
@@ -74,7 +74,7 @@ _SAMPLING = {
         "timestep-max", None, "t_max: all blocks run in synthetic mode from here on up.", flag_values=FLAGS
     ),
     "guidance_scale": flags.DEFINE_float(
-        "guidance-scale", None, "Of the classifier-free guidance, on the text only.", flag_values=FLAGS
+        "guidance-scale", None, "Scale of the classifier-free guidance, on the text only.", flag_values=FLAGS
     ),
     "steps": flags.DEFINE_integer("steps", None, "Sampling steps.", flag_values=FLAGS),
     "sampler": flags.DEFINE_enum("sampler", None, list(SAMPLERS), "DDIM or DPM-Solver++ 2M.", flag_values=FLAGS),
@@ -89,13 +89,16 @@ _TEXTURE_SIZE = flags.DEFINE_enum(
     flag_values=FLAGS,
 )
 _HARMONISE = flags.DEFINE_bool(
-    "harmonise", False, "Let gains make the views agree where they overlap in the texture.", flag_values=FLAGS
+    "harmonise",
+    False,
+    "Adjust the gains of the views so that they agree where they overlap in the texture.",
+    flag_values=FLAGS,
 )
 _BATCH = flags.DEFINE_integer("batch", 8, "Items drawn at a time.", lower_bound=1, flag_values=FLAGS)
 
 
 def main(argv: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is given as --flag=value.")
     startup.start(split_cpu=True)
@@ -143,7 +146,7 @@ def _requests(pretrained: Pretrained) -> tuple[list[Request], list[str]]:
         wanted = [requests.make_request(uid, _PROMPT.value, _SEED.value, mesh, _UP.value)]
     else:
         if _UP.value:
-            raise UserError("--up was given without --mesh or --manifest; the benchmark's meshes say what is up.")
+            raise UserError("--up was given without --mesh or --manifest; the benchmark's meshes state their up axis.")
         data = dataclasses.replace(pretrained.config.data, directory=_DATA.value)
         source = stream_config(dataclasses.replace(pretrained.config, data=data), pretrained.encoder)
         wanted = requests.from_split(source, _SPLIT.value, _SEED.value)

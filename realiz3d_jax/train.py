@@ -24,7 +24,7 @@ _WORKDIR = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; settings are given as --config.KEY=VALUE.")
     config = from_config_dict(_CONFIG.value)

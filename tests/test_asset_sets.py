@@ -345,7 +345,7 @@ def test_the_command_renders_says_what_is_left_out_and_trains(folder, tmp_path, 
     told = capsys.readouterr()
     assert "made things_assets (train 2, test 1)" in told.out
     assert "objects a minute" in told.out
-    assert "2 left out" in told.err
+    assert "2 skipped" in told.err
     assert len(records.open_split(data, "things_assets", "train").metadata["skipped"]) == 2
     assert "5 of 5 assets have no caption" in told.err
     assert run_command("prepare", *arguments, "--config=configs/data/render.py:six") == 2
@@ -355,12 +355,12 @@ def test_the_command_renders_says_what_is_left_out_and_trains(folder, tmp_path, 
     (folder / "list.csv").write_text("mesh\nnone.glb\n")
     assert run_command("prepare", f"--assets={folder / 'list.csv'}", *arguments[1:]) == 2
     told = capsys.readouterr().err
-    assert "1 left out" in told
+    assert "1 skipped" in told
     assert "none of its assets can be used" in told
     assert run_command("prepare", "--dataset=assets") == 2
     assert "expected one of shapes_photos" in capsys.readouterr().err
     assert run_command("prepare") == 2
-    assert "nothing was asked for" in capsys.readouterr().err
+    assert "nothing was requested" in capsys.readouterr().err
     assert run_command("prepare", *arguments, "--config=configs/data/render.py:round") == 2
     assert "there is no such rig" in capsys.readouterr().err
     assert run_command("prepare", *arguments, "--config=configs/data/render.py", "--config.lens=3") == 2
@@ -376,14 +376,14 @@ def test_beam_makes_the_same_records_and_leaves_out_the_same(folder, tmp_path, c
     arguments = [f"--assets={folder}", "--collection=things", f"--directory={data}", "--beam=--runner=DirectRunner"]
     settings = ["--config=configs/data/render.py", "--config.samples=2", "--config.validation=0.0", "--config.test=0.0"]
     assert run_command("prepare", *arguments, *settings) == 0
-    assert "2 left out" in capsys.readouterr().err
+    assert "2 skipped" in capsys.readouterr().err
     prepare(folder, tmp_path / "data")
     ours, theirs = (records.open_split(place, "things_assets", "train") for place in (tmp_path / "data", data))
     assert ours.metadata == theirs.metadata
     for one, other in zip(ours, theirs, strict=True):
         assert_same(one, other)
     assert run_command("prepare", *arguments, *settings) == 0
-    assert "is there already" in capsys.readouterr().out
+    assert "already exists" in capsys.readouterr().out
 
 
 def test_beam_goes_on_without_a_split_of_which_no_asset_can_be_used(folder, tmp_path, monkeypatch):

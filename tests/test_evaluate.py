@@ -243,7 +243,7 @@ def exchange_mesh(item: pathlib.Path) -> None:
         (lose_view, r"view_180\.png: cannot be read as an image"),
         (shrink_view, r"found views of 16 x 16, 32 x 32"),
         (break_description, r"item\.json: cannot be read"),
-        (lose_mesh, r"gone\.glb is not there"),
+        (lose_mesh, r"gone\.glb is missing"),
         (exchange_mesh, r"is not the mesh that"),
     ],
 )
@@ -259,7 +259,7 @@ def test_a_damaged_item_is_named_and_earlier_figures_stay(judge, samples, tmp_pa
 @pytest.mark.parametrize("content", ["precious", '{"prompt": "a red cone"}', "[]"])
 def test_a_file_that_is_no_earlier_metrics_is_not_replaced(judge, samples, tmp_path, content):
     (tmp_path / "prompts.jsonl").write_text(content)
-    with pytest.raises(UserError, match=r"prompts\.jsonl: is there already and was not written by this command"):
+    with pytest.raises(UserError, match=r"prompts\.jsonl: already exists and was not written by this command"):
         judge(samples, output=tmp_path / "prompts.jsonl")
     assert (tmp_path / "prompts.jsonl").read_text() == content
 

@@ -130,7 +130,7 @@ def test_a_set_that_is_there_is_left_alone_and_another_count_is_refused(tmp_path
     assert all(name.startswith("shapes_photos") for name in before)  # the work directory went
     second = command(*flags)
     assert second.returncode == 0
-    assert "is there already (train 2); nothing to do" in second.stdout
+    assert "already exists (train 2); nothing to do" in second.stdout
     with pytest.raises(UserError, match="count 2 is there; asked for was 3"):
         datasets.prepare(tmp_path, "shapes_photos", count=3)
     assert contents(tmp_path) == before

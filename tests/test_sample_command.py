@@ -189,7 +189,9 @@ def test_where_baking_fails_the_views_are_kept_and_the_problem_is_told_each_time
         assert sample(tmp_path / "out", f"--manifest={manifest}", textured=True) == 1
         printed = capsys.readouterr()
         assert "2 items, 1 problem" in printed.out
-        assert "bad: the views are there, but they could not be baked (MemoryError('too many charts'))" in printed.err
+        assert (
+            "bad: the views were written, but they could not be baked (MemoryError('too many charts'))" in printed.err
+        )
     assert (tmp_path / "out" / "good" / "textured.glb").exists()
     assert sorted(path.name for path in (tmp_path / "out" / "bad").iterdir()) == sorted(
         [*VIEWS, *MAPS, "grid.png", "item.json"]

@@ -49,7 +49,7 @@ class Model:
 
     @property
     def task(self) -> str:
-        """What the model does: "texture" or "text_to_multiview"."""
+        """The task of the model: "texture" or "text_to_multiview"."""
         return self.pretrained.config.task
 
     def texture(
@@ -190,7 +190,7 @@ def open_model(source: Path | None = None, *, task: str = "texture", encoders: P
       encoders: the folder with the model's text encoder and autoencoder, if it is not where its config says.
 
     Raises:
-      UserError: nothing is there, or it is damaged.
+      UserError: the source is missing or damaged.
     """
     startup.configure(split_cpu=True)
     if source is None:
@@ -318,7 +318,7 @@ def _known_domain(domain: str | None) -> str | None:
 
 
 def _judged(result: Result | np.ndarray | Path, number: int) -> list[evaluation.Item]:
-    """What is measured of a result, of views, or of the items of a folder."""
+    """The items of the metrics for a result, for views, or for a folder of items."""
     if isinstance(result, Result):
         uid, caption, mesh = (result.description[key] for key in ("uid", "caption", "mesh"))
         file = mesh if mesh and result.description["task"] == "texture" else {"path": None, "up": None}

@@ -66,8 +66,8 @@ class Result:
       cameras: one for each view.
       names: the files of the views, in the same order.
       geometry: the maps that controlled the views; None if no mesh did.
-      textured: the GLB with the views as its texture; None if none was asked for, or baking failed.
-      description: what ``item.json`` says: the request, the model, the settings, and under ``baked`` what came of baking.
+      textured: the GLB with the views as its texture; None if none was requested, or baking failed.
+      description: the content of ``item.json``: request, model, settings, and under ``baked`` the outcome of baking.
       asset: the mesh that was textured; None if none was.
     """
 
@@ -95,7 +95,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """An item to make: its request, and what ``item.json`` will say."""
+    """An item to make: its request and its description."""
 
     request: Request
     description: dict[str, Any]
@@ -172,7 +172,7 @@ def texture_settings(
 
 
 def describe(request: Request, pretrained: Pretrained, settings: Settings) -> dict[str, Any]:
-    """What ``item.json`` says: the request, the model and the sampler; equal descriptions give equal images.
+    """The content of ``item.json``: request, model and sampler; equal descriptions give equal images.
 
     Raises:
       UserError: the mesh or an encoder cannot be read.
@@ -208,7 +208,7 @@ def sample_all(
     """Makes the folder of each request below ``output``, except for those that already exist.
 
     Returns:
-      what ``item.json`` says of each item that exists in the end, and what is wrong.
+      the description of each item that exists in the end, and a message for each problem.
     """
     generator = pretrained.generator(settings.sampling)
     tasks: list[Task] = []
@@ -238,7 +238,7 @@ def sample_all(
 
 
 def prepare(tasks: Sequence[Task], config: TrainConfig, problems: list[str]) -> Iterator[Ready]:
-    """The items whose meshes can be used, as they are asked for; ``problems`` gets what is wrong with the others.
+    """Yields the items whose meshes can be used, one at a time; ``problems`` gets what is wrong with the others.
 
     Those of one mesh follow each other, so that each mesh is read and unwrapped once and none is kept for long.
     """
@@ -308,9 +308,9 @@ def check_glb(output: pathlib.Path, mesh: str | os.PathLike[str] | None, name: s
 
 
 def baking_problems(folder: pathlib.Path, description: dict[str, Any]) -> list[str]:
-    """What ``item.json`` says of a texture that could not be baked."""
+    """The problem that a description states of a texture that could not be baked, if there is one."""
     problem = description.get(items.BAKED, {}).get("problem")
-    return [f"{folder}: the views are there, but they could not be baked ({problem})."] if problem else []
+    return [f"{folder}: the views were written, but they could not be baked ({problem})."] if problem else []
 
 
 def _mesh_of(request: Request) -> tuple[Any, ...]:
@@ -334,7 +334,7 @@ def _draw(generator: Generator, pretrained: Pretrained, settings: Settings, batc
 def _bake(
     item: Ready, views: np.ndarray, cameras: tuple[Camera, ...], unwrapped: Callable[[Asset], Asset]
 ) -> tuple[bytes | None, dict[str, Any]]:
-    """The item's mesh with its views as texture, None where that fails or is not asked for, and what ``item.json`` says."""
+    """The item's mesh with its views as texture, None where that fails or is not requested, and its description."""
     if item.asset is None:
         return None, item.description
     try:
