@@ -80,7 +80,7 @@ def warn(message: str) -> None:
 
 def _show_in_help(flag_values: flags.FlagValues) -> None:
     """Lets --help list a command's flags: absl prints the flags of the program that ``flags.FLAGS`` holds."""
-    for flag in flag_values.get_flags_for_module(sys.argv[0]):
+    for flag in {flag_values[name] for name in flag_values}:
         flags.FLAGS[flag.name] = flag
         flags.FLAGS.register_flag_by_module(sys.argv[0], flag)
 
