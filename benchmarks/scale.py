@@ -1,7 +1,7 @@
-"""What a training step takes on eight devices: ``python -m benchmarks.scale --output docs/scale.md``.
+"""Measures a training step on eight devices: ``python -m benchmarks.scale --output docs/scale.md``.
 
-Compiles the steps of training for eight CPU devices, which are simulated, so that any machine can do it: nothing is run and no
-weight is needed. Then lowers every step and sampling for eight TPU chips with their fused attention.
+Compiles the training steps for eight simulated CPU devices, so that any machine can do it: nothing is run and no weights are
+needed. Then lowers every step and sampling for eight TPU chips with their fused attention.
 """
 
 import dataclasses
@@ -39,37 +39,37 @@ _GIB = 2**30
 _DEVICES = 8
 _MESHES = {"data=8": (8, 1), "fsdp=8": (1, 8), "data=2, fsdp=4": (2, 4)}
 
-_PAGE = """# Several devices: what a step holds and exchanges
+_PAGE = """# Several devices: memory and communication of a step
 
-Made by `python -m benchmarks.scale --output docs/scale.md` (jax {jax}). Every figure is read off a compiled program
+Made by `python -m benchmarks.scale --output docs/scale.md` (jax {jax}). All figures are read from compiled programs
 (`training/compiled.py`); nothing was run. `{base}` with {depth} blocks, {grids} grids of four views in all, {devices} devices.
 
-`data` replicates parameters, `fsdp` splits them, with their moments and averages, and gathers each block's when it is needed.
-The batch is split over both, and constrained to be so at the entry of every block (`models/parallel.py`): the partitioner would
-else follow the parameters, which `fsdp` splits along contracted axes, and every device would compute all grids. The rows
-"not constrained" show that.
+`data` replicates parameters, `fsdp` splits them, with their moments and averages, and gathers those of each block when needed.
+The batch is split over both, and constrained to stay split at the entry of every block (`models/parallel.py`). Otherwise the
+partitioner would follow the parameters, which `fsdp` splits along contracted axes, and every device would compute all grids, as
+the rows "not constrained" show.
 
 ## Memory and collectives
 
-Of one device and one step, in GiB: *state* is what it keeps (parameters, moments, averages, its batch), *temporaries* what it
-holds beside it while it computes, *exchanged* the sizes of all collectives' results. Compiled for CPUs, whose compiler neither
-overlaps nor fuses as a GPU's or TPU's does: compare the rows, not the figures with a data sheet.
+For one device and one step, in GiB: *state* is persistent memory (parameters, moments, averages, its batch), *temporaries* the
+additional memory during the step, *exchanged* the total size of all collectives' results. The programs are compiled for CPUs,
+whose compiler neither overlaps nor fuses as a GPU's or TPU's does: compare the rows with each other, not with a data sheet.
 
 {memory}
 
-A parameter whose axis `fsdp` does not divide stays whole on every device; training names each at its start, with its cost.
+A parameter whose axis `fsdp` does not divide stays whole on every device; training lists them at its start, with their cost.
 
 ## A float32 residual stream
 
-Products are bfloat16 either way; the tokens between blocks are float32 by default. In bfloat16 they are smaller, and a part of
-the domains' shifts is lost in them: [`pretrained.md`](pretrained.md) has the figures.
+Products are bfloat16 either way; the tokens between blocks are float32 by default. In bfloat16 they take less
+memory, but lose part of the domains' shifts: [`pretrained.md`](pretrained.md) has the figures.
 
 {residual}
 
 ## TPUs
 
-The fused attention is a kernel that no partitioner can cut: each device runs it on its own sequences, under `shard_map`. Every
-step, and sampling, lowered for eight TPU chips, data=2, fsdp=4:
+The fused attention is a kernel that the partitioner cannot split: each device runs it on its own sequences, under `shard_map`.
+The table shows every step, and sampling, lowered for eight TPU chips, data=2, fsdp=4:
 
 {tpu}
 """

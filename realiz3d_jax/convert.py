@@ -1,12 +1,13 @@
-"""Models in and out: other projects' weights become ours, a run becomes one file, a backbone goes back to diffusers.
+"""Converts models: imports other projects' weights, exports a run to one file, exports a backbone to diffusers.
 
-    python -m realiz3d_jax.convert --source DIR --output DIR      a pipeline's folder in the Hugging Face layout; or its .pth
-    python -m realiz3d_jax.convert --hub OWNER/NAME --output DIR  the same, fetched first; several complete one another
-    python -m realiz3d_jax.convert --workdir RUN --output FILE    a release: what sampling needs of a run, and how it was made
-    python -m realiz3d_jax.convert --workdir RUN --export DIR     the trained backbone, for diffusers
+    python -m realiz3d_jax.convert --source DIR --output DIR      imports a pipeline's folder (Hugging Face layout) or a .pth
+    python -m realiz3d_jax.convert --hub OWNER/NAME --output DIR  downloads it first; several repositories complete one another
+    python -m realiz3d_jax.convert --workdir RUN --output FILE    exports what sampling needs of a run, and how it was made
+    python -m realiz3d_jax.convert --workdir RUN --export DIR     exports the trained backbone for diffusers
 
-The first two make ``transformer.safetensors`` (a release), ``vae.safetensors``, ``text_encoder.safetensors`` (see
-``checkpoints.converted``) and ``tokenizer/``, of those that are there. No more than one model and one tensor are in memory.
+The first two write those of ``transformer.safetensors`` (an exported checkpoint, see ``checkpoints.release``),
+``vae.safetensors``, ``text_encoder.safetensors`` (see ``checkpoints.converted``) and ``tokenizer/`` that the source has. At
+most one model and one tensor are in memory at a time.
 """
 
 import dataclasses
@@ -42,41 +43,44 @@ FLAGS = flags.FlagValues()
 _SOURCE = flags.DEFINE_multi_string(
     "source",
     None,
-    "A pipeline's folder in the Hugging Face layout, or PixArt's original .pth. Given several times, a part is taken from the "
+    "Pipeline folder in the Hugging Face layout, or PixArt's original .pth. May be repeated; each part is taken from the "
     "first folder that has it.",
     flag_values=FLAGS,
 )
 _HUB = flags.DEFINE_multi_string(
-    "hub", None, "The same as repositories of the Hugging Face Hub: OWNER/NAME.", flag_values=FLAGS
+    "hub", None, "Like --source, as a repository of the Hugging Face Hub: OWNER/NAME.", flag_values=FLAGS
 )
 _PRESET = flags.DEFINE_enum(
-    "preset", None, list(PIXART), "Which transformer --source is, if it is a file.", flag_values=FLAGS
+    "preset", None, list(PIXART), "Transformer in --source, if --source is a file.", flag_values=FLAGS
 )
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     None,
     list(huggingface.DTYPES),
-    "Type of the converted numbers; by default float32, and bfloat16 for the text encoder, which is never trained.",
+    "Dtype of the converted parameters; by default float32, and bfloat16 for the text encoder, which is never trained.",
     flag_values=FLAGS,
 )
-_VERIFY = flags.DEFINE_bool("verify", False, "Read what was converted again, and compare checksums.", flag_values=FLAGS)
+_VERIFY = flags.DEFINE_bool("verify", False, "Read the converted files again and compare checksums.", flag_values=FLAGS)
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "A run of realiz3d_jax.train; for --export, a release does as well.", flag_values=FLAGS
+    "workdir", None, "Run of realiz3d_jax.train; for --export, also an exported checkpoint.", flag_values=FLAGS
 )
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "The .safetensors to write of --workdir, or the folder of --source or --hub.", flag_values=FLAGS
+    "output",
+    None,
+    "The .safetensors file to write for --workdir, or the folder for --source or --hub.",
+    flag_values=FLAGS,
 )
 _EXPORT = flags.DEFINE_string(
-    "export", None, "The folder to write for diffusers: config.json and weights.", flag_values=FLAGS
+    "export", None, "Folder to write for diffusers: config.json and weights.", flag_values=FLAGS
 )
 _METRICS = flags.DEFINE_string(
     "metrics",
     None,
-    "The metrics.json of realiz3d_jax.evaluate of samples of the run, for the release's facts.",
+    "The metrics.json of realiz3d_jax.evaluate for samples of the run, stored in the exported checkpoint.",
     flag_values=FLAGS,
 )
 _COMMAND = flags.DEFINE_string(
-    "command", "", "The command that made the run, for the release's facts.", flag_values=FLAGS
+    "command", "", "Command that trained the run, stored in the exported checkpoint.", flag_values=FLAGS
 )
 
 _USES: dict[str, tuple[set[str], set[str]]] = {
@@ -85,7 +89,7 @@ _USES: dict[str, tuple[set[str], set[str]]] = {
     "export": ({"workdir"}, set()),
     "workdir": ({"output"}, {"metrics", "command"}),
 }
-"""The uses of the command, by the flag that selects each: the flags it needs, and those it can have."""
+"""Required and optional flags of each use of the command, by the flag that selects the use."""
 
 
 def main(argv: list[str]) -> None:
@@ -125,7 +129,7 @@ def _find_use() -> str:
 
 
 def _convert(sources: list[pathlib.Path], output: pathlib.Path, command: str) -> None:
-    """Converts a pipeline, all of it or nothing."""
+    """Converts a pipeline atomically."""
     if any(source.is_file() == (_PRESET.value is None) for source in sources[:1]):
         raise UserError(
             f"--source {sources[0]}: a file needs --preset to say which model it is, and a folder says so itself."
@@ -153,10 +157,7 @@ def _convert(sources: list[pathlib.Path], output: pathlib.Path, command: str) ->
         if "text_encoder" in places:
             huggingface.copy_tokenizer(places["text_encoder"].parent, new, output)
     rich.console.Console(width=None if sys.stdout.isatty() else 160).print(table)
-    print(
-        f"{output}: {'replaced what this command had made there' if replaced else 'made'}"
-        + _VERIFY.value * ", verified"
-    )
+    print(f"{output}: {'replaced an earlier conversion' if replaced else 'made'}" + _VERIFY.value * ", verified")
 
 
 def _convert_part(
@@ -167,10 +168,10 @@ def _convert_part(
     command: str,
     parts: Mapping[str, Any],
 ) -> tuple[str, ...]:
-    """Converts one of ``parts`` to ``path``, which will lie in ``output``; returns its row of the table."""
+    """Converts one of ``parts`` to ``path``, whose final folder is ``output``; returns its row of the table."""
     dtype = _DTYPE.value or ("bfloat16" if isinstance(config, T5Config) else "float32")
     if isinstance(config, T5Config):
-        config = dataclasses.replace(config, dtype=dtype)  # it computes in what it is kept in
+        config = dataclasses.replace(config, dtype=dtype)  # it computes in the dtype in which it is stored
     imported = huggingface.import_model(source, dtype, config)
     leaves, facts = jax.tree.leaves(imported.params), {"command": command, **imported.facts}
     with files.writing(output / path.name, sum(leaf.nbytes for leaf in leaves)):
@@ -185,11 +186,11 @@ def _convert_part(
 
 
 def _verify(path: pathlib.Path, config: Any, expected: str) -> None:
-    """Reads a file again, when what it was made of is no longer in memory."""
+    """Reads a converted file again and compares its checksum, after the source has left memory."""
     found = converted.checksum_on_disk(path, config, "backbone/" if _is_release(path) else "")
     if found != expected:
         raise UserError(
-            f"{path.name}: the file has SHA-256 {found}; expected {expected}, that of what was read. "
+            f"{path.name}: the file has SHA-256 {found}; expected {expected}, as in the source. "
             "The disk or the memory is faulty; convert again, elsewhere."
         )
 
@@ -199,11 +200,11 @@ def _is_release(path: pathlib.Path) -> bool:
 
 
 def _base_config(parts: Mapping[str, Any], output: pathlib.Path) -> TrainConfig:
-    """The config of a converted transformer's release: that of a base model from which a stage can start."""
+    """Returns the config stored with a converted transformer: that of a base model from which a stage can start."""
     model, autoencoder = parts["transformer"], parts.get("vae")
     if autoencoder is None:
         autoencoder = bases.autoencoder_of(_PRESET.value or "pixart_sigma")
-    model = dataclasses.replace(model, dtype="bfloat16", remat="attention")  # as it is trained; parameters are float32
+    model = dataclasses.replace(model, dtype="bfloat16", remat="attention")  # training settings; parameters are float32
     process = process_class(huggingface.IMPORTERS[type(model)].PROCESS)()
     base = bases.published(model, autoencoder, str(output), diffusion=process)
     return TrainConfig(
@@ -220,9 +221,9 @@ def _base_config(parts: Mapping[str, Any], output: pathlib.Path) -> TrainConfig:
 
 
 def _export(source: pathlib.Path, output: pathlib.Path) -> None:
-    """Writes the backbone of a run or a release as diffusers' files, and what the method adds beside it.
+    """Writes the backbone of a run or an exported checkpoint as diffusers' files, with the method's additions beside it.
 
-    ``huggingface.export_transformer`` says what the files hold.
+    ``huggingface.export_transformer`` documents the files.
     """
     replaced = converted.is_replaceable(output, exported=True)
     config, params = read_on_host(source)
@@ -242,11 +243,11 @@ def _export(source: pathlib.Path, output: pathlib.Path) -> None:
     )
 
 
-# Releases
+# To one file
 
 
 def _release(workdir: pathlib.Path, output: pathlib.Path) -> None:
-    """Writes a release: the partitions that sampling needs (averaged where they were trained), the config and the facts."""
+    """Writes an exported checkpoint: the partitions for sampling (averaged where trained), the config and the facts."""
     model = open_model(workdir)
     facts = {
         "command": _COMMAND.value or f"python -m realiz3d_jax.train, stage {model.config.stage}",

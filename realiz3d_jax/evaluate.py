@@ -24,6 +24,8 @@ from realiz3d_jax.checkpoints.release import PRETRAINED
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.metrics import benchmark, domain_score, evaluation
+from realiz3d_jax.metrics.evaluation import LINES
+from realiz3d_jax.metrics.metric import Line
 from realiz3d_jax.sampling import items
 
 FLAGS = flags.FlagValues()
@@ -112,38 +114,27 @@ def _check_replaceable(output: pathlib.Path) -> None:
             ) from error
 
 
+_ARROWS = {1: "↑", -1: "↓", 0: ""}
+
+
 def table(rows: dict[str, dict[str, Any]]) -> rich.table.Table:
-    """The metrics as a table for a terminal: a line for each metric, a column for each folder."""
-    lines = {
-        "real score ↑": lambda row: f"{row['domain_score']['mean']:.3f}",
-        "real score > 0.5 ↑": lambda row: f"{row['domain_score']['fraction']:.2f}",
-        "FID, base images ↓": lambda row: f"{row['fid_base']:.2f}",
-        "KID, base images ↓": lambda row: f"{row['kid_base']['mean']:.3f}",
-        "FID, real renders ↓": lambda row: f"{row['fid_real']:.2f}",
-        "KID, real renders ↓": lambda row: f"{row['kid_real']['mean']:.3f}",
-        "silhouette IoU ↑": lambda row: f"{row['silhouette_iou']['mean']:.3f}",
-        "consistency PSNR ↑": lambda row: f"{row['consistency']['whole']['psnr']:.2f}",
-        "consistency SSIM ↑": lambda row: f"{row['consistency']['whole']['ssim']:.3f}",
-        "overlap-only PSNR ↑": lambda row: f"{row['consistency']['overlap']['psnr']:.2f}",
-        "overlap-only SSIM ↑": lambda row: f"{row['consistency']['overlap']['ssim']:.3f}",
-        "overlap / foreground": lambda row: f"{row['consistency']['overlap']['fraction']:.2f}",
-        "objects": lambda row: str(row["count"]["objects"]),
-    }
+    """The figures, to look at: a line for each, a column for each folder."""
     result = rich.table.Table(title="Realism, control and consistency")
     result.add_column("", no_wrap=True)
     for name in rows:
         result.add_column(name, justify="right")
-    for label, figure in lines.items():
-        result.add_row(label, *[_cell(figure, row) for row in rows.values()])
+    for group, lines in LINES.items():
+        result.add_section()
+        result.add_row(f"[bold]{group}")
+        for line in lines:
+            result.add_row(f"  {line.label} {_ARROWS[line.better]}", *[_cell(line, row) for row in rows.values()])
     return result
 
 
-def _cell(figure: Any, row: dict[str, Any]) -> str:
-    """A figure of a row, or a dash where the row has none."""
-    try:
-        return figure(row)
-    except (KeyError, TypeError):  # the figure, or a part of it, is absent or None
-        return "-"
+def _cell(line: Line, row: dict[str, Any]) -> str:
+    """The value in a row, or a dash where the row has none."""
+    value = line.value(row)
+    return "-" if value is None else f"{value:.{line.digits}f}"
 
 
 def _short_names(folders: Sequence[str]) -> list[str]:

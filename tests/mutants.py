@@ -5,7 +5,7 @@ fail of it, and none without it. Exits 1 if a fault survives, or if the text tha
 more. WORDS choose the faults whose entry holds them.
 
 An entry of ``mutants.txt``: what goes wrong, the file below ``realiz3d_jax``, the text as it is, as it is with the fault, and
-pytest's arguments.
+pytest's arguments, test files by name alone.
 """
 
 import os
@@ -51,9 +51,14 @@ def noticed(copy: pathlib.Path, sound: bool, what: str, file: str, old: str, new
     return verdict == "killed"
 
 
+def find_tests(root: pathlib.Path, name: str) -> list[pathlib.Path]:
+    """The test files of that name, in whichever folder of ``tests``; there should be one."""
+    return list((root / "tests").rglob(name))
+
+
 def run(copy: pathlib.Path, tests: str) -> int:
     """pytest's exit status: 0 if all pass, 1 if one fails, others if they cannot be run."""
-    words = [f"tests/{word}" if word.endswith(".py") else word for word in tests.split()]
+    words = [str(*find_tests(copy, word)) if word.endswith(".py") else word for word in tests.split()]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *words]
     # No bytecode: of two faults of one length within a second Python would read the first one twice.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}

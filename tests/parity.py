@@ -14,7 +14,8 @@ import numpy as np
 TABLE_VARIABLE = "REALIZ3D_PARITY_TABLE"
 COMMAND = (
     f"{TABLE_VARIABLE}=docs/parity.md python -m pytest -m 'slow or not slow' "
-    "tests/test_{dit,vae,t5,mmdit}_parity.py tests/test_{samplers,ddpm,importers,backbones,pretrained}.py"
+    "tests/models/test_{dit,vae,t5,mmdit}_parity.py tests/models/test_backbones.py "
+    "tests/diffusion/test_{samplers,ddpm}.py tests/checkpoints/test_importers.py tests/commands/test_pretrained.py"
 )
 PACKAGES = ("jax", "flax", "torch", "diffusers", "transformers")
 

@@ -10,6 +10,35 @@ from realiz3d_jax.checkpoints.importers import mapping, pixart
 from realiz3d_jax.models import dit
 from realiz3d_jax.models.dit import DiTConfig
 
+SMALL = DiTConfig(
+    width=24,
+    depth=3,
+    heads=2,
+    patch_size=2,
+    in_channels=4,
+    out_channels=8,
+    caption_channels=20,
+    sample_size=16,
+    base_size=8,
+    position_scale=0.5,
+)
+ORIGINAL = {
+    "adaln_single.emb.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "adaln_single.emb.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "adaln_single.linear": "t_block.1",
+    "caption_projection.linear_1": "y_embedder.y_proj.fc1",
+    "caption_projection.linear_2": "y_embedder.y_proj.fc2",
+    "pos_embed.proj": "x_embedder.proj",
+    "transformer_blocks": "blocks",
+    "attn1.to_out.0": "attn.proj",
+    "attn2.to_out.0": "cross_attn.proj",
+    "attn2.to_q": "cross_attn.q_linear",
+    "ff.net.0.proj": "mlp.fc1",
+    "ff.net.2": "mlp.fc2",
+    "proj_out": "final_layer.linear",
+}
+"""The names that the original has for what diffusers names otherwise."""
+
 
 def convert(config: DiTConfig, state: dict[str, np.ndarray]) -> dict:
     """Our parameters from the reference's ``state`` of NumPy arrays."""
@@ -85,3 +114,22 @@ def _forward(model, latents: torch.Tensor, timestep, text, text_mask) -> torch.T
         encoder_attention_mask=torch.tensor(text_mask.astype(np.float32)),
         added_cond_kwargs=size,
     ).sample
+
+
+def original_names(reference: PixArtTransformer2DModel) -> dict[str, torch.Tensor]:
+    """The state under the names of PixArt's own code, where projections are fused."""
+    state, made = dict(reference.state_dict()), {}
+    for layer in range(SMALL.depth):
+        block = f"transformer_blocks.{layer}"
+        for kind in ("weight", "bias"):
+            for ours, parts in (("attn1.qkv", ("q", "k", "v")), ("attn2.kv", ("k", "v"))):
+                fused = [state.pop(f"{block}.{ours[:5]}.to_{part}.{kind}") for part in parts]
+                name = "attn.qkv" if len(parts) == 3 else "cross_attn.kv_linear"
+                made[f"blocks.{layer}.{name}.{kind}"] = torch.cat(fused)
+    for name, tensor in state.items():
+        for theirs, original in ORIGINAL.items():
+            name = name.replace(theirs, original)
+        made["final_layer.scale_shift_table" if name == "scale_shift_table" else name] = tensor
+    made["pos_embed"] = torch.zeros(1, 4, 24)
+    made["y_embedder.y_embedding"] = torch.zeros(120, 20)
+    return made

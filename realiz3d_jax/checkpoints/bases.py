@@ -1,7 +1,7 @@
-"""The base models that training starts from, by name, for the config files: ``--config configs/stage2.py:NAME``.
+"""The base models from which training starts, by name, for the config files: ``--config configs/stage2.py:NAME``.
 
-A base is all that the stages of its training share: the backbone, the diffusion process, how images and captions are encoded,
-how images are drawn, and where the weights come from. A new one is one entry here.
+A base holds everything that its training stages share: the backbone, the diffusion process, the encoders of images and
+captions, the sampling settings, and the source of the weights. A new base model is one entry in ``BASES``.
 """
 
 import dataclasses
@@ -25,10 +25,10 @@ SHIPPED_BASE = release.PRETRAINED / "shapes_base.safetensors"
 
 _SD_SCALE, _SDXL_SCALE = 0.18215, 0.13025
 _LONGEST_CAPTION = {_SD_SCALE: 120, _SDXL_SCALE: 300}
-"""Tokens, by the scale of the autoencoder that a PixArt was trained with: alpha's is Stable Diffusion's, Sigma's SDXL's."""
+"""Maximum number of caption tokens, by autoencoder scale: PixArt-alpha uses Stable Diffusion's, PixArt-Sigma SDXL's."""
 
 PAPER_BATCH = {"batch_grids": 8, "batch_of": "device"}
-"""The paper trains on 64 GPUs with a "batch size 8": read as eight grids on each of them, 512 in all."""
+"""The paper trains on 64 GPUs with a "batch size 8", interpreted here as eight grids per GPU, 512 in total."""
 
 _REPOSITORIES = {
     "pixart_alpha_256": "PixArt-alpha/PixArt-XL-2-256x256",
@@ -39,16 +39,17 @@ _REPOSITORIES = {
     "pixart_sigma_1024": "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
     "pixart_sigma_2k": "PixArt-alpha/PixArt-Sigma-XL-2-2K-MS",
 }
-"""Of the Hugging Face Hub."""
+"""Repositories on the Hugging Face Hub."""
 
 GRID_POSITIONS = "canvas"
-"""Of every training on grids, Stage 1 included: a tile has the positions of its place in the 2x2 canvas, in both modes, or its
-place would tell a real sample from a synthetic one. A published base has seen pictures by themselves only ("view"), so it is
-asked for images of its own at those, and learns the canvas in Stage 2. In Stage 1 its frozen backbone meets positions that it
-does not know: what the shifts learn of that is the same in both domains, and they are then used where they were learned."""
+"""Positions used in all training on grids, Stage 1 included: a tile has the positions of its place in the 2x2 canvas in both
+modes, since otherwise its position would distinguish real from synthetic samples. A published base was trained on single
+images ("view") only, so its own images are drawn at those positions, and it learns the canvas in Stage 2. In Stage 1 its
+frozen backbone receives unfamiliar positions; the shifts absorb this equally in both domains, and are then used at the
+positions at which they were learned."""
 
 VIEW_PROMPT = "{caption}, {view} view, white background"
-"""How a published model is asked for the view of an object alone, as the synthetic renders show it."""
+"""Prompt that asks a published model for a view of an isolated object, as in the synthetic renders."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +57,14 @@ class Base:
     """A base model.
 
     Attributes:
-      model: the backbone, at the positions that the base's weights know.
-      init: where Stage 1 takes the backbone from.
-      runs: the folder of the runs that start from it.
-      published: whether its weights were trained by others, in the latents of an autoencoder; the paper's settings apply.
+      model: the backbone, at the positions for which the base's weights were trained.
+      init: source of Stage 1's backbone.
+      runs: folder of the runs that start from this base.
+      diffusion: the diffusion process.
+      codec: the encoder of images.
+      data: the data settings.
+      sampling: the sampling settings.
+      published: True for weights published by others, trained in an autoencoder's latents; the paper's settings then apply.
     """
 
     model: backbone.Config
@@ -72,7 +77,7 @@ class Base:
     published: bool = False
 
     def settings(self, **data: Any) -> dict[str, Any]:
-        """What the ``TrainConfig`` of the base itself takes over; ``data`` replaces fields of ``DataConfig``."""
+        """Returns the fields of the base's own ``TrainConfig``; ``data`` replaces fields of ``DataConfig``."""
         return {
             "model": self.model,
             "diffusion": self.diffusion,
@@ -82,13 +87,13 @@ class Base:
         }
 
     def on_grids(self, **data: Any) -> dict[str, Any]:
-        """``settings`` of a stage that trains on grids of views."""
+        """Returns the ``settings`` of a stage that trains on grids of views."""
         model = dataclasses.replace(self.model, positions=GRID_POSITIONS)
         return self.settings(**data) | {"model": model}
 
     def fine_tuning(self) -> dict[str, Any]:
-        """``on_grids``, and how every method trains the whole backbone: rows of a table differ in nothing else."""
-        if self.published:  # the paper's
+        """Returns ``on_grids`` with the training settings that all methods share, so that results differ by method alone."""
+        if self.published:  # the paper's settings
             return self.on_grids(**PAPER_BATCH) | {
                 "viewpoints": "latents",
                 "steps": 4_700,  # ten epochs of 120,000 assets in batches of 512, and as many steps on real images
@@ -107,10 +112,10 @@ class Base:
 
 
 def find(name: str) -> Base:
-    """The base called ``name``, or the one in the folder of that name, which ``realiz3d_jax.convert`` made.
+    """Returns the base called ``name``, or the one in the folder ``name`` that was written by ``realiz3d_jax.convert``.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no such base or folder.
     """
     if (pathlib.Path(name) / release.TRANSFORMER).is_file():
         held = release.read_config(name)
@@ -119,13 +124,13 @@ def find(name: str) -> Base:
     if name not in BASES:
         raise UserError(
             f"--config FILE.py:{name}: there is no such base model; expected one of {', '.join(BASES)}, or "
-            "the folder that realiz3d_jax.convert made."
+            "a folder written by realiz3d_jax.convert."
         )
     return BASES[name]
 
 
 def _shapes() -> Base:
-    """Of the shapes benchmark, whose base model ships."""
+    """Returns the shapes benchmark's base model, whose weights are shipped."""
     command = (
         "python -m realiz3d_jax.train --config configs/base.py\n"
         f"  python -m realiz3d_jax.convert --workdir runs/base --output {SHIPPED_BASE}"
@@ -134,13 +139,13 @@ def _shapes() -> Base:
 
 
 def _own(name: str, model: backbone.Config, **settings: Any) -> Base:
-    """Of the shapes benchmark, to be trained by ``configs/base.py``."""
+    """Returns a base for the shapes benchmark whose weights are trained by ``configs/base.py``."""
     command = f"python -m realiz3d_jax.train --config configs/base.py:{name}"
     return Base(model, InitConfig(f"runs/{name}/base", ("backbone",), command), f"runs/{name}", **settings)
 
 
 def _flow(name: str, width: int, depth: int, heads: int) -> Base:
-    """Stable Diffusion 3's transformer and process in the shapes benchmark."""
+    """Returns a base for the shapes benchmark with Stable Diffusion 3's transformer and diffusion process."""
     model = MMDiTConfig(
         width=width,
         depth=depth,
@@ -157,21 +162,23 @@ def _flow(name: str, width: int, depth: int, heads: int) -> Base:
 
 
 def autoencoder_of(name: str) -> VAEConfig:
-    """Of a PixArt: Stable Diffusion's for alpha, SDXL's for Sigma."""
+    """Returns the autoencoder config of a PixArt model: Stable Diffusion's for alpha, SDXL's for Sigma."""
     return VAEConfig(scale=_SD_SCALE if "alpha" in name else _SDXL_SCALE)
 
 
 def published(
     model: backbone.Config, autoencoder: VAEConfig, folder: str, command: str = "", diffusion: Process | None = None
 ) -> Base:
-    """A base of published weights.
+    """Returns a base with published weights.
 
     Args:
-      folder: what ``realiz3d_jax.convert`` makes of them.
-      command: the command that makes it.
-      diffusion: what it was trained with; DDPM by default.
+      model: config of the backbone.
+      autoencoder: config of the autoencoder in whose latents it was trained.
+      folder: folder written by ``realiz3d_jax.convert``.
+      command: the command that writes the folder.
+      diffusion: diffusion process of its training; DDPM by default.
     """
-    model = dataclasses.replace(model, positions="view")  # those of a picture by itself, which it was trained on
+    model = dataclasses.replace(model, positions="view")  # it was trained on single images
     codec = AutoencoderCodec(autoencoder)
     data = DataConfig(
         size=model.sample_size * codec.factor,
@@ -208,4 +215,4 @@ BASES: dict[str, Base] = {
     "tiny_sd3": _flow("tiny_sd3", width=32, depth=3, heads=2),
     **{name: _pixart(name) for name in PIXART},
 }
-"""``tiny`` is ``shapes`` with almost nothing in it, for tests and for trying a change out."""
+"""Base models by name; ``tiny`` is a minimal ``shapes``, for tests and for trying out changes."""

@@ -1,7 +1,8 @@
-"""What ``realiz3d_jax.convert`` makes: converted autoencoders and text encoders, one ``.safetensors`` each, and its folders.
+"""The outputs of ``realiz3d_jax.convert``: autoencoders and text encoders, one ``.safetensors`` file each, and their folders.
 
-Tensors are named by their path, "/" between keys; the metadata holds ``config`` (JSON, with the class' name as ``class``) and
-``facts`` (JSON: the command, the source, the SHA-256 of the numbers). Converted transformers are releases instead.
+Tensors are named by their path, "/" between keys. The metadata holds ``config`` (JSON, with the class name as ``class``) and
+``facts`` (JSON: the command, the source, the SHA-256 of the parameters). Converted transformers are exported checkpoints
+instead, see ``release``.
 """
 
 import contextlib
@@ -22,17 +23,24 @@ from realiz3d_jax.checkpoints.importers.huggingface import IMPORTERS, TOKENIZER,
 from realiz3d_jax.errors import UserError
 
 COMMAND = "python -m realiz3d_jax.convert"
-"""What the facts of everything that it makes begin with, by their ``command``."""
+"""Prefix of ``command`` in the facts of all converted files."""
 
 AUTOENCODER, TEXT_ENCODER = "vae.safetensors", "text_encoder.safetensors"
-"""What converted encoders are called in their folder."""
+"""File names of converted encoders."""
 
 _CLASSES = {kind.__name__: kind for kind in IMPORTERS}
-_MEND = f"Make it with {COMMAND} --source."
+_FIX = f"Make it with {COMMAND} --source."
 
 
 def write(path: str | os.PathLike[str], config: Any, params: mapping.Params, facts: dict[str, Any]) -> None:
-    """Writes a model in one step; ``params`` are NumPy arrays, float32 or bfloat16."""
+    """Writes a converted model atomically.
+
+    Args:
+      path: file to write.
+      config: config of the model.
+      params: NumPy arrays, float32 or bfloat16.
+      facts: JSON values stored in the metadata.
+    """
     values = {"class": type(config).__name__, **dataclasses.asdict(config)}
     with files.new_file(path) as new:
         tensor_files.write_safetensors(
@@ -41,7 +49,11 @@ def write(path: str | os.PathLike[str], config: Any, params: mapping.Params, fac
 
 
 def read_header(path: str | os.PathLike[str], kind: type) -> tuple[Any, dict[str, Any]]:
-    """Config and facts of a converted model; its arrays are not read.
+    """Reads the config and facts of a converted model, without its arrays.
+
+    Args:
+      path: file of the model.
+      kind: required class of its config.
 
     Raises:
       UserError: as ``read``.
@@ -51,14 +63,15 @@ def read_header(path: str | os.PathLike[str], kind: type) -> tuple[Any, dict[str
 
 
 def read(path: str | os.PathLike[str], kind: type, lay: Callable[[mapping.Params], Any] | None = None) -> Imported:
-    """Reads a converted model in the dtype that it was written in, array by array.
+    """Reads a converted model array by array, in its stored dtype.
 
     Args:
-      kind: the class that its config must have.
-      lay: gives the shardings of its leaves, from their shapes; without it they stay NumPy arrays.
+      path: file of the model.
+      kind: required class of its config.
+      lay: returns the shardings of the leaves, given their shapes; without it, the leaves stay NumPy arrays.
 
     Raises:
-      UserError: the file is missing, truncated, not a converted model, or one of another kind.
+      UserError: the file is missing, truncated, not a converted model, or of another kind.
     """
     with _open(path) as file:
         config = _config(path, file, kind)
@@ -67,7 +80,7 @@ def read(path: str | os.PathLike[str], kind: type, lay: Callable[[mapping.Params
         if different := sorted(names ^ set(expected)):
             found = "found" if different[0] in names else "missing"
             raise UserError(
-                f"{path}: {different[0]} is {found}; expected the arrays of this version's {kind.__name__}. {_MEND}"
+                f"{path}: {different[0]} is {found}; expected the arrays of this version's {kind.__name__}. {_FIX}"
             )
         places = jax.tree.leaves(lay(like)) if lay else [None] * len(expected)
         leaves = []
@@ -79,11 +92,12 @@ def read(path: str | os.PathLike[str], kind: type, lay: Callable[[mapping.Params
 
 
 def checksum_on_disk(path: str | os.PathLike[str], config: Any, prefix: str = "") -> str:
-    """``huggingface.checksum`` of what a file holds, read one array at a time.
+    """Computes ``huggingface.checksum`` of a file's parameters, reading one array at a time.
 
     Args:
-      config: of the model in it.
-      prefix: of the arrays' names: none, or a release's partition and "/".
+      path: file of the model.
+      config: config of the model.
+      prefix: prefix of the arrays' names: "", or the partition and "/" in an exported checkpoint.
 
     Raises:
       UserError: the file is missing or truncated.
@@ -96,13 +110,15 @@ def checksum_on_disk(path: str | os.PathLike[str], config: Any, prefix: str = ""
 
 
 def is_replaceable(folder: str | os.PathLike[str], exported: bool = False) -> bool:
-    """Whether ``folder`` is one that ``COMMAND`` made, by the facts of its files; False if nothing is there.
+    """Returns whether ``folder`` was made by ``COMMAND``, according to the facts of its files; False if it is empty or missing.
 
     Args:
-      exported: by ``--export``; else from another project's weights. Neither takes the place of the other.
+      folder: folder to check.
+      exported: True for a folder made by ``--export``, False for one converted from another project's weights; one does not
+        replace the other.
 
     Raises:
-      UserError: something else is there.
+      UserError: the folder holds anything else.
     """
     folder = pathlib.Path(folder)
     held = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -111,8 +127,8 @@ def is_replaceable(folder: str | os.PathLike[str], exported: bool = False) -> bo
     strange = others + [path for path in weights if not _is_ours(path, exported)]
     if strange or (held and not weights) or (folder.exists() and not folder.is_dir()):
         raise UserError(
-            f"{folder}: found {(strange or held or [folder])[0].name}, expected nothing or what {COMMAND} made; only that is "
-            "replaced. Choose another folder or remove this one."
+            f"{folder}: found {(strange or held or [folder])[0].name}, expected no folder or one made by {COMMAND}; only that "
+            "is replaced. Choose another folder or remove this one."
         )
     return bool(held)
 
@@ -131,10 +147,10 @@ def _open(path: str | os.PathLike[str]) -> Iterator[Any]:
     try:
         file = safetensors.safe_open(path, framework="numpy")
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file; expected a converted model (.safetensors). {_MEND}") from error
+        raise UserError(f"{path}: there is no such file; expected a converted model (.safetensors). {_FIX}") from error
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
-            f"{path}: cannot be read as safetensors ({error}); it is truncated or damaged. {_MEND}"
+            f"{path}: cannot be read as safetensors ({error}); it is truncated or damaged. {_FIX}"
         ) from error
     with file:
         yield file
@@ -147,11 +163,11 @@ def _config(path: str | os.PathLike[str], file: Any, expected: type) -> Any:
         config = kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}: is no converted model of this version ({type(error).__name__}: {error}); "
-            f"expected its config in the metadata. {_MEND}"
+            f"{path}: is not a converted model of this version ({type(error).__name__}: {error}); "
+            f"expected its config in the metadata. {_FIX}"
         ) from error
     if kind is not expected:
-        raise UserError(f"{path}: holds a model of {kind.__name__}; expected {expected.__name__}. {_MEND}")
+        raise UserError(f"{path}: holds a model of {kind.__name__}; expected {expected.__name__}. {_FIX}")
     return config
 
 

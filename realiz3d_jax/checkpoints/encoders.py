@@ -1,6 +1,6 @@
-"""The pretrained encoders of a latent model: the folder that ``realiz3d_jax.convert`` wrote, opened when they are needed.
+"""Opens the pretrained encoders of a latent model from a folder written by ``realiz3d_jax.convert``.
 
-Training on encoded data needs their checksums alone, which are read from the files' headers.
+Training on encoded data needs only the encoders' checksums, which are read from the files' headers.
 """
 
 import dataclasses
@@ -27,25 +27,25 @@ from realiz3d_jax.models.vae import VAEConfig
 from realiz3d_jax.sharding import MeshConfig
 
 _CAPTIONS = 8
-"""Encoded at once, or one a device if there are more."""
+"""Captions encoded at once; with more devices than this, one per device."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoders:
-    """The text encoder and the autoencoder that a config names; headers are read once, arrays when they are opened.
+    """The text encoder and the autoencoder named by a config; headers are read once, arrays when they are opened.
 
     Attributes:
-      config: of the model that they belong to; its ``data.encoders`` is their folder.
+      config: config of their model; its ``data.encoders`` is their folder.
     """
 
     config: TrainConfig
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """The SHA-256 of ``autoencoder`` and ``text_encoder``, and how the former is used: encoded data follow from these.
+        """Everything encoded data depend on: the SHA-256 of both encoders, and whether the autoencoder encodes whole grids.
 
         Raises:
-          UserError: they are missing, damaged, or not those that the config describes.
+          UserError: an encoder is missing, damaged, or does not match the config.
         """
         return {
             "autoencoder": _facts(self.config, converted.AUTOENCODER)["parameters_sha256"],
@@ -55,7 +55,7 @@ class Encoders:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """SHA-256 of ``identity``, in hexadecimal; "" of a model that works on pixels and words.
+        """SHA-256 of ``identity``, in hexadecimal; "" for a model that works on pixels and words.
 
         Raises:
           UserError: as ``identity``, or the model was trained with other encoders.
@@ -66,16 +66,16 @@ class Encoders:
         expected = self.config.data.encoders_sha256
         if expected and found != expected:
             raise UserError(
-                f"{self.config.data.encoders}: are other encoders (SHA-256 {found[:16]}...) than those that the model was "
-                f"trained with ({expected[:16]}...). Name the folder of the latter by --encoders DIR."
+                f"{self.config.data.encoders}: holds encoders with SHA-256 {found[:16]}..., but the model was trained with "
+                f"those of {expected[:16]}... Pass the folder of the latter by --encoders DIR."
             )
         return found
 
     def open_text(self, devices: list[jax.Device] | None = None) -> TextEncoder:
-        """The encoder of captions; a pretrained one is split over ``devices`` (all by default) as ``sharding.RULES`` say.
+        """Opens the text encoder; a pretrained one is sharded over ``devices`` (all by default) by ``sharding.RULES``.
 
         Raises:
-          UserError: as ``sha256``, or there is no tokenizer.
+          UserError: as ``sha256``, or the tokenizer is missing.
         """
         config, data = self.config, self.config.data
         if not self.sha256:
@@ -92,7 +92,7 @@ class Encoders:
         return T5Encoder(found.config, found.params, tokenizer, data.text_tokens, batch, split)
 
     def open_codec_params(self, mesh: Mesh) -> Params | None:
-        """The codec's parameters, one copy on every device of ``mesh``; None if it has none.
+        """Reads the codec's parameters, replicated on every device of ``mesh``; None if the codec has none.
 
         Raises:
           UserError: as ``sha256``.
@@ -109,13 +109,13 @@ def _path(config: TrainConfig, name: str) -> pathlib.Path:
 
 
 def _facts(config: TrainConfig, name: str) -> dict:
-    """What the file says of itself, after a check that it is what the config describes."""
+    """Returns the facts of an encoder's file, after checking that the encoder matches the config."""
     path = _path(config, name)
     if not config.data.encoders or not path.is_file():
         raise UserError(
             f"config.data.encoders: {path} does not exist; expected the folder of a converted text-to-image model. Make it by\n"
             "  python -m realiz3d_jax.convert --hub OWNER/NAME --output pretrained/NAME\n"
-            "or name where it lies by --encoders DIR (train: --config.data.encoders=DIR)."
+            "or pass its folder by --encoders DIR (train: --config.data.encoders=DIR)."
         )
     kind = {converted.AUTOENCODER: VAEConfig, converted.TEXT_ENCODER: T5Config}[name]
     found, facts = converted.read_header(path, kind)
@@ -129,6 +129,6 @@ def _facts(config: TrainConfig, name: str) -> dict:
     for field, (wanted, there) in asked.items():
         if wanted != there:
             raise UserError(
-                f"{path}: has {there} for config.{field}; expected {wanted}. Name the encoders of this model."
+                f"{path}: has {there} for config.{field}; expected {wanted}. Pass the encoders of this model."
             )
     return facts

@@ -1,4 +1,4 @@
-"""Reading a run's workdir: its newest complete checkpoint, from which others take config and parameters."""
+"""Reads the config and parameters of a run from the newest complete checkpoint in its workdir."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ FOLDER = "checkpoints"
 
 
 def read_config(workdir: str | os.PathLike[str]) -> TrainConfig:
-    """The config that the newest checkpoint of ``workdir`` was trained with.
+    """Returns the config with which the newest checkpoint of ``workdir`` was trained.
 
     Raises:
       UserError: there is no complete checkpoint.
@@ -31,7 +31,7 @@ def read_config(workdir: str | os.PathLike[str]) -> TrainConfig:
 
 
 def latest_step(workdir: str | os.PathLike[str]) -> int:
-    """The step of the newest checkpoint of ``workdir``.
+    """Returns the step of the newest checkpoint of ``workdir``.
 
     Raises:
       UserError: there is no complete checkpoint.
@@ -41,11 +41,12 @@ def latest_step(workdir: str | os.PathLike[str]) -> int:
 
 
 def read_params(workdir: str | os.PathLike[str], like: Tree, averaged: bool = True) -> Tree:
-    """Partitions of the newest checkpoint of ``workdir``, and nothing else of it.
+    """Reads partitions of the newest checkpoint of ``workdir``, and nothing else.
 
     Args:
-      like: ``{partition: tree of ShapeDtypeStruct or arrays}``; says which partitions, and with which shardings.
-      averaged: take the moving average of the partitions that were trained.
+      workdir: workdir of the run.
+      like: ``{partition: tree of ShapeDtypeStruct or arrays}``; selects the partitions and their shardings.
+      averaged: whether to return the moving average of trained partitions.
 
     Raises:
       UserError: there is no complete checkpoint, it lacks a partition, or a shape differs.
@@ -67,7 +68,7 @@ def read_params(workdir: str | os.PathLike[str], like: Tree, averaged: bool = Tr
 
 @contextlib.contextmanager
 def reading(folder: pathlib.Path) -> Iterator[None]:
-    """Turns what orbax and its stores raise about a checkpoint, of which there are many kinds, into one message."""
+    """Converts the many exceptions that orbax and its stores raise about a checkpoint into one message."""
     try:
         yield
     except UserError:
@@ -75,7 +76,7 @@ def reading(folder: pathlib.Path) -> Iterator[None]:
     except Exception as error:
         reason = textwrap.shorten(str(error).split("\n")[0], 160)
         others = [path.name for path in folder.parent.iterdir() if path.name.isdigit() and path != folder]
-        before = f"Remove this folder to go on from step {max(others, key=int)}, or start" if others else "Start"
+        before = f"Remove this folder to continue from step {max(others, key=int)}, or start" if others else "Start"
         raise UserError(
             f"{folder}: is damaged, or was saved by another version or optimizer ({type(error).__name__}: {reason}). "
             f"{before} in another --workdir; --config.init.source and --config.init.partitions take over parameters."
@@ -83,17 +84,22 @@ def reading(folder: pathlib.Path) -> Iterator[None]:
 
 
 def config_of(manager: ocp.CheckpointManager) -> TrainConfig:
+    """Returns the config of the newest checkpoint of ``manager``.
+
+    Raises:
+      UserError: the checkpoint is damaged, or of another version.
+    """
     folder = manager.directory / str(manager.latest_step())
     with reading(folder):
         meta = manager.restore(manager.latest_step(), args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
     try:
         return from_config_dict(meta["config"])
     except UserError as error:
-        raise UserError(f"{folder}: was trained by another version ({error}) Train it anew.") from error
+        raise UserError(f"{folder}: was trained by another version ({error}) Train it again.") from error
 
 
 def _read_averages(folder: pathlib.Path, like: Tree) -> Tree:
-    """The averages of the partitions of ``like`` alone."""
+    """Reads the averages of the partitions of ``like`` alone."""
     arguments = ocp.args.PyTreeRestore(
         item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
     )
@@ -104,7 +110,7 @@ def _read_averages(folder: pathlib.Path, like: Tree) -> Tree:
 def _reader(workdir: str | os.PathLike[str]) -> ocp.CheckpointManager:
     folder = pathlib.Path(workdir) / FOLDER
     if not folder.is_dir():
-        raise UserError(f"{workdir}: no checkpoint is here; expected the folder {folder}. Name a run's --workdir.")
+        raise UserError(f"{workdir}: has no checkpoint; expected the folder {folder}. Pass a run's --workdir.")
     manager = ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(read_only=True))
     if manager.latest_step() is None:
         raise UserError(f"{folder}: no checkpoint is complete yet. Let the run save one first.")
@@ -112,6 +118,11 @@ def _reader(workdir: str | os.PathLike[str]) -> ocp.CheckpointManager:
 
 
 def check_partitions(folder: pathlib.Path, like: Tree) -> None:
+    """Checks that the checkpoint in ``folder`` holds the partitions of ``like``, in their shapes.
+
+    Raises:
+      UserError: a partition is missing, or as ``check_shapes``.
+    """
     held = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     for name in like:
         if name not in held:
@@ -125,10 +136,15 @@ def _tree_metadata(folder: pathlib.Path, name: str) -> Tree:
 
 
 def check_shapes(source: str | os.PathLike[str], found: Tree, expected: Tree) -> None:
-    """Compares the shapes of the leaves of ``found`` with those of ``expected``, for the partitions of the latter.
+    """Checks that the leaves of ``found`` have the shapes of those of ``expected``, for the partitions of ``expected``.
+
+    Args:
+      source: file or folder that errors name.
+      found: partitions, as arrays or shapes.
+      expected: partitions, as arrays or shapes.
 
     Raises:
-      UserError: a leaf is missing, surplus or of another shape; all such are counted and the first are named.
+      UserError: a leaf is missing, surplus or of another shape; all are counted and the first 12 are named.
     """
     shapes = {path: tuple(np.shape(leaf)) for path, leaf in flatten({name: found[name] for name in expected})}
     wanted = {path: tuple(np.shape(leaf)) for path, leaf in flatten(expected)}
@@ -141,11 +157,11 @@ def check_shapes(source: str | os.PathLike[str], found: Tree, expected: Tree) ->
         raise UserError(
             f"{source}: holds another model ({len(problems)} parameters differ):\n  "
             + "\n  ".join(problems[:12])
-            + "\nUse the config that it was trained with, or another source."
+            + "\nUse the config with which it was trained, or another source."
         )
 
 
 def flatten(tree: Tree) -> list[tuple[str, Any]]:
-    """The leaves of nested dicts with their paths, joined by "/"."""
+    """Returns the leaves of nested dicts with their paths, joined by "/"."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return [("/".join(str(key.key) for key in path), leaf) for path, leaf in leaves]

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ml_collections
 
@@ -24,7 +24,10 @@ from realiz3d_jax.models.control import VIEWPOINTS
 from realiz3d_jax.sharding import MeshConfig
 from realiz3d_jax.views import AZIMUTHS
 
-Dataclass = TypeVar("Dataclass")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Dataclass = TypeVar("Dataclass", bound="DataclassInstance")
 
 SAMPLERS = ("ddim", "dpm++")
 SPACINGS = ("trailing", "leading", "linspace")
@@ -322,7 +325,7 @@ def _value(kind: Any, value: Any, path: str) -> Any:
     if kind in _VARIANTS:
         key, default, find = _VARIANTS[kind]
         kind = find(value.get(key, default))
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return build(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -36,7 +37,7 @@ _CAMERA_NUMBERS = 14
 SHAPES = "shapes"
 """The collection of the shapes benchmark."""
 
-Example = dict[str, np.ndarray | str | int]
+Example = dict[str, Any]
 
 
 def features(kind: str, names: Iterable[str], size: int, views: int) -> tfds.features.FeaturesDict:

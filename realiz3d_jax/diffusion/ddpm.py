@@ -6,11 +6,10 @@ With the linear variances β_0 … β_{T-1} and ᾱ_t = Π_{s≤t} (1 - β_s):
     (2)  x_0 = (x_t - √(1 - ᾱ_t) · ε) / √ᾱ_t
     (3)  weight = min(max(1, 1 / SNR), cap),        SNR = ᾱ / (1 - ᾱ)
 
-The model predicts ε. With (3) an error in ε weighs, from where noise prevails on, as the error in x_0 that it causes, up to
-``cap``: a small model trained from nothing otherwise learns last what decides first, colours and layout.
+The model predicts ε. With (3) an error in ε weighs as much as the error in x_0 that it causes wherever noise prevails, up to
+``cap``: a small model trained from scratch otherwise learns last what sampling decides first, colours and layout.
 
-The table ᾱ is computed in float64: in float32 a product of 1000 factors
-loses the last digits, where they matter.
+The table ᾱ is computed in float64: in float32 a product of 1000 factors loses the last digits, which matter.
 """
 
 import dataclasses
@@ -45,19 +44,19 @@ class DDPM:
         return jax.random.randint(key, shape, 0, self.num_timesteps)
 
     def target(self, x0: jax.Array, noise: jax.Array) -> jax.Array:
-        """What the model predicts: ε."""
+        """The prediction's target: ε."""
         del x0
         return noise
 
     def weight(self, timestep: jax.Array, cap: float) -> jax.Array:
-        """Eq. (3), of the loss at ``timestep``; ``cap`` = 1 is the plain objective."""
+        """Eq. (3): the weight of the loss at ``timestep``; ``cap`` = 1 is the plain objective."""
         alphas_cumprod = self.alphas_cumprod[timestep]
         return jnp.clip((1.0 - alphas_cumprod) / alphas_cumprod, 1.0, cap)
 
     def add_noise(self, x0: jax.Array, noise: jax.Array, timestep: jax.Array) -> jax.Array:
         """Eq. (1): ``x0`` and ``noise`` are float[B, ...]; ``timestep`` int32[B, ...] in [0, T).
 
-        The axes of ``timestep`` are the leading ones of ``x0`` (a length of 1 broadcasts), the rest share a timestep.
+        The axes of ``timestep`` are the leading ones of ``x0`` (a length of 1 broadcasts); the others share a timestep.
         """
         signal, sigma = self._coefficients(timestep, x0)
         return signal * x0 + sigma * noise
@@ -65,7 +64,7 @@ class DDPM:
     def split(
         self, x: jax.Array, prediction: jax.Array, signal: jax.Array, sigma: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Data and noise in ``x`` = signal · data + sigma · noise, as the prediction has them: eq. (2)."""
+        """Eq. (2): the data and the noise that the prediction implies for ``x`` = signal · data + sigma · noise."""
         return (x - sigma * prediction) / signal, prediction
 
     def levels(self, timesteps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +73,7 @@ class DDPM:
         return np.sqrt(alphas_cumprod), np.sqrt(1.0 - alphas_cumprod)
 
     def sampling_timesteps(self, steps: int, spacing: str = "leading") -> np.ndarray:
-        """int32[steps], strictly descending: the timesteps at which a sampler evaluates the model.
+        """The timesteps at which a sampler evaluates the model: int32[steps], strictly descending.
 
         ``spacing`` is Table 2 of Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps Are Flawed",
         rounded as in diffusers' ``DDIMScheduler`` with ``steps_offset=0``: "leading" ends at 0, "trailing" starts at

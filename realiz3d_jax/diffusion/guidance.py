@@ -2,7 +2,7 @@
 
     (1)  ε = ε(x, ∅) + s · (ε(x, text) - ε(x, ∅))
 
-Control, timestep and domain plan are the same in both terms, so that guidance can't strengthen or weaken them.
+Control, timestep and domain plan are the same in both terms, so guidance neither strengthens nor weakens them.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def combine(unconditional: jax.Array, conditional: jax.Array, scale: jax.Array |
 
 
 def both(unconditional: jax.Array, conditional: jax.Array) -> jax.Array:
-    """[2B, ...], the two branches of each item side by side: of a batch that devices share, each device has both of its own."""
+    """Interleaves the two branches of each item, [2B, ...], so that a device that holds an item holds both of its branches."""
     batch, *shape = unconditional.shape
     return jnp.stack([unconditional, conditional], axis=1).reshape(2 * batch, *shape)
 
@@ -25,11 +25,11 @@ def both(unconditional: jax.Array, conditional: jax.Array) -> jax.Array:
 def guided(
     denoise: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], scale: jax.Array | float
 ) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-    """A denoiser for ``samplers.sample`` that evaluates both terms in one call of twice the batch.
+    """A denoiser for ``samplers.sample`` that evaluates both terms in one call at twice the batch size.
 
     Args:
-      denoise: (x: float[2B, ...], timestep: int32[], index: int32[]) -> prediction: float[2B, ...]. Its rows must see
-        ``both(empty, caption)`` under ``both(control, control)``.
+      denoise: (x: float[2B, ...], timestep: int32[], index: int32[]) -> prediction: float[2B, ...]. Its rows must be
+        conditioned on ``both(empty, caption)`` and ``both(control, control)``.
       scale: s, the guidance scale.
     """
 

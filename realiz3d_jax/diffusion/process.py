@@ -1,13 +1,14 @@
-"""What a diffusion process is, and finding one by its name.
+"""The contract of a diffusion process, and the lookup of one by its name.
 
 A process is one module of this folder with a frozen dataclass ``Process`` whose field ``process`` is the module's name. It
-mixes data x_0 and noise ε to x = signal · x_0 + sigma · ε and says what the model predicts of them; that is all that
-step and samplers know.
+mixes data x_0 and noise ε into x = signal · x_0 + sigma · ε and defines what the model predicts; step and samplers know
+nothing else of it.
 """
 
+import dataclasses
 import importlib
 import pkgutil
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import numpy as np
@@ -18,43 +19,55 @@ from realiz3d_jax.errors import UserError
 class Process(Protocol):
     """The forward process of training, and how its predictions are read."""
 
-    process: str
-    num_timesteps: int
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    @property
+    def process(self) -> str: ...
+    @property
+    def num_timesteps(self) -> int: ...
 
     def draw_timesteps(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Random timesteps of that shape for training, in [0, ``num_timesteps``]."""
+        """Random timesteps of ``shape`` for training, in [0, ``num_timesteps``]."""
+        ...
 
     def add_noise(self, x0: jax.Array, noise: jax.Array, timestep: jax.Array) -> jax.Array:
-        """x; the axes of ``timestep`` are the leading ones of ``x0`` (a length of 1 broadcasts)."""
+        """The noisy x; the axes of ``timestep`` are the leading ones of ``x0`` (a length of 1 broadcasts)."""
+        ...
 
     def target(self, x0: jax.Array, noise: jax.Array) -> jax.Array:
-        """What the model shall predict."""
+        """The prediction that the model is trained to make."""
+        ...
 
     def weight(self, timestep: jax.Array, cap: float) -> jax.Array:
-        """Of the loss at ``timestep``, from 1 to ``cap``."""
+        """The weight of the loss at ``timestep``, from 1 to ``cap``."""
+        ...
 
     def split(
         self, x: jax.Array, prediction: jax.Array, signal: jax.Array, sigma: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """(x_0, ε) as a prediction at these levels has them."""
+        """The data x_0 and the noise ε that a prediction at these levels implies."""
+        ...
 
     def sampling_timesteps(self, steps: int, spacing: str) -> np.ndarray:
-        """[steps], descending: where a sampler evaluates the model."""
+        """The timesteps at which a sampler evaluates the model: [steps], descending."""
+        ...
 
     def levels(self, timesteps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(signal, sigma) at ``timesteps``, float64."""
+        """The levels (signal, sigma) at ``timesteps``, float64."""
+        ...
 
 
-def process_class(name: str) -> type:
+def process_class(name: str) -> type[Process]:
     """The ``Process`` called ``name``.
 
     Raises:
-      UserError: there is none.
+      UserError: no process has this name.
     """
     package = importlib.import_module("realiz3d_jax.diffusion")
     names = [found.name for found in pkgutil.iter_modules(package.__path__)]
-    classes = [getattr(importlib.import_module(f"{package.__name__}.{found}"), "Process", None) for found in names]
-    known = {found.process: found for found in classes if hasattr(found, "process")}
+    modules = [importlib.import_module(f"{package.__name__}.{found}") for found in names]
+    classes = [module.Process for module in modules if dataclasses.is_dataclass(getattr(module, "Process", None))]
+    known: dict[str, type[Process]] = {found.process: found for found in classes}
     if name not in known:
         raise UserError(f"config.diffusion.process: found {name!r}, expected one of {', '.join(known)}.")
     return known[name]

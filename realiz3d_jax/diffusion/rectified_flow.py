@@ -1,18 +1,21 @@
 """Rectified flow: data and noise on straight lines (Liu et al. 2022; Esser et al. 2024, "Scaling Rectified Flow Transformers").
 
     (1)  x_σ = (1 - σ) x_0 + σ ε,        timestep = T σ
-    (2)  v = dx/dσ = ε - x_0,            what the model predicts; x_0 = x - σ v,  ε = x + (1 - σ) v
+    (2)  v = dx/dσ = ε - x_0,            the model's prediction; x_0 = x - σ v,  ε = x + (1 - σ) v
     (3)  σ <- s σ / (1 + (s - 1) σ)      the shift s spends more of training and of sampling on noisy images
 
-Training draws σ logit-normally, σ = sigmoid(n) with n ~ N(0, 1), and shifts it. DDIM without fresh noise is Euler's method
-here: (1 - σ') x_0 + σ' ε = x + (σ' - σ) v.
+Training draws σ from a logit-normal distribution, σ = sigmoid(n) with n ~ N(0, 1), and shifts it by (3). DDIM without fresh
+noise is Euler's method here: (1 - σ') x_0 + σ' ε = x + (σ' - σ) v.
 """
 
 import dataclasses
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+Level = TypeVar("Level", float, np.ndarray, jax.Array)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +27,7 @@ class RectifiedFlow:
     process: str = "rectified_flow"
 
     def draw_timesteps(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """float32[shape] in (0, T)."""
+        """Random timesteps float32[shape] in (0, T)."""
         return self._shifted(jax.nn.sigmoid(jax.random.normal(key, shape))) * self.num_timesteps
 
     def add_noise(self, x0: jax.Array, noise: jax.Array, timestep: jax.Array) -> jax.Array:
@@ -34,22 +37,22 @@ class RectifiedFlow:
         return (1.0 - sigma) * x0 + sigma * noise
 
     def target(self, x0: jax.Array, noise: jax.Array) -> jax.Array:
-        """Eq. (2)."""
+        """Eq. (2): the velocity v."""
         return noise - x0
 
     def weight(self, timestep: jax.Array, cap: float) -> jax.Array:
-        """1: an error in v is at most one in x_0, however noisy x is."""
+        """The weight 1: an error in v causes at most the same error in x_0, however noisy x is."""
         del cap
         return jnp.ones_like(timestep)
 
     def split(
         self, x: jax.Array, prediction: jax.Array, signal: jax.Array, sigma: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Eq. (2)."""
+        """Eq. (2): the data and the noise that the prediction implies."""
         return x - sigma * prediction, x + signal * prediction
 
     def sampling_timesteps(self, steps: int, spacing: str = "linspace") -> np.ndarray:
-        """float64[steps], descending from T, shifted by eq. (3).
+        """The timesteps at which a sampler evaluates the model: float64[steps], descending from T, shifted by eq. (3).
 
         "linspace" ends where diffusers' ``FlowMatchEulerDiscreteScheduler`` does, at the shifted 1/T, shifted once more;
         "trailing" takes ``steps`` equal steps to clean data; "leading" starts one step late.
@@ -74,7 +77,8 @@ class RectifiedFlow:
         sigma = np.asarray(timesteps, np.float64) / self.num_timesteps
         return 1.0 - sigma, sigma
 
-    def _shifted(self, sigma):
+    def _shifted(self, sigma: Level) -> Level:
+        """Eq. (3)."""
         return self.shift * sigma / (1.0 + (self.shift - 1.0) * sigma)
 
 

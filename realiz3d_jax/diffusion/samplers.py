@@ -1,9 +1,9 @@
-"""From noise to data: DDIM and DPM-Solver++ 2M as two settings of one update.
+"""Sampling from noise to data: DDIM and DPM-Solver++ 2M as two settings of one update.
 
-Write α and σ for the signal and the noise in x = α x_0 + σ ε at a step's timestep (DDPM: α² = ᾱ, σ² = 1 - ᾱ), α' and σ' where
-it lands. The process reads the model's prediction as
+Let α and σ be the levels of signal and noise in x = α x_0 + σ ε at a step's timestep (DDPM: α² = ᾱ, σ² = 1 - ᾱ), and α' and σ'
+those where the step lands. The process converts the model's prediction to
 
-    (1)  x_0 and ε,        of DDPM's ε: x_0 = (x - σ ε) / α
+    (1)  x_0 and ε,        for DDPM's ε: x_0 = (x - σ ε) / α
 
 Every sampler here is
 
@@ -29,10 +29,10 @@ The first step and the last one, which lands on clean data (λ' = ∞), are of f
 
 A step lands on the next timestep of the list, the last one on clean data (diffusers' ``set_alpha_to_one=True``). diffusers'
 DDIM lands on t - T//S instead: the next timestep for "leading" spacing, and for "trailing" if S divides T.
-A latent has no bounds, and clipping its x_0 would ruin it. Pixels do: at ᾱ = 4e-5 an error of 1 % in ε is one of 158 % in x_0,
-so for them, as in GLIDE (Nichol et al. 2022, ``use_clipped_model_output`` in diffusers),
+Latents are unbounded, and clipping their x_0 would ruin them. Pixels are bounded: at ᾱ = 4e-5 an error of 1 % in ε is one of
+158 % in x_0, so their x_0 is clipped, as in GLIDE (Nichol et al. 2022, ``use_clipped_model_output`` in diffusers),
 
-    (5)  x_0 <- min(max(x_0, -b), b),   ε <- (x - α x_0) / σ
+    (6)  x_0 <- min(max(x_0, -b), b),   ε <- (x - α x_0) / σ
 """
 
 import dataclasses
@@ -48,9 +48,11 @@ from realiz3d_jax.diffusion.process import Process
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:
-    """The noise levels of a whole schedule, in float64 on the host: each array is float64[S].
+    """The noise levels of a whole schedule, on the host: each array is float64[S].
 
-    ``signal``, ``sigma``: α and σ where a step starts; ``next_signal``, ``next_sigma``: where it lands.
+    Attributes:
+      signal, sigma: α and σ where a step starts.
+      next_signal, next_sigma: α' and σ' where it lands.
     """
 
     signal: np.ndarray
@@ -60,20 +62,24 @@ class Trajectory:
 
 
 class Sampler(Protocol):
-    """What distinguishes one sampler from another: where it evaluates, and the two free coefficients of eq. (2)."""
+    """The parts in which samplers differ: the timesteps at which they evaluate, and the two free coefficients of eq. (2)."""
 
     def timesteps(self, process: Process, steps: int, spacing: str = "leading") -> np.ndarray:
-        """[steps], descending: where diffusers' sampler of the same name evaluates the model."""
+        """The timesteps at which diffusers' sampler of the same name evaluates the model: [steps], descending."""
         ...
 
     def coefficients(self, trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
-        """The noise s: float64[S] and the momentum k: float64[S]."""
+        """The coefficients of noise s and momentum k, each float64[S]."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class DDIM:
-    """Eq. (3). ``eta`` in [0, 1]: the share of fresh noise."""
+    """Eq. (3).
+
+    Attributes:
+      eta: the share of fresh noise, 0 to 1.
+    """
 
     eta: float = 0.0
 
@@ -88,13 +94,13 @@ class DDIM:
 
 @dataclasses.dataclass(frozen=True)
 class DPMSolverPP2M:
-    """Eq. (5): second order from one evaluation a step."""
+    """Eq. (5): second order from one evaluation per step."""
 
     def timesteps(self, process: Process, steps: int, spacing: str = "leading") -> np.ndarray:
         if spacing == "trailing":
             return process.sampling_timesteps(steps, spacing)
-        # One step more, and its last timestep, 0, dropped: log-SNR leaps so far on landing there (at ten steps λ goes
-        # from 1 to 4.6) that the multistep extrapolation would throw the sample off.
+        # One more step, without its last timestep, 0: the log-SNR jumps so far on landing there (with ten steps λ goes from
+        # 1 to 4.6) that the multistep extrapolation would spoil the sample.
         return process.sampling_timesteps(steps + 1, spacing)[:-1]
 
     def coefficients(self, trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +114,7 @@ class DPMSolverPP2M:
 
 
 def trajectory(process: Process, timesteps: np.ndarray) -> Trajectory:
-    """The noise levels at ``timesteps``: [S], descending, and after the last one clean data."""
+    """The noise levels at descending ``timesteps`` [S]; the last step lands on clean data."""
     signal, sigma = process.levels(timesteps)
     signal, sigma = np.append(signal, 1.0), np.append(sigma, 0.0)
     return Trajectory(signal[:-1], sigma[:-1], signal[1:], sigma[1:])
@@ -123,18 +129,18 @@ def sample(
     key: jax.Array,
     bound: float | None = None,
 ) -> jax.Array:
-    """x_0: float[B, ...] from pure noise, in one ``lax.scan``; jitted by the caller.
+    """Samples x_0: float[B, ...] from pure noise in one ``lax.scan``; the caller jits it.
 
     Args:
       sampler: ``DDIM`` or ``DPMSolverPP2M``.
-      process: what the model was trained with.
-      timesteps: [S], descending, known when tracing (not a traced array): the coefficients of all steps are computed
-        from them in float64. A list that starts below pure noise continues a partly noised ``noise`` (SDEdit).
+      process: the process that the model was trained with.
+      timesteps: [S], descending, known at trace time (not a traced array): the coefficients of all steps are computed
+        from them in float64. A schedule that starts below pure noise continues a partly noised ``noise`` (SDEdit).
       denoise: (x: float[B, ...], timestep: int32[] or float32[], index: int32[] in [0, S)) -> prediction: float[B, ...].
       noise: float[B, ...]: x at the first timestep; its dtype is the dtype of all arithmetic here.
-      key: what fresh noise is drawn from, by ``fold_in(key, index)``; unused if the sampler takes none. One key, or B keys:
-        then what a sample draws does not depend on the batch that it is in.
-      bound: of |x_0|, for data that are bounded, such as pixels; None for latents.
+      key: key of the fresh noise, which is drawn from ``fold_in(key, index)``; unused if the sampler takes none. One key, or B
+        keys: then the noise of a sample does not depend on its batch.
+      bound: b of eq. (6), for bounded data such as pixels; None for latents.
     """
     levels = trajectory(process, timesteps)
     fresh, momentum = sampler.coefficients(levels)
@@ -154,7 +160,7 @@ def sample(
         prediction = denoise(x, now["timestep"], now["index"]).astype(x.dtype)
         x0, epsilon = process.split(x, prediction, signal, sigma)  # (1)
         if bound is not None:
-            x0 = jnp.clip(x0, -bound, bound)  # (5)
+            x0 = jnp.clip(x0, -bound, bound)  # (6)
             epsilon = (x - signal * x0) / sigma
         x = next_signal * x0 + residual * epsilon + momentum * (x0 - previous)  # (2)
         if stochastic:

@@ -1,4 +1,4 @@
-"""The two domains of the paper's covariate: what an image looks like, apart from what it shows."""
+"""The two domains of the paper's covariate: the look of an image, apart from its content."""
 
 import enum
 

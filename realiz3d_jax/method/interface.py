@@ -1,7 +1,7 @@
-"""What a method tells the training loop, the step and the sampler; they know this interface and no method by name.
+"""The interface between a method and the training loop, the step and the sampler, which know no method by name.
 
-A method is one file of this folder with a frozen dataclass ``Method`` (its fields are the options that a config may set)
-that satisfies the protocol below. ``load(name, options)`` finds it.
+A method is one file of this folder with a frozen dataclass ``Method`` (its fields are the options that a config may set) that
+satisfies the protocol below. ``load(name, options)`` finds it.
 """
 
 import dataclasses
@@ -22,16 +22,17 @@ Params = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Iteration:
-    """One kind of training iteration: what is known of it before tracing. Every kind is compiled once.
+    """One kind of training iteration, by its properties that are known before tracing. Every kind is compiled once.
 
     Attributes:
-      name: what its metrics are called.
+      name: the name of its metrics.
       stream: the data stream that feeds it, a key of ``data.pipeline.STREAMS``.
       domain: the domain of its images.
-      joint: the views of a grid attend to one another; else each view is an image of its own.
-      control: the control is given; else it is null.
-      freeze_input: what feeds block 0 (patch, control and camera embeddings) is neither differentiated nor updated.
-      freeze_shared: what all blocks share (timestep, modulation, caption) is neither differentiated nor updated.
+      joint: whether the views of a grid attend to one another; otherwise each view is an independent image.
+      control: whether the control is given; otherwise it is null.
+      freeze_input: whether the inputs of block 0 (patch, control and camera embeddings) are neither differentiated nor updated.
+      freeze_shared: whether the parts that all blocks share (timestep, modulation, caption) are neither differentiated nor
+        updated.
       draw_plan: draws the iteration's plan from a key and the number of blocks; None trains every block, in ``domain``.
     """
 
@@ -55,10 +56,11 @@ class Stage:
 
     Attributes:
       partitions: the parameter partitions that exist.
-      trainable: those of them that train.
-      iterations: the kinds of iterations that alternate, one or two; the second takes ``second_fraction`` of the steps.
-      second_fraction: by an exact rule from the step number (error diffusion), never by chance.
-      second_warmup: the first steps, all of the second kind.
+      trainable: the partitions that train.
+      iterations: the one or two kinds of iterations that alternate.
+      second_fraction: the fraction of the steps that are of the second kind, placed by an exact rule from the step number
+        (error diffusion), never at random.
+      second_warmup: the number of first steps that are all of the second kind.
     """
 
     partitions: tuple[str, ...]
@@ -72,7 +74,7 @@ class Stage:
         return warmup + int((step - warmup) * self.second_fraction + 1e-9)
 
     def iteration(self, step: int) -> Iteration:
-        """The kind of iteration that step number ``step`` (from 0) is."""
+        """The kind of iteration of step number ``step``, from 0."""
         return self.iterations[self._seconds_before(step + 1) - self._seconds_before(step)]
 
 
@@ -80,47 +82,51 @@ class Method(Protocol):
     """A way of fine-tuning a base model into a multi-view generator.
 
     Attributes:
-      knows_domains: whether its models draw another image where another domain is asked for.
+      knows_domains: whether its models draw different images in different domains.
     """
 
     knows_domains: ClassVar[bool]
 
     def stages(self) -> Mapping[str, Stage]:
         """The stages by name, in their order."""
+        ...
 
     def init(self, depth: int, width: int, key: jax.Array) -> Params:
         """Fresh parameters of the method's own partitions (neither ``backbone`` nor ``control``)."""
+        ...
 
     def shifts(self, params: Params) -> jax.Array | None:
-        """What each domain adds to the tokens before each block, float32[2, L, D]; None adds nothing."""
+        """The shift of the tokens before each block in each domain, float32[2, L, D]; None adds nothing."""
+        ...
 
     def inference_plan(
         self, timesteps: np.ndarray, depth: int, domain: Domain, block_max: float, timestep_max: int
     ) -> np.ndarray:
         """The domain of each block at each of S sampling steps, int32[S, L]."""
+        ...
 
 
 class DomainFree:
-    """The part of a method that knows no domains: every plan is the same, and nothing is added to the tokens."""
+    """The members of a method without domains: every plan is the same, and the tokens are not shifted."""
 
-    knows_domains = False
+    knows_domains: ClassVar[bool] = False
 
     def init(self, depth: int, width: int, key: jax.Array) -> Params:
-        """No partitions of its own."""
+        """No parameters: the method has no partitions of its own."""
         return {}
 
     def shifts(self, params: Params) -> None:
-        """Nothing is added."""
+        """None: the tokens are not shifted."""
 
     def inference_plan(
         self, timesteps: np.ndarray, depth: int, domain: Domain, block_max: float, timestep_max: int
     ) -> np.ndarray:
-        """Whatever is asked for, the same plan."""
+        """The same plan for every request."""
         return inference_plan(timesteps, depth, Domain.SYNTHETIC)
 
 
 def names() -> list[str]:
-    """The methods that exist: the modules of this folder that define a ``Method`` of their own."""
+    """The names of the methods: the modules of this folder that define a ``Method`` of their own."""
     package = importlib.import_module("realiz3d_jax.method")
     modules = {module.name: f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)}
     found = {name: getattr(importlib.import_module(path), "Method", Method) for name, path in modules.items()}
@@ -131,7 +137,7 @@ def load(name: str, options: Mapping[str, Any]) -> Method:
     """The method called ``name`` with ``options`` for its fields.
 
     Raises:
-      UserError: there is no such method, it has no such option, or an option's value is of another type than its default.
+      UserError: no method has this name, it has no such option, or an option's value has another type than its default.
     """
     if name not in names():
         raise UserError(f"config.method.name: found {name!r}, expected one of {', '.join(names())}.")

@@ -1,4 +1,4 @@
-"""The model as the method sees it: backbone, control embedding and the shifts of a plan, put together in one place."""
+"""The model of a method: backbone, control embedding and the shifts of a plan, combined in one place."""
 
 import dataclasses
 
@@ -20,11 +20,11 @@ class Model:
     """A backbone under a method, for one task.
 
     Attributes:
-      config: the backbone's sizes; their class tells which backbone it is.
-      method: what is added to the backbone, and where.
+      config: the backbone's sizes; their class determines the backbone.
+      method: provides the shifts of the tokens and the plans of sampling.
       task: "texture" or "text_to_multiview".
-      process: of diffusion.
-      codec: between images and latents.
+      process: the diffusion process.
+      codec: converts between images and latents.
       viewpoints: where "text_to_multiview" adds its control, one of ``control.VIEWPOINTS``.
     """
 
@@ -36,7 +36,7 @@ class Model:
     viewpoints: str = "tokens"
 
     def init(self, partitions: tuple[str, ...], key: jax.Array) -> Params:
-        """Fresh parameters of ``partitions``, each from a key of its own."""
+        """Fresh parameters of ``partitions``, each from its own key."""
         backbone_key, control_key, method_key = jax.random.split(key, 3)
         made = self.method.init(self.config.depth, self.config.width, method_key)
         if "backbone" in partitions:
@@ -60,15 +60,15 @@ class Model:
         freeze_input: bool = False,
         freeze_shared: bool = False,
     ) -> jax.Array:
-        """What the process has the model predict, float32[B, V, h, w, C].
+        """The prediction that the process defines, float32[B, V, h, w, C].
 
         Args:
           params: the stage's partitions.
           latents: float32[B, V, h, w, C].
           timestep: int32[B, G] or float32[B, G]; G = 1 is the joint mode, G = V the single-image mode.
-          captions: arrays [B, G, ...], what the text encoder gives.
+          captions: arrays [B, G, ...], as the text encoder gives them.
           domain: int32[L], the domain that each block runs in.
-          control: what the task's control embedding takes; None is the null control.
+          control: the input of the task's control embedding; None is the null control.
           frozen_blocks, freeze_input, freeze_shared: as in ``dit.apply``.
         """
         shifts = self.method.shifts(params)
@@ -104,15 +104,19 @@ class Model:
         guidance_scale: jax.Array,
         key: jax.Array,
     ) -> jax.Array:
-        """Latents float32[B, V, h, w, C] from noise of that shape; to be jitted with ``sampler`` and ``timesteps`` static.
+        """Samples latents float32[B, V, h, w, C]; to be jitted with ``sampler`` and ``timesteps`` static.
 
         Args:
+          params: the stage's partitions.
+          sampler: see ``samplers.sample``.
           timesteps: [S], descending.
+          noise: float32[B, V, h, w, C].
           captions: arrays [B, G, ...]; G decides between joint and single-image mode.
-          empty_caption: the same of the empty caption, [...].
+          empty_caption: the same arrays of the empty caption, [...].
           plan: int32[S, L], the domain of each block at each step; an input, so that every plan runs in one compilation.
-          control: as in ``predict``; both branches of the guidance see it.
+          control: as in ``predict``; both branches of the guidance receive it.
           guidance_scale: float32[], on the text only.
+          key: see ``samplers.sample``.
         """
         batch, groups = captions["mask"].shape[:2]
         both_captions = jax.tree.map(

@@ -1,4 +1,4 @@
-"""Plans: what one training iteration, or one schedule of sampling, does to each block (paper, sections 3.3 and 3.4).
+"""Plans: the treatment of each block in one training iteration or one sampling schedule (paper, sections 3.3 and 3.4).
 
 With L blocks and a fraction tau, ``count(tau) = floor(tau L)``. A real iteration of Stage 2 draws
 
@@ -7,7 +7,7 @@ With L blocks and a fraction tau, ``count(tau) = floor(tau L)``. A real iteratio
 
 and sampling runs block l (from 0) at timestep t in
 
-    (3)  synthetic mode if l < count(B_max) or t >= t_max, else in the domain asked for (inference-time shifting).
+    (3)  synthetic mode if l < count(B_max) or t >= t_max, else in the requested domain (inference-time shifting).
 """
 
 import math
@@ -21,7 +21,7 @@ from realiz3d_jax.method.domains import Domain
 
 
 class BlockPlan(NamedTuple):
-    """What an iteration does to each block; a pytree of run-time values, so that every plan shares one compilation.
+    """The plan of an iteration; a pytree of run-time values, so that all plans share one compilation.
 
     Attributes:
       frozen: int32[], the first ``frozen`` blocks are neither differentiated nor updated.
@@ -33,12 +33,12 @@ class BlockPlan(NamedTuple):
 
 
 def count(fraction: float, depth: int) -> int:
-    """How many of ``depth`` blocks ``fraction`` of them are, rounded down (the paper states fractions of N_B)."""
+    """The number of blocks that make up ``fraction`` of ``depth``, rounded down (the paper states fractions of N_B)."""
     return math.floor(fraction * depth + 1e-6)
 
 
 def uniform_plan(domain: Domain, depth: int) -> BlockPlan:
-    """Nothing frozen, every block in ``domain``."""
+    """The plan that freezes nothing and runs every block in ``domain``."""
     return BlockPlan(jnp.int32(0), jnp.full((depth,), domain, jnp.int32))
 
 
@@ -69,9 +69,9 @@ def inference_plan(
     Args:
       timesteps: int[S], the schedule's timesteps, in [0, 1000).
       depth: the number of blocks L.
-      domain: the domain of all blocks that are not shifted.
-      block_max: B_max as a fraction of L; 0 shifts no block.
-      timestep_max: t_max; 1000 shifts no timestep.
+      domain: the requested domain, in which all other blocks run.
+      block_max: B_max as a fraction of L; 0 puts no block into synthetic mode.
+      timestep_max: t_max; 1000 puts no timestep into synthetic mode.
 
     Returns:
       int32[S, L].

@@ -1,4 +1,4 @@
-"""Realiz3D: the domain first, the control second (paper, sections 3.2 to 3.4).
+"""Realiz3D: first the domain, then the control (paper, sections 3.2 to 3.4).
 
 Stage 1 trains the Domain Shifters alone, on single images of both domains without control. Stage 2 trains the backbone and
 the control embedding with the shifters frozen: synthetic iterations on controlled multi-view grids, real iterations on
@@ -27,11 +27,11 @@ class Method:
       rank: R of the Domain Shifters.
       tau: tau_B, the largest fraction of the blocks that a real iteration freezes, or reassigns.
       reassignment_probability: p_B.
-      layer_aware: real iterations freeze the first blocks and what feeds them.
-      freeze_shared: real iterations freeze what all blocks share, too (timestep, modulation, caption), so that features behind
-        frozen blocks stay exactly as they are. The paper's "blocks" leaves it open. By default these train, and early features
-        move a little: on the shapes benchmark that is more realistic, and freezing them more consistent (``configs/stage2.py``
-        has the figures).
+      layer_aware: real iterations freeze the first blocks and their inputs.
+      freeze_shared: real iterations also freeze the parts that all blocks share (timestep, modulation, caption), so that the
+        features of frozen blocks stay exactly as they are. The paper's "blocks" leaves this open. By default these parts
+        train, and early features move a little: on the shapes benchmark that is more realistic, and freezing them more
+        consistent (``configs/stage2.py`` has the measurements).
       real_fraction: the share of real iterations, in both stages.
       real_warmup_steps: the first steps of Stage 2, on real samples only.
     """

@@ -2,10 +2,10 @@
 
     (1)  X~ = X + W_left W_right e_domain,   W_left in R^{D x R}, W_right in R^{R x D}, e_synthetic, e_real in R^D
 
-A shift depends on the block and the domain alone, so the shifts of all blocks and both domains are one small array; the
+A shift depends only on the block and the domain, so the shifts of all blocks and both domains are one small array; the
 backbone takes them as ``block_shift`` and knows nothing of domains. ``W_left`` starts at zero: at step 0 the model is the
-base model, bit for bit. The parameters are a partition of their own, never leaves of the backbone's tree, so no filter can
-mistake one for the other.
+base model, bit for bit. The parameters are a separate partition, never leaves of the backbone's tree, so no filter can
+confuse the two.
 """
 
 import jax
@@ -25,7 +25,7 @@ def init(depth: int, width: int, rank: int, key: jax.Array) -> dict[str, jax.Arr
 
 
 def apply(params: dict[str, jax.Array]) -> jax.Array:
-    """What each domain adds before each block, equation (1): float32[2, L, D], first axis ``Domain``."""
+    """The shift of each domain before each block, equation (1): float32[2, L, D], first axis ``Domain``."""
     low_rank = jnp.einsum("lrd,lsd->lsr", params["right"], params["embedding"])
     return jnp.einsum("ldr,lsr->sld", params["left"], low_rank)
 

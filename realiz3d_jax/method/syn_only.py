@@ -1,4 +1,4 @@
-"""Syn only, the first row of the paper's tables: the base model fine-tuned on controlled synthetic grids and nothing else."""
+"""Syn only, the first row of the paper's tables: the base model fine-tuned on controlled synthetic grids alone."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from realiz3d_jax.method.interface import DomainFree, Iteration, Stage
 
 @dataclasses.dataclass(frozen=True)
 class Method(DomainFree):
-    """Has no options."""
+    """Syn only; it has no options."""
 
     def stages(self) -> Mapping[str, Stage]:
         """One stage on synthetic grids."""

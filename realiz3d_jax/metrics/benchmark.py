@@ -10,7 +10,8 @@ from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import matching_views
 from realiz3d_jax.metrics import domain_score
-from realiz3d_jax.metrics.evaluation import Item, evaluate_views
+from realiz3d_jax.metrics.evaluation import evaluate_views
+from realiz3d_jax.metrics.metric import Item
 
 ASSETS = "shapes_assets"
 """The dataset with the true renders of the objects in both looks."""

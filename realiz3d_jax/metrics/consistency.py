@@ -11,11 +11,14 @@ the generated views in two ways:
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from realiz3d_jax.geometry.projection import Correspondence, blend
 from realiz3d_jax.metrics import image
+from realiz3d_jax.metrics.metric import Evaluated, Line, Metric, Row
 
 _WHITE = 255.0
 
@@ -69,3 +72,61 @@ def consistency(where: Correspondence, views: np.ndarray) -> Consistency:
         else None,
         overlap_fraction=float(overlap.sum() / max(where.mask.sum(), 1)),
     )
+
+
+def _of_object(one: Evaluated) -> dict[str, Any]:
+    found = None if one.where is None else dataclasses.asdict(consistency(one.where, one.item.views))
+    return {"consistency": found}
+
+
+def _of_set(objects: Sequence[Evaluated], rows: Sequence[Row], references: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    found = [row["consistency"] for row in rows if row["consistency"]]
+
+    def mean(name: str) -> float | None:
+        values = [row[name] for row in found if row[name] is not None]
+        return float(np.mean(values)) if values else None
+
+    if not found:
+        return {"consistency": None}
+    return {
+        "consistency": {
+            "whole": {"psnr": mean("whole_psnr"), "ssim": mean("whole_ssim")},
+            "overlap": {
+                "psnr": mean("overlap_psnr"),
+                "ssim": mean("overlap_ssim"),
+                "fraction": mean("overlap_fraction"),
+                "objects": sum(row["overlap_psnr"] is not None for row in found),
+            },
+        }
+    }
+
+
+def _part(part: str, name: str) -> Callable[[Row], Any]:
+    return lambda row: row["consistency"][part][name]
+
+
+METRIC = Metric(
+    group="Multi-view consistency",
+    lines=(
+        Line(
+            "PSNR, dB",
+            "Views put onto the mesh and drawn again from there, against themselves.",
+            *(1, 2, _part("whole", "psnr")),
+        ),
+        Line("SSIM", "The same by structure; 1 is perfect.", 1, 3, _part("whole", "ssim")),
+        Line(
+            "Overlap-only PSNR, dB",
+            "Each view against what the other three show of the same surface.",
+            *(1, 2, _part("overlap", "psnr")),
+        ),
+        Line("Overlap-only SSIM", "The same by structure.", 1, 3, _part("overlap", "ssim")),
+        Line(
+            "Overlap / foreground",
+            "Share of the foreground that another view sees, too.",
+            *(0, 2, _part("overlap", "fraction")),
+        ),
+    ),
+    of_object=_of_object,
+    of_set=_of_set,
+)
+"""Means over objects; ``objects`` counts those with any overlap, and ``fraction`` counts the others as 0."""

@@ -1,6 +1,11 @@
 """Distances between two sets of images in the feature space of a network: FID and KID."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
+
+from realiz3d_jax.metrics.metric import Evaluated, Line, Metric, Row
 
 
 def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
@@ -72,3 +77,37 @@ def _symmetric_root(matrix: np.ndarray) -> np.ndarray:
     """Positive semi-definite square root of a positive semi-definite matrix, float64[F, F]."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+
+
+def _of_set(objects: Sequence[Evaluated], rows: Sequence[Row], references: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    features = np.concatenate([one.features for one in objects])
+    found: dict[str, Any] = {}
+    for name, reference in references.items():
+        mean, std = kernel_distance(features, reference)
+        found |= {f"fid_{name}": frechet_distance(features, reference), f"kid_{name}": {"mean": mean, "std": std}}
+    return found
+
+
+METRIC = Metric(
+    group="Realism",
+    lines=(
+        Line(
+            "FID, base images",
+            "Distance to images of the base model, in the classifier’s features.",
+            *(-1, 2, lambda row: row["fid_base"]),
+        ),
+        Line(
+            "KID, base images",
+            "The same as an unbiased estimate, which may fall below 0.",
+            *(-1, 3, lambda row: row["kid_base"]["mean"]),
+        ),
+        Line(
+            "FID, real renders",
+            "Distance to the true real renders of the held-out objects.",
+            *(-1, 2, lambda row: row["fid_real"]),
+        ),
+        Line("KID, real renders", "The same, unbiased.", -1, 3, lambda row: row["kid_real"]["mean"]),
+    ),
+    of_set=_of_set,
+)
+"""FID and KID to each set of reference images."""

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ import safetensors.numpy
 
 from realiz3d_jax import files, progress
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.metrics.metric import Evaluated, Line, Metric, ObjectLine, Row
 
 FEATURES = 64
 """F, channels of the features."""
@@ -283,3 +284,39 @@ def _vocabulary(captions: Sequence[str]) -> tuple[str, ...]:
     counts = Counter(word for caption in captions for word in _words(caption))
     telling = [(count, word) for word, count in counts.items() if 0.01 <= count / len(captions) <= 0.9]
     return tuple(sorted(word for _, word in sorted(telling, reverse=True)[:_MOST_WORDS]))
+
+
+def _of_object(one: Evaluated) -> dict[str, Any]:
+    return {"domain_score": float(one.probabilities.mean())}
+
+
+def _of_set(objects: Sequence[Evaluated], rows: Sequence[Row], references: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    probabilities = np.concatenate([one.probabilities for one in objects])
+    return {
+        "domain_score": {
+            "mean": float(probabilities.mean()),
+            "std": float(probabilities.std()),
+            "fraction": float((probabilities > 0.5).mean()),
+        }
+    }
+
+
+METRIC = Metric(
+    group="Realism",
+    lines=(
+        Line(
+            "Real score",
+            "How probably a view is a real render, says a classifier; mean over all views.",
+            *(1, 3, lambda row: row["domain_score"]["mean"]),
+        ),
+        Line(
+            "Views judged real",
+            "Share of the views with a real score above 0.5.",
+            *(1, 2, lambda row: row["domain_score"]["fraction"]),
+        ),
+    ),
+    of_object=_of_object,
+    of_set=_of_set,
+    strip=ObjectLine("domain_score", "Realism of each object", "real score (mean of four views)", "real", low=0.0),
+)
+"""Mean, standard deviation and share above 0.5 of the probability of being real."""

@@ -1,6 +1,11 @@
 """Agreement of the silhouette of a generated view with that of the true shape."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
+
+from realiz3d_jax.metrics.metric import Evaluated, Line, Metric, ObjectLine, Row
 
 THRESHOLD = 32
 """Pixels within this many of 255 levels of white, in every channel, are background whatever surrounds them; above the
@@ -71,3 +76,34 @@ def _along(reached: np.ndarray, free: np.ndarray, axis: int, step: int) -> np.nd
     last_reached = np.maximum.accumulate(np.where(reached, position, -1), axis=0)
     last_wall = np.maximum.accumulate(np.where(free, -1, position), axis=0)
     return np.moveaxis((last_reached > last_wall)[::step], 0, axis)
+
+
+def _of_object(one: Evaluated) -> dict[str, Any]:
+    found = None if one.where is None else silhouette_iou(one.item.views, one.where.mask).tolist()
+    return {"silhouette_iou": found}
+
+
+def _of_set(objects: Sequence[Evaluated], rows: Sequence[Row], references: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    found = [iou for row in rows for iou in row["silhouette_iou"] or []]
+    return {"silhouette_iou": {"mean": float(np.mean(found)), "worst": min(found)} if found else None}
+
+
+METRIC = Metric(
+    group="Control",
+    lines=(
+        Line(
+            "Silhouette IoU",
+            "Overlap of a view’s outline with that of the mesh; 1 is perfect.",
+            *(1, 3, lambda row: row["silhouette_iou"]["mean"]),
+        ),
+        Line(
+            "Worst view’s IoU",
+            "The lowest overlap among all views of all objects.",
+            *(1, 3, lambda row: row["silhouette_iou"]["worst"]),
+        ),
+    ),
+    of_object=_of_object,
+    of_set=_of_set,
+    strip=ObjectLine("silhouette_iou", "Control of each object", "silhouette IoU (mean of four views)", "IoU"),
+)
+"""Mean over all views, and the worst view."""

@@ -1,4 +1,4 @@
-"""Attention: one function, three back ends, chosen by configuration and never replaced silently.
+"""Attention: one function with three back ends, chosen by the configuration and never replaced silently.
 
     out = softmax(q k^T / sqrt(h) + bias) v      per head of h channels, softmax in float32
 
@@ -6,7 +6,7 @@
 "cudnn"   NVIDIA GPUs, bfloat16: the fused kernel behind ``jax.nn.dot_product_attention``.
 "splash"  TPUs: the Pallas kernel, forward and backward, each device on its own sequences.
 
-Masked (cross-)attention always runs through XLA: there are few text tokens, and a bias on padded ones costs nothing.
+Masked (cross-)attention always runs through XLA: text tokens are few, and a bias on padded ones costs nothing.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import parallel
 
 BACKENDS = {"xla": None, "cudnn": "gpu", "splash": "tpu"}
-"""Back end -> the platform that it needs, or None."""
+"""Back end -> the platform that it requires, or None."""
 
 MASKED = -10000.0
-"""What the reference adds to the score of a masked token; finite, so an all-masked row stays a number."""
+"""Added to the score of a masked token, as in the reference; finite, so that an all-masked row gives no NaN."""
 
 _SPLASH_BLOCK = 128
 
@@ -32,7 +32,7 @@ _target_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("t
 
 @contextlib.contextmanager
 def compiling_for(platform: str) -> Iterator[None]:
-    """Says that what is traced inside is compiled ahead of time for ``platform``, which this machine need not have."""
+    """Marks everything traced inside as compiled ahead of time for ``platform``, which need not be this machine's."""
     token = _target_platform.set(platform)
     try:
         yield
@@ -56,13 +56,16 @@ def attend(
     """Multi-head attention.
 
     Args:
-        query: float[S, Q, K, h], S sequences of Q tokens.
-        key, value: float[S, M, K, h].
-        bias: float32[S, M], added to every score of a key, or None.
-        backend: one of ``BACKENDS``, used where there is no bias.
+      query: float[S, Q, K, h], S sequences of Q tokens.
+      key, value: float[S, M, K, h].
+      bias: float32[S, M], added to every score of a key, or None.
+      backend: one of ``BACKENDS``, used where there is no bias.
 
-    Returns: float[S, Q, K, h] in the dtype of ``value``.
-    Raises: UserError if the back end is not available, or cannot take this dtype or number of tokens.
+    Returns:
+      float[S, Q, K, h] in the dtype of ``value``.
+
+    Raises:
+      UserError: the back end is not available, or cannot take this dtype or number of tokens.
     """
     check_backend(backend)
     if bias is not None or backend == "xla":

@@ -1,4 +1,4 @@
-"""Controls: what a task adds to the embedded patches, or to the noisy latents.
+"""Control embeddings: each task's addition to the embedded patches, or to the noisy latents.
 
     texture             tokens = patches(control) W       normal and position maps, encoded as the latents are      (1)
     text_to_multiview   tokens_v = code(azimuth_v) W      four fixed viewpoints                                     (2)
@@ -9,9 +9,9 @@
 that the sum is formed as the base model forms it. W starts at zero and has no bias: a fresh control, and a null (zero)
 one, change nothing, bit for bit. In (2) and (3) cos(4 a) = 1 for the four azimuths and takes the place of a bias.
 
-(3) is the paper's "positional encoding added to the latent samples", and what the settings for published bases take. The patch
-embedding is linear, so what (3) can add to tokens is a part of what (2) can, C of D dimensions. On the shapes benchmark, whose
-shipped model has (2), they measure the same (``configs/stage2.py``).
+(3) is the paper's "positional encoding added to the latent samples", used by the settings for published bases. The patch
+embedding is linear, so (3) reaches C of the D dimensions that (2) reaches. On the shapes benchmark, whose shipped model uses
+(2), both measure the same (``configs/stage2.py``).
 """
 
 import jax
@@ -33,10 +33,11 @@ def init(task: str, config: Config, key: jax.Array, control_channels: int = 6, v
     """Fresh (zero) parameters: {"kernel": float32[inputs, D]}, or [inputs, C] for viewpoints in latents.
 
     Args:
-        task: one of ``TASKS``.
-        key: unused by zeros; taken so that every partition is made alike.
-        control_channels: of the control ("texture").
-        viewpoints: one of ``VIEWPOINTS`` ("text_to_multiview").
+      task: one of ``TASKS``.
+      config: the backbone's.
+      key: unused, since all are zeros; taken so that every partition has the same signature.
+      control_channels: channels of the control ("texture").
+      viewpoints: one of ``VIEWPOINTS`` ("text_to_multiview").
     """
     del key
     inputs = {"texture": control_channels * config.patch_size**2, "text_to_multiview": 2 * len(_FREQUENCIES)}[task]
@@ -45,15 +46,20 @@ def init(task: str, config: Config, key: jax.Array, control_channels: int = 6, v
 
 
 def apply(task: str, config: Config, params: Params, control: jax.Array | None) -> jax.Array:
-    """What to add to the tokens, or to the latents if there are viewpoints in them; in float32.
+    """The addition to the tokens, or to the latents for viewpoints in latents; in float32.
 
     Args:
-        control: float[B, V, h, w, control channels], 0 where there is nothing ("texture"); not looked at, so None, for
-            "text_to_multiview".
+      task: one of ``TASKS``.
+      config: the backbone's.
+      params: as ``init`` makes them.
+      control: float[B, V, h, w, control channels], 0 in the background ("texture"); unused, so it may be None, for
+        "text_to_multiview".
 
-    Returns: float32[B, V, N, D] ("texture") or float32[1, V, 1, D or C] ("text_to_multiview", V = 4).
+    Returns:
+      float32[B, V, N, D] ("texture") or float32[1, V, 1, D or C] ("text_to_multiview", V = 4).
     """
     if task == "texture":
+        assert control is not None, "the task texture takes maps"
         side = config.patch_size
         features = rearrange(control, "b v (r p) (c q) e -> b v (r c) (e p q)", p=side, q=side)
     else:

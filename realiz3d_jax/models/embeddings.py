@@ -1,4 +1,4 @@
-"""Fixed sinusoidal features: of a token's place, of a timestep. No parameters.
+"""Fixed sinusoidal features of token positions and timesteps; no parameters.
 
     position  i of an axis of n tokens:  p_i = i / (n / base_size) / scale                                          (1)
     features of p over c channels:       [sin(p w_k), cos(p w_k)],  w_k = 10000^(-k / (c/2)),  k = 0 .. c/2 - 1     (2)
@@ -22,8 +22,9 @@ from realiz3d_jax.views import ORDER
 def position_features(rows: int, columns: int, channels: int, base_size: int, scale: float) -> np.ndarray:
     """Equations (1) and (2) for a grid: the first half of the channels encodes the column, the second half the row.
 
-    Returns: float32[rows, columns, channels]; (1) in float32 and (2) in float64, as the reference does. ``channels`` is a
-    multiple of 4.
+    Returns:
+      float32[rows, columns, channels]; (1) in float32 and (2) in float64, as the reference does. ``channels`` is a
+      multiple of 4.
     """
 
     def places(tokens: int) -> np.ndarray:
@@ -35,7 +36,8 @@ def position_features(rows: int, columns: int, channels: int, base_size: int, sc
 def middle_position_features(rows: int, columns: int, channels: int, base_size: int, max_size: int) -> np.ndarray:
     """The middle of the features of a grid of ``max_size`` x ``max_size`` tokens, as Stable Diffusion 3 takes them.
 
-    Returns: float32[rows, columns, channels].
+    Returns:
+      float32[rows, columns, channels].
     """
 
     def places(tokens: int) -> np.ndarray:
@@ -63,13 +65,15 @@ def grid_position_features(
     """Position features of every tile of a grid of views, in the order of ``views.ORDER``.
 
     Args:
-        features: (rows, columns) -> float32[rows, columns, D], of a picture with so many tokens.
-        views: V; for "canvas" a square number.
-        rows, columns: tokens of one tile.
-        positions: "canvas": a tile takes the rows and columns of its place in the one picture that sqrt(V) x sqrt(V) tiles
-            make. "view": every tile takes those of a picture of its own, the only ones that a published base's weights know.
+      features: (rows, columns) -> float32[rows, columns, D], the features of a picture with that many tokens.
+      views: V; for "canvas" a square number.
+      rows, columns: tokens of one tile.
+      positions: "canvas": a tile takes the rows and columns of its place in the single picture that sqrt(V) x sqrt(V) tiles
+        form. "view": every tile takes those of a separate picture, the only ones that a published base's weights were
+        trained with.
 
-    Returns: float32[V, N, D], N = rows * columns.
+    Returns:
+      float32[V, N, D], N = rows * columns.
     """
     if positions == "view":
         single = rearrange(features(rows, columns), "r c d -> 1 (r c) d")
@@ -86,7 +90,7 @@ def timestep_features(timestep: jax.Array, channels: int) -> jax.Array:
     """Equation (3). timestep: int32 or float32[...] -> float32[..., channels].
 
     The exponent is rounded to float32 before it is exponentiated, as the reference does: at t = 999 the exact
-    frequencies would differ from those that the weights know by 2e-5 radians.
+    frequencies would differ by 2e-5 radians from those that the weights were trained with.
     """
     exponents = np.float32(-math.log(10000.0)) * np.arange(channels // 2, dtype=np.float32) / np.float32(channels // 2)
     frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)

@@ -10,7 +10,7 @@ timestep's and the pooled caption's embeddings, LN a layer norm without affine, 
     x <- x + g1 * W_out a_x;   x <- x + g2 * MLP(LN(x) (1 + c2) + s2)               GELU (tanh)                     (4)
     (c, s) = W SiLU(e) + b;    out = W_out (LN(x) (1 + c) + s) + b_out                                              (5)
 
-The last block's text is read, not written: its text stream ends with its keys and values, modulated as in (5).
+The last block reads the text and does not update it: the text stream ends with its keys and values, modulated as in (5).
 Source: Esser et al. (arXiv 2403.03206), section 4; diffusers ``SD3Transformer2DModel``, whose arithmetic is reproduced so that
 its weights load. Domain Shifters act on the image stream.
 
@@ -19,7 +19,6 @@ Parameters are a nested dict; ``blocks`` (image) are stacked [L, ...], ``text_bl
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,7 @@ from einops import rearrange
 from flax import nnx
 
 from realiz3d_jax.models import attention, embeddings, parallel
-from realiz3d_jax.models.backbone import Captions, Parts
+from realiz3d_jax.models.backbone import Captions, Params, Parts
 from realiz3d_jax.models.layers import (
     NumberEmbedding,
     Perceptron,
@@ -42,7 +41,8 @@ from realiz3d_jax.models.layers import (
     zeros,
 )
 
-Params = dict[str, Any]
+Streams = tuple[jax.Array, jax.Array]
+"""The tokens of image and text, x and y."""
 
 PARTS = Parts(
     stacked=("blocks", "text_blocks"),
@@ -64,14 +64,14 @@ class MMDiTConfig:
     """Size and execution of a transformer; the defaults are those of Stable Diffusion 3 medium.
 
     Attributes:
-        width, depth, heads: D, L, K.
-        patch_size: side of a token, in latent pixels.
-        in_channels: C of the latents and of the prediction.
-        caption_channels: of the text encoders' states.
-        pooled_channels: of the caption's one vector.
-        sample_size: side of one view, in latent pixels.
-        base_size, max_size: sides of token grids: positions are i / (max_size / base_size), of the middle of max_size.
-        all others: as in ``dit.DiTConfig``.
+      width, depth, heads: D, L, K.
+      patch_size: side of a token, in latent pixels.
+      in_channels: C of the latents and of the prediction.
+      caption_channels: channels of the text encoders' states.
+      pooled_channels: channels of the caption's pooled vector.
+      sample_size: side of one view, in latent pixels.
+      base_size, max_size: sides of token grids: positions are i / (max_size / base_size), cropped from the middle of max_size.
+      all others: as in ``dit.DiTConfig``.
     """
 
     width: int = 1536
@@ -100,7 +100,7 @@ Config = MMDiTConfig
 
 
 def init(config: MMDiTConfig, key: jax.Array) -> Params:
-    """Fresh float32 parameters; what is stacked has a leading axis of blocks."""
+    """Fresh float32 parameters, a nested dict with the blocks stacked [L, ...] (text [L - 1, ...])."""
     return nnx.to_pure_dict(nnx.state(_Transformer(config, nnx.Rngs(params=key)), nnx.Param))
 
 
@@ -117,14 +117,15 @@ def apply(
     freeze_input: bool = False,
     freeze_shared: bool = False,
 ) -> jax.Array:
-    """Predicts the velocity of a batch of grids; the arguments are those of ``dit.apply`` but for the text.
+    """Predicts the velocity of a batch of grids; arguments that are not listed are those of ``dit.apply``.
 
     Args:
-        latents: float[B, V, h, w, C].
-        timestep: float32[B, G], 0 to 1000: 1000 times the noise level.
-        captions: ``states`` float[B, G, T, caption_channels], of which every token counts, and ``pooled`` float[B, G, P].
+      latents: float[B, V, h, w, C].
+      timestep: float32[B, G], 0 to 1000: 1000 times the noise level.
+      captions: ``states`` float[B, G, T, caption_channels], of which every token counts, and ``pooled`` float[B, G, P].
 
-    Returns: float32[B, V, h, w, C].
+    Returns:
+      float32[B, V, h, w, C].
     """
     batch, views, height = latents.shape[:3]
     groups = timestep.shape[1]
@@ -162,13 +163,30 @@ def flops(config: MMDiTConfig, views: int, groups: int, text_tokens: int) -> flo
     return 2.0 * groups * (image + text + attended + conditions)
 
 
-def _run_blocks(config, model, x, y, embedding, block_shift, frozen_blocks):
+def _run_blocks(
+    config: MMDiTConfig,
+    model: "_Transformer",
+    x: jax.Array,
+    y: jax.Array,
+    embedding: jax.Array,
+    block_shift: jax.Array | None,
+    frozen_blocks: jax.Array | None,
+) -> jax.Array:
     """Equations (1) to (4) for all blocks. x, y: residual_dtype[S, n|T, D]; embedding: float32[S, D]."""
 
-    def run(x, y, block, text_block, shift, embedding):
+    def run(
+        x: jax.Array,
+        y: jax.Array,
+        block: _Stream,
+        text_block: _Stream | _LastText,
+        shift: jax.Array | None,
+        embedding: jax.Array,
+    ) -> Streams:
         return _joint_block(shifted(x, shift), y, block, text_block, embedding, config.attention)
 
-    def step(carry, scanned):
+    def step(
+        carry: Streams, scanned: tuple[_Stream, _Stream | _LastText, jax.Array | None, jax.Array]
+    ) -> tuple[Streams, None]:
         block, text_block, shift, layer = scanned
         frozen = None if frozen_blocks is None else layer < frozen_blocks
         operands = (*parallel.split_batch(carry), block, text_block, shift, embedding)
@@ -184,8 +202,15 @@ def _run_blocks(config, model, x, y, embedding, block_shift, frozen_blocks):
     return x
 
 
-def _joint_block(x, y, block, text_block, embedding, backend):
-    """One block on both streams; the last one's text comes out as it went in."""
+def _joint_block(
+    x: jax.Array,
+    y: jax.Array,
+    block: "_Stream",
+    text_block: "_Stream | _LastText",
+    embedding: jax.Array,
+    backend: str,
+) -> Streams:
+    """One block on both streams; the last block returns the text unchanged."""
     image, words = block.modulation(embedding)[:, :, None, :], text_block.modulation(embedding)[:, :, None, :]
     queries = block.query_key_value(modulated(x, image[:, 1], image[:, 0], block.dtype))
     if isinstance(text_block, _LastText):
@@ -205,9 +230,9 @@ def _graph(config: MMDiTConfig) -> nnx.GraphDef:
 
 
 class _Stream(nnx.Module):
-    """One stream's weights in a block."""
+    """The weights of one stream in a block."""
 
-    def __init__(self, config, rngs):
+    def __init__(self, config: MMDiTConfig, rngs: nnx.Rngs):
         width, hidden, dtype = config.width, int(config.mlp_ratio * config.width), config.dtype
         head, square = (config.heads, width // config.heads), xavier(width, width)
         self.dtype = dtype
@@ -218,20 +243,20 @@ class _Stream(nnx.Module):
         inits = (xavier(width, hidden), xavier(hidden, width))
         self.mlp = Perceptron(width, hidden, width, gelu, inits, dtype, rngs)
 
-    def update(self, x, attended, modulation):
+    def update(self, x: jax.Array, attended: jax.Array, modulation: jax.Array) -> jax.Array:
         """Equation (4)."""
         _, _, gate, mlp_shift, mlp_scale, mlp_gate = (modulation[:, index] for index in range(6))
         x = self._add(x, self.out(attended), gate)
         return self._add(x, self.mlp(modulated(x, mlp_scale, mlp_shift, self.dtype)), mlp_gate)
 
-    def _add(self, x, update, gate):
+    def _add(self, x: jax.Array, update: jax.Array, gate: jax.Array) -> jax.Array:
         return (x.astype(jnp.float32) + gate * update.astype(jnp.float32)).astype(x.dtype)
 
 
 class _LastText(nnx.Module):
-    """The text's weights in the last block."""
+    """The weights of the text in the last block."""
 
-    def __init__(self, config, rngs):
+    def __init__(self, config: MMDiTConfig, rngs: nnx.Rngs):
         width, head = config.width, (config.heads, config.width // config.heads)
         self.modulation = nnx.LinearGeneral(width, (2, width), kernel_init=zeros, dtype=jnp.float32, rngs=rngs)
         square = xavier(width, width)
@@ -241,19 +266,19 @@ class _LastText(nnx.Module):
 class _Final(nnx.Module):
     """Equation (5). x: residual_dtype[S, n, D], embedding (after SiLU): float32[S, D] -> float32[S, n, p * p * C]."""
 
-    def __init__(self, config, rngs):
+    def __init__(self, config: MMDiTConfig, rngs: nnx.Rngs):
         width, out = config.width, config.patch_size**2 * config.in_channels
         self.dtype = config.dtype
         self.modulation = nnx.LinearGeneral(width, (2, width), kernel_init=zeros, dtype=jnp.float32, rngs=rngs)
         self.linear = nnx.Linear(width, out, kernel_init=zeros, dtype=config.dtype, rngs=rngs)
 
-    def __call__(self, x, embedding):
+    def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
         scale_shift = self.modulation(embedding)[:, :, None, :]
         return self.linear(modulated(x, scale_shift[:, 0], scale_shift[:, 1], self.dtype)).astype(jnp.float32)
 
 
 class _Transformer(nnx.Module):
-    def __init__(self, config, rngs):
+    def __init__(self, config: MMDiTConfig, rngs: nnx.Rngs):
         width, patch = config.width, config.patch_size**2 * config.in_channels
         self.config = config
         fan = xavier(patch, width)
@@ -268,8 +293,8 @@ class _Transformer(nnx.Module):
         self.last_text = _LastText(config, rngs)
         self.final = _Final(config, rngs)
 
-    def embed(self, latents):
-        """latents: float[B, V, h, w, C] -> float32[B, V, N, D], patches and positions."""
+    def embed(self, latents: jax.Array) -> jax.Array:
+        """Patches and positions of latents: float[B, V, h, w, C] -> float32[B, V, N, D]."""
         config, side = self.config, self.config.patch_size
         views, rows, columns = latents.shape[1], latents.shape[2] // side, latents.shape[3] // side
         patches = rearrange(latents, "b v (r p) (c q) e -> b v (r c) (e p q)", p=side, q=side)

@@ -1,13 +1,13 @@
 """How a model's arrays lie on a mesh while it is traced: the batch over all devices, whatever its parameters do.
 
-Left to itself the partitioner follows the parameters, which ``fsdp`` splits along contracted axes: then every device computes
+By default the partitioner follows the parameters, which ``fsdp`` splits along contracted axes: every device would then compute
 the activations of the whole batch. So a model constrains the batch axis wherever tokens enter a block, and a kernel that
 cannot be partitioned runs on each device's own part.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
@@ -15,17 +15,18 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 BATCH_AXES = ("data", "fsdp")
 """The mesh axes that a batch is split over, together."""
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
-def on_mesh(mesh: Mesh | AbstractMesh, function: Function) -> Function:
+def on_mesh(mesh: Mesh | AbstractMesh, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """``function``, traced where ``split_batch`` and ``on_each_device`` see the mesh."""
     abstract = mesh.abstract_mesh if isinstance(mesh, Mesh) else mesh
 
     @functools.wraps(function)
-    def run(*arguments: Any) -> Any:
+    def run(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
         with jax.sharding.use_abstract_mesh(abstract):
-            return function(*arguments)
+            return function(*arguments, **named)
 
     return run
 
@@ -37,9 +38,9 @@ def device_count() -> int:
 
 
 def split_batch(tree: Any, axis: int = 0) -> Any:
-    """Arrays with ``axis`` split over all devices of the mesh that is traced for.
+    """Splits ``axis`` of every array over all devices of the mesh that is traced for.
 
-    They stay as they are where there is no mesh, or where its devices do not divide that axis: then each computes all of it.
+    Arrays stay as they are without a mesh, and where the devices do not divide that axis: then each computes all of it.
     """
 
     def constrain(array: jax.Array) -> jax.Array:
@@ -50,10 +51,10 @@ def split_batch(tree: Any, axis: int = 0) -> Any:
 
 
 def on_each_device(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    """``function(*arrays)``, of which each device computes its own part of the leading axis, that of the batch.
+    """``function(*arrays)`` with each device computing its own part of the leading axis, the batch.
 
-    For kernels that the partitioner cannot cut; ``function`` treats every row alone. Where the devices do not divide that axis,
-    each computes all of it.
+    For kernels that the partitioner cannot split; ``function`` must treat rows independently. Where the devices do not divide
+    that axis, each computes all of it.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:

@@ -1,4 +1,4 @@
-"""Backbones by name: those of the shapes benchmark, and published ones (read by ``checkpoints.importers.pixart``)."""
+"""Backbones by name: the shapes benchmark's, and published ones (read by ``checkpoints.importers.pixart``)."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ _PIXART = DiTConfig(
     dtype="bfloat16",
     remat="attention",
 )
-"""PixArt-XL/2 at 512 px, at the positions that its weights know: those of a picture by itself."""
+"""PixArt-XL/2 at 512 px, with the positions that its weights were trained with: those of a single picture."""
 
 
 def _pixart(pixels: int, scale: float, size_conditions: int = 0) -> DiTConfig:
@@ -45,7 +45,7 @@ def _pixart(pixels: int, scale: float, size_conditions: int = 0) -> DiTConfig:
 
 PRESETS: dict[str, DiTConfig] = {
     "shapes": _SHAPES,
-    # The same with almost nothing in it, for tests and for trying a change out.
+    # The same at a minimal size, for tests and for trying out a change.
     "tiny": dataclasses.replace(_SHAPES, width=32, depth=3, heads=2, scan_unroll=1, skip_frozen_backward=True),
 }
 
@@ -58,4 +58,4 @@ PIXART: dict[str, DiTConfig] = {
     "pixart_sigma_1024": _pixart(1024, 2.0),
     "pixart_sigma_2k": _pixart(2048, 4.0),
 }
-"""PixArt's, by the size of image that they were trained for; alpha at 1024 px is told an image's size."""
+"""PixArt's models, by the image size that they were trained for; alpha at 1024 px is conditioned on an image's size."""

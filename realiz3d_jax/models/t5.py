@@ -15,6 +15,7 @@ scores and softmax in float32.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding
+from jax.typing import DTypeLike
 
 Params = dict[str, Any]
 
@@ -34,13 +36,14 @@ class T5Config:
     """Size of an encoder; the defaults are T5 v1.1 XXL's.
 
     Attributes:
-        width: D.
-        depth: L.
-        heads: K, of ``head_channels`` each; K h need not be D.
-        hidden: of the gated MLP.
-        vocabulary: number of token embeddings.
-        buckets, max_distance: of the relative positions; distances are exact up to a quarter of the buckets.
-        dtype: of the matrix products and of the residual stream.
+      width: D.
+      depth: L.
+      heads: K, of ``head_channels`` each; K h need not be D.
+      hidden: hidden width of the gated MLP.
+      vocabulary: number of token embeddings.
+      buckets, max_distance: buckets of relative positions, and the distance at which they end; distances are exact up to a
+        quarter of the buckets.
+      dtype: dtype of the matrix products and of the residual stream.
     """
 
     width: int = 4096
@@ -55,28 +58,29 @@ class T5Config:
 
 
 def init(config: T5Config, key: jax.Array) -> Params:
-    """Fresh parameters, float32, the layers' stacked [L, ...]."""
+    """Fresh float32 parameters, those of the layers stacked [L, ...]."""
     return nnx.to_pure_dict(nnx.state(_Encoder(config, nnx.Rngs(params=key)), nnx.Param))
 
 
 def apply(
     config: T5Config, params: Params, tokens: jax.Array, mask: jax.Array, sharding: NamedSharding | None = None
 ) -> jax.Array:
-    """The states of tokens.
+    """The encoder's states of tokens.
 
     Args:
-        tokens: int32[B, T].
-        mask: bool[B, T], True for tokens that count.
-        sharding: of the leading axis. Where parameters are split, too, it must be told: the states would else be split like the
-            embeddings that they begin with, by width, and every device would compute all of the batch.
+      tokens: int32[B, T].
+      mask: bool[B, T], True for tokens that count.
+      sharding: sharding of the leading axis. It is required where parameters are split: otherwise the states would be split
+        by width, like the embeddings that they begin with, and every device would compute the whole batch.
 
-    Returns: float32[B, T, D].
+    Returns:
+      float32[B, T, D].
     """
     return nnx.merge(_graph(config), params)(tokens, mask, sharding)
 
 
 def position_buckets(tokens: int, buckets: int, max_distance: int) -> np.ndarray:
-    """The bucket int32[T, T] of every (query, key): half of them for keys behind the query.
+    """The bucket int32[T, T] of every (query, key); half of the buckets are for keys after the query.
 
     In each half the first half is exact, the rest is logarithmic up to ``max_distance``.
     """
@@ -96,23 +100,29 @@ def _graph(config: T5Config) -> nnx.GraphDef:
     return nnx.graphdef(nnx.eval_shape(lambda: _Encoder(config, nnx.Rngs(params=jax.random.key(0)))))
 
 
-def _linear(inputs, outputs, config, rngs, axis=-1):
+def _linear(
+    inputs: int | Sequence[int],
+    outputs: int | Sequence[int],
+    config: T5Config,
+    rngs: nnx.Rngs,
+    axis: int | Sequence[int] = -1,
+) -> nnx.LinearGeneral:
     return nnx.LinearGeneral(inputs, outputs, axis=axis, use_bias=False, dtype=config.dtype, rngs=rngs)
 
 
 class _Norm(nnx.Module):
-    def __init__(self, width, dtype):
+    def __init__(self, width: int, dtype: DTypeLike):
         self.dtype = dtype
         self.scale = nnx.Param(jnp.ones(width))
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         x = x.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + _NORM_EPSILON)
         return (x * self.scale[...].astype(jnp.float32)).astype(self.dtype)
 
 
 class _Layer(nnx.Module):
-    def __init__(self, config, rngs):
+    def __init__(self, config: T5Config, rngs: nnx.Rngs):
         heads = (config.heads, config.head_channels)
         self.attention_norm, self.mlp_norm = (_Norm(config.width, config.dtype) for _ in range(2))
         self.query_key_value = _linear(config.width, (3, *heads), config, rngs)
@@ -120,7 +130,7 @@ class _Layer(nnx.Module):
         self.mlp_in = _linear(config.width, (2, config.hidden), config, rngs)
         self.mlp_out = _linear(config.hidden, config.width, config, rngs)
 
-    def __call__(self, x, bias):
+    def __call__(self, x: jax.Array, bias: jax.Array) -> jax.Array:
         fused = self.query_key_value(self.attention_norm(x))
         query, key, value = (fused[:, :, index] for index in range(3))
         scores = jnp.einsum("sqkh,smkh->skqm", query, key, preferred_element_type=jnp.float32) + bias
@@ -131,7 +141,7 @@ class _Layer(nnx.Module):
 
 
 class _Encoder(nnx.Module):
-    def __init__(self, config, rngs):
+    def __init__(self, config: T5Config, rngs: nnx.Rngs):
         self.config = config
         self.embedding = nnx.Embed(config.vocabulary, config.width, dtype=config.dtype, rngs=rngs)
         self.position_bias = nnx.Param(jax.random.normal(rngs.params(), (config.buckets, config.heads)))
@@ -139,7 +149,7 @@ class _Encoder(nnx.Module):
         self.layers = jax.vmap(lambda key: _Layer(config, nnx.Rngs(params=key)))(keys)
         self.norm = _Norm(config.width, jnp.float32)
 
-    def __call__(self, tokens, mask, sharding):
+    def __call__(self, tokens: jax.Array, mask: jax.Array, sharding: NamedSharding | None) -> jax.Array:
         config = self.config
         buckets = position_buckets(tokens.shape[1], config.buckets, config.max_distance)
         bias = self.position_bias[...].astype(jnp.float32)[buckets].transpose(2, 0, 1)
@@ -148,7 +158,7 @@ class _Encoder(nnx.Module):
         if sharding is not None:
             x = jax.lax.with_sharding_constraint(x, sharding)
 
-        def step(x, index):
+        def step(x: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
             # XLA for CPUs slices bfloat16 as float32; without the barrier it converts all layers before the loop (XXL: 19 GB).
             layers, index = jax.lax.optimization_barrier((self.layers, index))
             layer = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), layers)

@@ -1,4 +1,4 @@
-"""Captions become the states of T5's encoder, in batches of one shape."""
+"""Encodes captions with T5, in batches of fixed shapes."""
 
 import functools
 import textwrap
@@ -16,17 +16,17 @@ from realiz3d_jax.models.tokenizer import Tokenizer
 
 _ENDLESS = 10_000
 _LENGTHS = (16, 32, 64, 128)
-"""Tokens that captions are encoded at: each at the shortest of these, or T, that holds it, whatever stands around it."""
+"""Sequence lengths: a caption is encoded at the shortest of these, or T, that holds it, whatever the others in its batch."""
 
 
 class T5Encoder:
-    """A frozen text encoder; equal to itself alone.
+    """A frozen text encoder, compared by identity.
 
     Attributes:
-        channels: D of a state.
-        max_tokens: T: 120 for PixArt-alpha, 300 for PixArt-Sigma.
-        batch_size: captions that are encoded at once; fewer are filled up, so that a compilation for each of a few lengths
-            serves all calls. In its row of a batch a caption has the same states, bit for bit, whatever stands in the others.
+      channels: D of a state.
+      max_tokens: T: 120 for PixArt-alpha, 300 for PixArt-Sigma.
+      batch_size: captions that are encoded at once; smaller batches are padded, so that one compilation for each of a few
+        lengths serves all calls. In its row of a batch a caption has the same states, bit for bit, whatever the other rows.
     """
 
     def __init__(
@@ -41,11 +41,15 @@ class T5Encoder:
         """Keeps the parameters where they are.
 
         Args:
-            params: as ``t5.init`` makes them, on the devices; bfloat16 halves them.
-            sharding: of a batch's leading axis, over the devices of ``params``, whose number must divide ``batch_size``; None
-                if there is one.
+          params: as ``t5.init`` makes them, on the devices; bfloat16 halves their memory.
+          config: the encoder's sizes.
+          tokenizer: of the same checkpoint.
+          max_tokens, batch_size: see the attributes.
+          sharding: sharding of a batch's leading axis over the devices of ``params``, whose number must divide
+            ``batch_size``; None on a single device.
 
-        Raises: UserError if the tokenizer has tokens that the encoder has no embedding for.
+        Raises:
+          UserError: the tokenizer has tokens that the encoder has no embedding for.
         """
         tokenizer.check_fits(config.vocabulary)
         self.channels = config.width
@@ -53,14 +57,14 @@ class T5Encoder:
         self.batch_size = batch_size
         self._params = params
         self._tokenizer = tokenizer
-        # Whole on every device at the end, so that each process of several can read all of it.
+        # Replicated on every device at the end, so that each of several processes can read all of it.
         whole = NamedSharding(sharding.mesh, PartitionSpec()) if sharding else None
         self._states = jax.jit(
             functools.partial(_states, config, sharding), in_shardings=(None, sharding, sharding), out_shardings=whole
         )
 
     def check(self, caption: str) -> None:
-        """Raises UserError if the caption has more than T tokens, of which ``encode`` would leave the last ones out."""
+        """Raises UserError if the caption has more than T tokens, since ``encode`` would drop the last ones."""
         length = int(self._tokenizer.encode([caption.lower().strip()], _ENDLESS)[1].sum())
         if length > self.max_tokens:
             raise UserError(
@@ -69,11 +73,12 @@ class T5Encoder:
             )
 
     def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
-        """The states of n captions; those of [""] are the null text.
+        """The states of n captions; [""] gives the null text.
 
-        Captions are put into lower case, without white space around them, as in PixArt's training and pipelines.
+        Captions are lower-cased and stripped of surrounding white space, as in PixArt's training and pipelines.
 
-        Returns: "states": float32[n, T, D], 0 behind </s>; "mask": bool[n, T], True up to </s>.
+        Returns:
+          "states": float32[n, T, D], 0 behind </s>; "mask": bool[n, T], True up to </s>.
         """
         tokens, mask = self._tokenizer.encode([caption.lower().strip() for caption in captions], self.max_tokens)
         states = np.zeros((*tokens.shape, self.channels), np.float32)

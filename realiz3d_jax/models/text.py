@@ -1,12 +1,12 @@
-"""A text encoder for the shapes world: deterministic, on the host, nothing to download.
+"""A text encoder for the shapes world: deterministic, on the host, with nothing to download.
 
 With w_i the fixed Gaussian vector of word i (a begin mark is word 0) and R a fixed orthogonal map:
 
     token_i = (w_i + 1/2 R w_(i-1) + 1/2 R^2 w_(i-2)) / sqrt(3/2) + sinusoid(i)
 
-R tells a word from its neighbours' echoes, so the token of a noun knows its own adjectives: "red cone with blue torus"
-and "blue cone with red torus" hold the same words and different tokens. R permutes and flips channels, and the vectors
-come from SHA-256 by Box-Muller, so that no library's random stream or factorisation is part of a trained model.
+R distinguishes a word from its neighbours' echoes, so the token of a noun encodes its own adjectives: "red cone with blue
+torus" and "blue cone with red torus" have the same words and different tokens. R permutes and flips channels, and the vectors
+come from SHA-256 by Box-Muller, so that a trained model depends on no library's random stream or factorisation.
 """
 
 import functools
@@ -28,8 +28,8 @@ class WordEncoder:
     """Encodes captions word by word.
 
     Attributes:
-        channels: C of a token, even.
-        max_tokens: T, the begin mark included.
+      channels: C of a token, even.
+      max_tokens: T, the begin mark included.
     """
 
     def __init__(self, channels: int = 64, max_tokens: int = 16):
@@ -47,11 +47,14 @@ class WordEncoder:
         """Tokens, their mask and their mean.
 
         Args:
-            captions: n captions; everything but letters and digits separates words, case does not matter.
+          captions: n captions; everything but letters and digits separates words, case does not matter.
 
-        Returns: ``states`` float32[n, T, C], 0 where there is no word, ``mask`` bool[n, T], True where there is one, and
-            ``pooled`` float32[n, C], the mean of the tokens. "" is one token.
-        Raises: UserError if a caption has more than T - 1 words.
+        Returns:
+          ``states`` float32[n, T, C], 0 where there is no word, ``mask`` bool[n, T], True where there is one, and
+          ``pooled`` float32[n, C], the mean of the tokens. "" is one token.
+
+        Raises:
+          UserError: a caption has more than T - 1 words.
         """
         tokens = np.zeros((len(captions), self.max_tokens, self.channels), np.float32)
         mask = np.zeros((len(captions), self.max_tokens), bool)
@@ -97,18 +100,21 @@ def _sinusoid(tokens: int, channels: int) -> np.ndarray:
 
 
 class TextEncoder(Protocol):
-    """What turns captions into what a backbone reads.
+    """Encodes captions into the arrays that a backbone reads.
 
     Attributes:
-        channels: C of a token.
-        max_tokens: T.
+      channels: C of a token.
+      max_tokens: T.
     """
 
-    channels: int
-    max_tokens: int
+    @property
+    def channels(self) -> int: ...
+    @property
+    def max_tokens(self) -> int: ...
 
     def check(self, caption: str) -> None:
         """Raises UserError if the caption can't be encoded; costs next to nothing."""
 
     def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
         """``states`` float32[n, T, C], 0 where there is no token, ``mask`` bool[n, T], and what else it gives, [n, ...]."""
+        ...

@@ -1,4 +1,4 @@
-"""T5's tokenizer: a caption becomes numbers of sentence pieces, then </s>.
+"""T5's tokenizer: a caption becomes the ids of its sentence pieces, then </s>.
 
 A checkpoint's folder has it as ``tokenizer.json`` (of the library ``tokenizers``), as ``spiece.model`` (of ``sentencepiece``),
 or both. A ``spiece.model`` lacks the markup: the hundred <extra_id_n> follow its pieces, counted down, and markup in a caption
@@ -21,7 +21,7 @@ import tokenizers
 from realiz3d_jax.errors import UserError
 
 PAD, END, UNKNOWN = 0, 1, 2
-"""What every T5 calls <pad>, </s> and <unk>."""
+"""The ids of <pad>, </s> and <unk>, the same in every T5."""
 
 _Pieces = Callable[[str], list[int]]
 
@@ -34,14 +34,15 @@ class Tokenizer:
     """The tokenizer of a checkpoint.
 
     Attributes:
-        folder: where it was read from.
-        size: tokens are in [0, size).
+      folder: where it was read from.
+      size: tokens are in [0, size).
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
         """Reads ``tokenizer.json``, or ``spiece.model`` where there is none.
 
-        Raises: UserError if neither is there, or what is there is damaged or not T5's.
+        Raises:
+          UserError: neither file exists, or it is damaged or not T5's.
         """
         self.folder = pathlib.Path(folder)
         for name, read in _READERS.items():
@@ -61,7 +62,7 @@ class Tokenizer:
         )
 
     def check_fits(self, vocabulary: int) -> None:
-        """Raises UserError if there are more tokens than ``vocabulary``, the embeddings of a text encoder."""
+        """Raises UserError if the tokenizer has more tokens than ``vocabulary``, a text encoder's number of embeddings."""
         if self.size > vocabulary:
             raise UserError(
                 f"{self.folder}: has {self.size} tokens ({_EXTRA_IDS} extra ids among them), expected at most {vocabulary}, "
@@ -69,13 +70,14 @@ class Tokenizer:
             )
 
     def encode(self, captions: Sequence[str], max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and mask.
+        """The tokens of captions and their mask.
 
         Args:
-            captions: n captions, taken as they are.
-            max_tokens: T; of a longer caption the first T - 1 tokens stay, and </s>.
+          captions: n captions, taken as they are.
+          max_tokens: T; of a longer caption the first T - 1 tokens stay, and </s>.
 
-        Returns: int32[n, T], ``PAD`` behind </s>, and bool[n, T], True up to </s>. "" is </s> alone.
+        Returns:
+          int32[n, T], ``PAD`` behind </s>, and bool[n, T], True up to </s>. "" is </s> alone.
         """
         tokens = np.full((len(captions), max_tokens), PAD, np.int32)
         mask = np.zeros((len(captions), max_tokens), bool)

@@ -9,12 +9,13 @@ Encoder and decoder are ladders of residual blocks, group norms and one single-h
 Source: Rombach et al. (arXiv 2112.10752); diffusers ``AutoencoderKL``, whose arithmetic is reproduced so that its weights
 load.
 
-Everything takes any leading axes before (H, W, C), so a grid's views are encoded each on its own; a grid that is laid out as
-one picture first is encoded whole. Parameters are a nested dict; group norms compute in float32, all else in ``dtype``.
+All functions take any leading axes before (H, W, C), so a grid's views are encoded independently; a grid that is first laid out
+as one picture is encoded as a whole. Parameters are a nested dict; group norms compute in float32, all else in ``dtype``.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,13 +35,13 @@ class VAEConfig:
     """Size of an autoencoder.
 
     Attributes:
-        channels: of the residual blocks at each resolution, from the highest down; each step but the last halves the side.
-        blocks: residual blocks at each resolution of the encoder; the decoder has one more.
-        latent_channels: C of the latents.
-        norm_groups: of every group norm.
-        quant_convs: whether 1 x 1 convolutions stand around the latents (Stable Diffusion 3 has none).
-        scale, shift: what makes latents of about unit variance.
-        dtype: of the convolutions and of the attention.
+      channels: channels of the residual blocks at each resolution, highest first; each step but the last halves the side.
+      blocks: residual blocks at each resolution of the encoder; the decoder has one more.
+      latent_channels: C of the latents.
+      norm_groups: groups of every group norm.
+      quant_convs: whether 1 x 1 convolutions surround the latents (Stable Diffusion 3 has none).
+      scale, shift: normalise latents to about unit variance.
+      dtype: dtype of the convolutions and of the attention.
     """
 
     channels: tuple[int, ...] = (128, 256, 512, 512)
@@ -59,7 +60,7 @@ class VAEConfig:
 
 
 def init(config: VAEConfig, key: jax.Array) -> Params:
-    """Fresh parameters, float32."""
+    """Fresh float32 parameters, a nested dict."""
     return nnx.to_pure_dict(nnx.state(_Autoencoder(config, nnx.Rngs(params=key)), nnx.Param))
 
 
@@ -86,16 +87,17 @@ def decode(config: VAEConfig, params: Params, latents: jax.Array) -> jax.Array:
 def decode_tiled(
     config: VAEConfig, params: Params, latents: jax.Array, tile: int = 64, overlap: float = 0.25
 ) -> jax.Array:
-    """As ``decode``, in overlapping tiles that are blended linearly, one after the other: memory of one tile.
+    """Decodes in overlapping tiles that are blended linearly, one after another, with the memory of one tile.
 
-    The attention and the group norms of a tile see that tile alone, so the result is close to ``decode``'s, not equal.
+    The attention and the group norms of a tile see that tile alone, so the result is close to that of ``decode``, not equal.
 
     Args:
-        latents: float[..., h, w, C].
-        tile: side of a tile, latent pixels.
-        overlap: part of a tile that it shares with its neighbour.
+      latents: float[..., h, w, C].
+      tile: side of a tile, latent pixels.
+      overlap: part of a tile that it shares with its neighbour.
 
-    Returns: float32[..., H, W, 3].
+    Returns:
+      float32[..., H, W, 3].
     """
     stride = int(tile * (1 - overlap))
     blend = int(tile * config.factor * overlap)
@@ -106,7 +108,7 @@ def decode_tiled(
         tiles: list[jax.Array] = []
         for left in range(0, latents.shape[-2], stride):
             part = latents[..., top : top + tile, left : left + tile, :]
-            if tiles:  # wait for the tile before: side by side they would need the memory of all
+            if tiles:  # wait for the previous tile: in parallel they would need the memory of all
                 part, _ = jax.lax.optimization_barrier((part, tiles[-1]))
             tiles.append(decode(config, params, part))
         for index, current in enumerate(tiles):
@@ -131,7 +133,7 @@ def _blend(before: jax.Array, after: jax.Array, extent: int, axis: int) -> jax.A
     return jnp.concatenate([end * (1 - share) + start * share, rest], axis=axis)
 
 
-def _over_leading_axes(function, array: jax.Array) -> jax.Array:
+def _over_leading_axes(function: Callable[[jax.Array], jax.Array], array: jax.Array) -> jax.Array:
     flat = function(array.reshape(-1, *array.shape[-3:]))
     return flat.reshape(*array.shape[:-3], *flat.shape[1:])
 
@@ -147,9 +149,9 @@ def _conv(inputs: int, outputs: int, side: int, config: VAEConfig, rngs: nnx.Rng
 
 
 class _Norm(nnx.GroupNorm):
-    """A group norm in float32, then SiLU if asked for."""
+    """A group norm in float32."""
 
-    def __init__(self, channels, config, rngs):
+    def __init__(self, channels: int, config: VAEConfig, rngs: nnx.Rngs):
         super().__init__(
             channels,
             config.norm_groups,
@@ -161,27 +163,27 @@ class _Norm(nnx.GroupNorm):
 
 
 class _Residual(nnx.Module):
-    def __init__(self, inputs, outputs, config, rngs):
+    def __init__(self, inputs: int, outputs: int, config: VAEConfig, rngs: nnx.Rngs):
         self.norm1, self.norm2 = _Norm(inputs, config, rngs), _Norm(outputs, config, rngs)
         self.conv1 = _conv(inputs, outputs, 3, config, rngs)
         self.conv2 = _conv(outputs, outputs, 3, config, rngs)
         self.shortcut = _conv(inputs, outputs, 1, config, rngs) if inputs != outputs else nnx.identity
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         update = self.conv1(nnx.silu(self.norm1(x)))
         update = self.conv2(nnx.silu(self.norm2(update)))
         return self.shortcut(x) + update
 
 
 class _Attention(nnx.Module):
-    """One head over all pixels."""
+    """Attention with one head over all pixels."""
 
-    def __init__(self, channels, config, rngs):
+    def __init__(self, channels: int, config: VAEConfig, rngs: nnx.Rngs):
         self.norm = _Norm(channels, config, rngs)
         self.query_key_value = nnx.LinearGeneral(channels, (3, channels), dtype=config.dtype, rngs=rngs)
         self.out = nnx.Linear(channels, channels, dtype=config.dtype, rngs=rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, channels = x.shape
         fused = self.query_key_value(self.norm(x).reshape(batch, height * width, channels))[..., None, :]
         attended = attention.attend(fused[:, :, 0], fused[:, :, 1], fused[:, :, 2])
@@ -189,90 +191,103 @@ class _Attention(nnx.Module):
 
 
 class _Middle(nnx.Module):
-    def __init__(self, channels, config, rngs):
+    def __init__(self, channels: int, config: VAEConfig, rngs: nnx.Rngs):
         self.first = _Residual(channels, channels, config, rngs)
         self.attention = _Attention(channels, config, rngs)
         self.second = _Residual(channels, channels, config, rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         return self.second(self.attention(self.first(x)))
 
 
 class _Down(nnx.Module):
-    """Residual blocks of one resolution, then half the side."""
+    """Residual blocks at one resolution, then a halving of the side unless it is the last."""
 
-    def __init__(self, inputs, outputs, last, config, rngs):
+    def __init__(self, inputs: int, outputs: int, last: bool, config: VAEConfig, rngs: nnx.Rngs):
         sizes = [inputs] + [outputs] * (config.blocks - 1)
         self.residuals = nnx.List([_Residual(size, outputs, config, rngs) for size in sizes])
         # The reference pads at the bottom and at the right only.
         options = {"strides": 2, "padding": ((0, 1), (0, 1))}
         self.shrink = nnx.identity if last else _conv(outputs, outputs, 3, config, rngs, **options)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         for residual in self.residuals:
             x = residual(x)
         return self.shrink(x)
 
 
 class _Up(nnx.Module):
-    """Residual blocks of one resolution, then twice the side."""
+    """Residual blocks at one resolution, then a doubling of the side unless it is the last."""
 
-    def __init__(self, inputs, outputs, last, config, rngs):
+    def __init__(self, inputs: int, outputs: int, last: bool, config: VAEConfig, rngs: nnx.Rngs):
         sizes = [inputs] + [outputs] * config.blocks
         self.residuals = nnx.List([_Residual(size, outputs, config, rngs) for size in sizes])
         self.grow = None if last else _conv(outputs, outputs, 3, config, rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         for residual in self.residuals:
             x = residual(x)
         return x if self.grow is None else self.grow(x.repeat(2, axis=1).repeat(2, axis=2))
 
 
-class _Autoencoder(nnx.Module):
-    def __init__(self, config, rngs):
-        channels, latent = config.channels, config.latent_channels
+class _Encoder(nnx.Module):
+    def __init__(self, config: VAEConfig, rngs: nnx.Rngs):
+        channels = config.channels
         top, bottom = channels[0], channels[-1]
+        self.enter = _conv(3, top, 3, config, rngs)
+        self.down = nnx.List(
+            [
+                _Down(inputs, outputs, index == len(channels) - 1, config, rngs)
+                for index, (inputs, outputs) in enumerate(zip((top, *channels[:-1]), channels, strict=True))
+            ]
+        )
+        self.middle = _Middle(bottom, config, rngs)
+        self.norm = _Norm(bottom, config, rngs)
+        self.leave = _conv(bottom, 2 * config.latent_channels, 3, config, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.enter(x)
+        for down in self.down:
+            x = down(x)
+        return self.leave(nnx.silu(self.norm(self.middle(x))))
+
+
+class _Decoder(nnx.Module):
+    def __init__(self, config: VAEConfig, rngs: nnx.Rngs):
+        rising = config.channels[::-1]
+        bottom, top = rising[0], rising[-1]
+        self.enter = _conv(config.latent_channels, bottom, 3, config, rngs)
+        self.middle = _Middle(bottom, config, rngs)
+        self.up = nnx.List(
+            [
+                _Up(inputs, outputs, index == len(rising) - 1, config, rngs)
+                for index, (inputs, outputs) in enumerate(zip((bottom, *rising[:-1]), rising, strict=True))
+            ]
+        )
+        self.norm = _Norm(top, config, rngs)
+        self.leave = _conv(top, 3, 3, config, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.middle(self.enter(x))
+        for up in self.up:
+            x = up(x)
+        return self.leave(nnx.silu(self.norm(x)))
+
+
+class _Autoencoder(nnx.Module):
+    def __init__(self, config: VAEConfig, rngs: nnx.Rngs):
+        latent = config.latent_channels
         self.dtype = config.dtype
-        self.encoder = nnx.Dict(
-            enter=_conv(3, top, 3, config, rngs),
-            down=nnx.List(
-                [
-                    _Down(inputs, outputs, index == len(channels) - 1, config, rngs)
-                    for index, (inputs, outputs) in enumerate(zip((top, *channels[:-1]), channels, strict=True))
-                ]
-            ),
-            middle=_Middle(bottom, config, rngs),
-            norm=_Norm(bottom, config, rngs),
-            leave=_conv(bottom, 2 * latent, 3, config, rngs),
-        )
-        rising = channels[::-1]
-        self.decoder = nnx.Dict(
-            enter=_conv(latent, bottom, 3, config, rngs),
-            middle=_Middle(bottom, config, rngs),
-            up=nnx.List(
-                [
-                    _Up(inputs, outputs, index == len(channels) - 1, config, rngs)
-                    for index, (inputs, outputs) in enumerate(zip((bottom, *rising[:-1]), rising, strict=True))
-                ]
-            ),
-            norm=_Norm(top, config, rngs),
-            leave=_conv(top, 3, 3, config, rngs),
-        )
+        self.encoder = _Encoder(config, rngs)
+        self.decoder = _Decoder(config, rngs)
         if config.quant_convs:
             self.quant = _conv(2 * latent, 2 * latent, 1, config, rngs)
             self.post_quant = _conv(latent, latent, 1, config, rngs)
         else:
             self.quant = self.post_quant = nnx.identity
 
-    def encode(self, x):
-        x = self.encoder.enter(x.astype(self.dtype))
-        for down in self.encoder.down:
-            x = down(x)
-        x = nnx.silu(self.encoder.norm(self.encoder.middle(x)))
-        return self.quant(self.encoder.leave(x)).astype(jnp.float32)
+    def encode(self, x: jax.Array) -> jax.Array:
+        return self.quant(self.encoder(x.astype(self.dtype))).astype(jnp.float32)
 
-    def decode(self, x):
-        x = self.decoder.middle(self.decoder.enter(self.post_quant(x.astype(self.dtype))))
-        for up in self.decoder.up:
-            x = up(x)
-        return self.decoder.leave(nnx.silu(self.decoder.norm(x))).astype(jnp.float32)
+    def decode(self, x: jax.Array) -> jax.Array:
+        return self.decoder(self.post_quant(x.astype(self.dtype))).astype(jnp.float32)

@@ -1,7 +1,7 @@
-"""Encoding datasets once and for all: images and maps to moments, captions to text states (see ``data.encoded``).
+"""Encodes datasets ahead of training: images and maps to moments, captions to text states (see ``data.encoded``).
 
-Training on what this makes needs neither autoencoder nor text encoder. Every host encodes chunks of its own; a record depends
-on its source and the encoders alone, so a dataset that was interrupted, or shared out among hosts, has the same bytes.
+Training on encoded datasets needs neither autoencoder nor text encoder. Each host encodes its own chunks. A record depends
+only on its source and the encoders, so interrupted and multi-host runs write the same bytes as one uninterrupted run.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from realiz3d_jax.preparation import making
 from realiz3d_jax.sharding import MeshConfig
 
 _CHUNK = 8
-"""Records of a chunk: what a kill can cost, and what one file holds."""
+"""Records per chunk: the most work that a killed process can lose, and the content of one file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class _Opened:
     mesh: Mesh
 
     def images(self, images: np.ndarray) -> np.ndarray:
-        """Moments float16[n, V, h, w, 2 C] of uint8[n, V, H, W, 3], n images a device at a time."""
+        """Moments float16[n, V, h, w, 2 C] of images uint8[n, V, H, W, 3], one item per device at a time."""
         return self._moments(_encode, images)
 
     def control(self, maps: np.ndarray) -> np.ndarray:
@@ -47,7 +47,7 @@ class _Opened:
         return self._moments(_encode_control, maps)
 
     def states(self, captions: list[str]) -> list[np.ndarray]:
-        """States float16[tokens, C] of each caption, cut to its true length."""
+        """Text states float16[tokens, C] of each caption, cut to its true length."""
         found = self.text.encode(captions)
         return [_half(states[mask]) for states, mask in zip(found["states"], found["mask"], strict=True)]
 
@@ -56,7 +56,7 @@ class _Opened:
         devices, parts = self.mesh.size, []
         for start in range(0, len(arrays), devices):
             part = arrays[start : start + devices]
-            missing = np.repeat(part[-1:], devices - len(part), axis=0)  # one shape: one compilation, the same bits
+            missing = np.repeat(part[-1:], devices - len(part), axis=0)  # one shape: one compilation, same bits
             full = jax.device_put(np.concatenate([part, missing]), where)
             parts.append(np.asarray(function(self.codec, self.codec_params, full))[: len(part)])
         return _half(np.concatenate(parts))
@@ -70,18 +70,19 @@ def encode(
     host: int = 0,
     hosts: int = 1,
 ) -> dict[str, tuple[pathlib.Path, bool]]:
-    """Encodes the assets and the self-generated images of a collection, as ``config`` says.
+    """Encodes the assets and the self-generated images of a collection.
 
     Args:
-      directory: where datasets are kept.
-      devices: that encode; this host's by default.
-      host, hosts: which part of the chunks is this process', and of how many; all share the directory.
+      directory: root folder of the datasets.
+      config: names the collection, the size and the encoders.
+      devices: devices to encode on; this host's by default.
+      host, hosts: index of this process and number of processes; all share ``directory``.
 
     Returns:
-      by dataset (its folder, whether it was made now and not there before).
+      for each dataset, (its folder, True if it was made by this call and False if it already existed).
 
     Raises:
-      UserError: a dataset or an encoder is missing, or what they make is there from others.
+      UserError: a dataset or an encoder is missing, or the encoded dataset already exists from other encoders.
     """
     data, encoders = config.data, Encoders(config)
     identity = encoders.identity
@@ -89,11 +90,11 @@ def encode(
     images = records.dataset_path(directory, names["generated"], data.size)
     if not images.is_dir():
         raise UserError(
-            f"{images}: the real images are not there. Make them by\n  python -m realiz3d_jax.prepare --self-generate "
+            f"{images}: the real images do not exist. Make them by\n  python -m realiz3d_jax.prepare --self-generate "
             f"--base {data.encoders} --directory {directory}"
         )
     sources = {kind: records.open_all(directory, name, data.size) for kind, name in names.items()}
-    opened: list[_Opened] = []  # read when the first chunk wants them, since all may be there
+    opened: list[_Opened] = []  # opened for the first missing chunk, since all may exist
     made = {}
     for kind, splits in sources.items():
 
@@ -167,17 +168,17 @@ def _encode_control(codec, params, maps):
 
 
 def _half(array: np.ndarray) -> np.ndarray:
-    """float16, which holds all that sane encoders make.
+    """Casts to float16, whose range suffices for the outputs of sound encoders.
 
     Raises:
-      UserError: there is a number that it can't hold.
+      UserError: a value is outside the range of float16.
     """
     with np.errstate(over="ignore"):
         half = np.asarray(array, np.float16)
     if not np.isfinite(half).all():
         raise UserError(
-            f"an encoder gave {np.abs(array).max()}; expected finite numbers below 65,504. Its weights are damaged, or "
-            "do not stand the dtype that they were converted to: convert them anew with --dtype float32."
+            f"an encoder returned {np.abs(array).max()}; expected finite numbers below 65,504. Its weights are damaged, or "
+            "overflow in the dtype that they were converted to: convert them again with --dtype float32."
         )
     return half
 

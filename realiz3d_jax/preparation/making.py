@@ -1,8 +1,8 @@
-"""Making a dataset chunk by chunk, so that what is killed can be taken up again, and hosts can share the work.
+"""Makes a dataset chunk by chunk, so that an interrupted call can be resumed and hosts can share the work.
 
-A chunk is a file of its own below ``DIRECTORY/.prepare``; one that is there is not made again. When all are there, the dataset
-is written from them in one go and the chunks are removed. So where an item depends on nothing but its number and the request,
-an interrupted and resumed dataset has the same bytes.
+Each chunk is a file below ``DIRECTORY/.prepare``; existing chunks are not made again. When all chunks exist, the dataset is
+written from them in one pass and they are removed. Where an item depends only on its number and the request, an interrupted
+and resumed dataset therefore has the same bytes.
 """
 
 import contextlib
@@ -27,19 +27,19 @@ from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 from realiz3d_jax.preparation import builders
 
 LOOSE = ("count", "assets")
-"""Of a request: what says which items there are, not what they are."""
+"""Keys of a request that select the items without changing their content."""
 
 CHUNK = 64
-"""Items of a chunk: a second or two of work, and a whole number of grids."""
+"""Items per chunk: a second or two of work, and a whole number of grids."""
 
 _SKIPPED = "skipped"
-"""In the file of a chunk without items: why."""
+"""Key under which the file of a chunk without items stores the reason."""
 
 _LARGE_ITEM = 1 << 20
-"""Bytes of an item from which on its chunk is compressed: views of 512 pixels take a tenth then, and a fifth of a second."""
+"""Bytes per item above which a chunk is compressed; 512-pixel views shrink to a tenth, at a cost of 0.2 s."""
 
 _PATIENCE = 0.5
-"""Seconds between two looks at what other hosts have done."""
+"""Seconds between two checks of the other hosts' progress."""
 
 
 def make(
@@ -58,32 +58,32 @@ def make(
     host: int = 0,
     hosts: int = 1,
 ) -> tuple[pathlib.Path, bool]:
-    """Makes any dataset chunk by chunk, so that an interrupted call is resumed, or finds that it is there.
+    """Makes a dataset chunk by chunk, resuming an interrupted call, or returns the dataset that already exists.
 
-    Several hosts that share the directory each fill every ``hosts``-th chunk; the first one waits for all and writes the
-    dataset, the others wait for that.
+    Hosts that share the directory each fill every ``hosts``-th chunk. The first host waits for all chunks and writes the
+    dataset; the others wait for the dataset.
 
     Args:
-      directory: where datasets are kept.
-      dataset: its name.
+      directory: root folder of the datasets.
+      dataset: name of the dataset.
       size: pixels along a side of a view, one of ``records.SIZES``.
-      request: what the content follows from, JSON values; stored as metadata, and another request's chunks are not used,
-        unless it differs in ``LOOSE`` alone.
-      splits: the number of items of each split.
-      rig: the cameras; None if every record has its own, then ``request`` tells how many ``views`` it has.
-      without: features of ``records.SCHEMAS`` that the examples do not have.
-      fill: makes the chunks it is given, by ``save_chunk``, and calls ``advance(items)`` after each.
-      chunk: items of a chunk, ``CHUNK`` by default.
-      names: of the items of each split, if each is a chunk of its own; a name tells all that the item follows from.
-      left_out: what is known beforehand to be of no use, and why; the metadata tells, beside what is skipped.
-      host, hosts: which of how many hosts this is.
+      request: JSON values that determine the content; stored as metadata. Chunks of another request are reused only if the
+        requests differ in ``LOOSE`` keys alone.
+      splits: number of items of each split.
+      fill: makes the given chunks with ``save_chunk``, and calls ``advance(items)`` after each.
+      rig: cameras shared by all records; None if each record has its own, then ``request["views"]`` gives their number.
+      without: features of ``records.SCHEMAS`` that the examples lack.
+      chunk: items per chunk, ``CHUNK`` by default.
+      names: names of the items of each split if each item is its own chunk; a name encodes everything the item depends on.
+      left_out: (item, reason) pairs already known to be unusable; recorded in the metadata under ``skipped``.
+      host, hosts: index of this host and number of hosts.
 
     Returns:
-      (the dataset's folder, whether it was made now and not there before).
+      (the dataset's folder, True if it was made by this call and False if it already existed).
 
     Raises:
-      UserError: a dataset of another request is there, another process is making it, the directory is not writable, or the
-        size is none.
+      UserError: a dataset of another request exists, another process is making this one, the directory is not writable, or
+        ``size`` is not valid.
     """
     request = as_stored(request, rig)
     path = records.dataset_path(directory, dataset, size)
@@ -115,15 +115,19 @@ def make(
 
 
 def as_stored(request: dict, rig: Rig | None) -> dict:
-    """A request with its rig, as a dataset's metadata will be read."""
+    """Returns a request together with its rig, in the form in which a dataset's metadata is read back."""
     return json.loads(json.dumps({"rig": rig and dataclasses.asdict(rig), **request}))
 
 
 def is_there(path: pathlib.Path, request: dict) -> bool:
-    """Whether a dataset that was made of this request lies in its folder.
+    """Returns whether the folder holds a dataset made from this request.
+
+    Args:
+      path: folder of the dataset.
+      request: as returned by ``as_stored``.
 
     Raises:
-      UserError: one of another request does, or the size is none.
+      UserError: the folder holds a dataset of another request, or its size is not valid.
     """
     if path.parent.name not in map(str, records.SIZES):
         raise UserError(f"size {path.parent.name}: expected one of {', '.join(map(str, records.SIZES))} pixels.")
@@ -133,7 +137,7 @@ def is_there(path: pathlib.Path, request: dict) -> bool:
     for name, asked in request.items():
         if metadata.get(name) != asked:
             raise UserError(
-                f"{path}: a dataset with {name} {metadata.get(name)} is there; asked for was {asked}. "
+                f"{path}: already holds a dataset with {name}={metadata.get(name)}, but {name}={asked} was requested. "
                 "Remove that folder, or choose another --directory."
             )
     return True
@@ -145,13 +149,13 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 
 def _asked(work: pathlib.Path) -> dict | None:
-    """The request whose chunks are in ``work``."""
+    """Returns the request whose chunks are in ``work``, or None."""
     path = work / "request.json"
     return json.loads(path.read_text()) if path.is_file() else None
 
 
 def _start_or_resume(work: pathlib.Path, request: dict) -> None:
-    """Keeps the chunks of an interrupted call that asked for the same but for their number, removes those of any other."""
+    """Keeps the chunks of an interrupted call whose request differs in ``LOOSE`` keys at most; removes all others."""
 
     def content(values: dict) -> dict:
         return {name: value for name, value in values.items() if name not in LOOSE}
@@ -164,11 +168,11 @@ def _start_or_resume(work: pathlib.Path, request: dict) -> None:
 
 
 Chunk = tuple[str, int, int, pathlib.Path]
-"""split, first number, end, file"""
+"""(split, first index, end index, file)"""
 
 
 def _chunks(work: pathlib.Path, splits: dict[str, int], size: int) -> dict[str, list[Chunk]]:
-    """Chunks of ``size`` items, by split, of so many items a split."""
+    """Returns the chunks of each split, of ``size`` items each; ``splits`` gives the number of items."""
     bounds = {
         split: [(start, min(start + size, number)) for start in range(0, number, size)]
         for split, number in splits.items()
@@ -180,7 +184,7 @@ def _chunks(work: pathlib.Path, splits: dict[str, int], size: int) -> dict[str, 
 
 
 def _named_chunks(work: pathlib.Path, names: dict[str, list[str]]) -> dict[str, list[Chunk]]:
-    """Chunks of one item each, by split."""
+    """Returns the chunks of each split, of one item each."""
     return {
         split: [(split, index, index + 1, work / f"{split}-{name}.npz") for index, name in enumerate(group)]
         for split, group in names.items()
@@ -190,12 +194,12 @@ def _named_chunks(work: pathlib.Path, names: dict[str, list[str]]) -> dict[str, 
 def save_chunk(
     chunk: Chunk, items: list[tuple[Example, dict[str, bytes]]], skipped: tuple[str, str] | None = None
 ) -> None:
-    """Writes the items of a chunk, in order: each an example and the files that go with it.
+    """Writes the items of a chunk, in order.
 
     Args:
-      chunk: which one.
-      items: none if the chunk's one item cannot be made.
-      skipped: what it was made of, and why it cannot be; the dataset's metadata will tell.
+      chunk: chunk to write.
+      items: (example, attached files by path) of each item; empty if the chunk's single item cannot be made.
+      skipped: (item, reason) of an item that cannot be made; recorded in the dataset's metadata under ``skipped``.
     """
     arrays = {_SKIPPED: np.asarray(skipped)} if skipped else {}
     for index, (example, attached) in enumerate(items, start=chunk[1]):
@@ -219,7 +223,7 @@ def _write(
     """Writes the dataset from its chunks.
 
     Raises:
-      UserError: there is no item to train on.
+      UserError: the training split has no item.
     """
     chunks_before, (chunks, skipped) = chunks, _without_skipped(chunks)
     skipped = [{"item": item, "reason": reason} for item, reason in left_out] + skipped
@@ -228,7 +232,7 @@ def _write(
     if not chunks.get("train"):
         for group in chunks_before.values():
             for chunk in group:
-                chunk[3].unlink()  # so that the next call tries again
+                chunk[3].unlink()  # so that the next call retries them
         listed = "".join(f"\n  {one['item']}: {one['reason']}" for one in skipped[:20])
         raise UserError(f"{dataset}: no item could be made, so there is nothing to train on.{listed}")
     total = sum(stop - start for group in chunks.values() for _, start, stop, _ in group)
@@ -245,7 +249,7 @@ def _write(
 
 
 def _without_skipped(chunks: dict[str, list[Chunk]]) -> tuple[dict[str, list[Chunk]], list[dict[str, str]]]:
-    """The chunks of splits that have any items, and what was skipped: "item" and "reason"."""
+    """Returns the chunks that have items, by split, and the skipped items as {"item", "reason"}."""
     kept: dict[str, list[Chunk]] = {}
     skipped = []
     for split, group in chunks.items():
@@ -259,7 +263,7 @@ def _without_skipped(chunks: dict[str, list[Chunk]]) -> tuple[dict[str, list[Chu
 
 
 def _read_chunk(chunk: Chunk) -> Iterable[tuple[Example, dict[str, bytes]]]:
-    """The examples of a chunk and their files, in order."""
+    """Yields the examples of a chunk and their attached files, in order."""
     with np.load(chunk[3]) as arrays:
         keys = (key.split("/", 2) for key in arrays.files)
         for number, group in itertools.groupby(keys, key=operator.itemgetter(0)):

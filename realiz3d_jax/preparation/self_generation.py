@@ -1,7 +1,7 @@
-"""The real training images: made by the base model itself, from the captions of the synthetic set (paper, appendix C.1).
+"""Self-generation of the real training images: the base model draws the synthetic set's captions (paper, appendix C.1).
 
-Every caption is prompted four times, with the words "front", "back", "right side" and "left side" view added; the words are
-not part of the caption that is stored, so that a model trained on the images can't read the viewpoint off it.
+Each caption is prompted four times, with "front", "back", "right side" and "left side" view added. The stored caption omits
+these words, so that a model trained on the images cannot infer the viewpoint from the caption.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from realiz3d_jax.sampling.pretrained import Pretrained
 from realiz3d_jax.views import VIEW_WORDS, VIEWS
 
 STEPS = 20
-"""Of DPM-Solver++; guidance is as the base model's config says."""
+"""DPM-Solver++ steps; the guidance scale comes from the base model's config."""
 
 
 def self_generate(
@@ -32,26 +32,26 @@ def self_generate(
     host: int = 0,
     hosts: int = 1,
 ) -> tuple[pathlib.Path, bool]:
-    """Makes the set "generated": four images of each of the first ``captions`` training captions of the set "assets".
+    """Makes the dataset "generated": four images of each of the first ``captions`` training captions of "assets".
 
-    Its other splits hold four images of each of the captions that are held out: what FID_B and KID_B compare with.
+    The other splits hold four images of each held-out caption; FID_B and KID_B compare against them.
 
     Args:
-      directory: where datasets are kept.
-      base: a model of single images; its view size is the dataset's.
-      captions: how many; None is all of them.
-      seed: of the noise.
-      collection: whose captions are read and whose images these become.
-      host, hosts: which part of the images is this process', and of how many; all share the directory.
+      directory: root folder of the datasets.
+      base: a single-image model; its view size becomes the dataset's.
+      captions: number of training captions; None for all.
+      seed: seed of the noise.
+      collection: collection whose captions are read and to which the images belong.
+      host, hosts: index of this process and number of processes; all share ``directory``.
 
     Returns:
-      (the dataset's folder, whether it was made now and not there before).
+      (the dataset's folder, True if it was made by this call and False if it already existed).
 
     Raises:
-      UserError: the captions are not there or too few, the model is no base model, or another such dataset is there.
+      UserError: captions are missing or too few, ``base`` is not a base model, or a dataset of another request exists.
     """
     if base.controlled:
-        raise UserError(f"{base.source}: is a model after Stage 2; expected the base model that Stage 1 starts from.")
+        raise UserError(f"{base.source}: is a Stage 2 model; expected the base model that Stage 1 starts from.")
     size = base.config.data.size
     assets = records.open_all(directory, records.dataset_name(collection, "assets"), size)
     count = captions or len(assets["train"])
@@ -80,11 +80,11 @@ def self_generate(
 def _draw_chunk(
     base: Pretrained, generate: Generator, held: records.Records, chunk: making.Chunk, seed: int
 ) -> list[records.Example]:
-    """The images of a chunk: four of each of its captions, which ``held`` has."""
+    """Draws the images of a chunk: four for each of its captions, read from ``held``."""
     split, start, stop, _ = chunk
     numbers = range(start // VIEWS, stop // VIEWS)
     texts = [_checked(base, held[number]) for number in numbers]
-    # A last, shorter chunk is filled up: one compilation, and the same bits whatever the number of captions.
+    # A shorter last chunk is padded: one compilation, and the same bits whatever the number of captions.
     filling = [texts[-1]] * (making.CHUNK // VIEWS - len(texts))
     named = base.config.data.view_prompt
     prompts = [[named.format(caption=text, view=word) for word in VIEW_WORDS] for text in texts + filling]
@@ -98,11 +98,11 @@ def _draw_chunk(
 
 
 def _checked(base: Pretrained, record: records.Example) -> str:
-    """The caption of an asset; raises UserError, which names it, if the model cannot read it."""
+    """Returns the caption of an asset; raises a UserError that names the asset if the model cannot read the caption."""
     try:
         base.encoder.check(record["caption"])
     except UserError as error:
         raise UserError(
-            f"{record['uid']}: {error} Captions come from the dataset's assets: mend it there, and make the dataset anew."
+            f"{record['uid']}: {error} Captions come from the dataset's assets: fix it there, and make the dataset again."
         ) from error
     return record["caption"]

@@ -1,4 +1,4 @@
-"""Tasks in processes of their own, where a task that crashes or hangs costs nobody but itself."""
+"""Runs tasks in separate processes, so that a task that crashes or hangs affects no other task."""
 
 import collections
 import dataclasses
@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 _START = 60.0
-"""Seconds that a process may take to start, beside those of its task."""
+"""Seconds allowed for a process to start, in addition to the time limit of its task."""
 
 _DIED = "the process that worked on it died: out of memory, or a crash in a library"
 
 
 @dataclasses.dataclass(frozen=True)
 class Lost:
-    """In place of the result of a task that has none: why."""
+    """Replaces the result of a task that produced none; ``reason`` says why."""
 
     reason: str
 
@@ -27,18 +27,18 @@ class Lost:
 def run(
     function: Callable[[Any], Any], tasks: Iterable[Any], workers: int, seconds: float
 ) -> Iterator[tuple[Any, Any | Lost]]:
-    """Calls ``function`` with every task, in processes.
+    """Calls ``function`` with every task, in worker processes.
 
-    A task whose process dies is tried once more at the end, when nothing else takes memory.
+    A task whose process dies is retried once at the end, when no other task takes memory.
 
     Args:
-      function: picklable, and so are the tasks and its results; an exception of it ends the iteration and is raised here.
-      tasks: of any kind.
-      workers: processes.
-      seconds: that a task may take.
+      function: picklable, like the tasks and the results; an exception that it raises ends the iteration and is re-raised here.
+      tasks: arguments for ``function``, one per call.
+      workers: number of processes.
+      seconds: time limit of a task.
 
     Yields:
-      (task, its result or ``Lost``), as they come.
+      (task, its result or ``Lost``), in order of completion.
     """
     waiting, second_tries = collections.deque(tasks), collections.deque()
     idle, busy = [], []
@@ -64,7 +64,7 @@ def run(
 
 
 def end_with_parent() -> None:
-    """Ends this process with the one that started it: after kill -9 nobody else would, and Ctrl-C is for that one to answer."""
+    """Makes this process exit when its parent does, even after kill -9, and leaves Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def wait() -> None:
@@ -75,24 +75,25 @@ def end_with_parent() -> None:
 
 
 class _Worker:
-    """A process and the task that it has."""
+    """A process and its current task."""
 
     def __init__(self, function: Callable[[Any], Any], seconds: float):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, function), daemon=True)
         self._process.start()
-        theirs.close()  # so that the connection ends when the process does
+        theirs.close()  # so that the connection closes when the process ends
         self._seconds, self._start = seconds, _START
 
     def assign(self, task: Any, first: bool) -> None:
+        """Sends the process a task; ``first`` states that it is the task's first try."""
         self.task, self.first = task, first
         self.until = time.monotonic() + self._seconds + self._start
         self._start = 0.0
         self.connection.send(task)
 
     def outcome(self) -> Any | Lost:
-        """The result, after ``_ended`` found that there is one, or why there is none; then the process is gone."""
+        """Returns the result of a worker listed by ``_ended``; without a result, ends the process and returns ``Lost``."""
         lost = Lost(f"took more than {self._seconds:g} s")
         if self.connection.poll():
             try:
@@ -107,13 +108,14 @@ class _Worker:
         return lost
 
     def end(self) -> None:
+        """Kills the process and closes the connection."""
         self._process.kill()
         self._process.join()
         self.connection.close()
 
 
 def _ended(busy: list[_Worker]) -> list[_Worker]:
-    """Waits until a worker has a result, is gone, or is over its time, and returns those that are."""
+    """Waits until a worker has a result, has died or has exceeded its time limit, and returns all such workers."""
     patience = max(min(worker.until for worker in busy) - time.monotonic(), 0.0)
     ready = multiprocessing.connection.wait([worker.connection for worker in busy], patience)
     now = time.monotonic()

@@ -1,4 +1,4 @@
-"""From folders and files to a written report."""
+"""Builds a report from folders and files, and writes it."""
 
 import pathlib
 from collections.abc import Sequence
@@ -26,26 +26,27 @@ def write_report(
     pages: int = 12,
     rendering: Rendering | None = None,
 ) -> str:
-    """Reads everything, checks that it belongs together, and writes the page in one step.
+    """Reads all inputs, checks that they are consistent, and writes the page atomically.
 
-    Beside the page, a PNG of the same name shows the first few objects, and a folder holds a page for each of them.
+    Beside the page, a PNG of the same name shows the first few objects, and a folder holds one page per object.
 
     Args:
-      metrics: the JSON file of ``evaluate``.
-      samples: folders of ``sample``, one or more; a column of pictures each.
+      metrics: the JSON file written by ``evaluate``.
+      samples: one or more folders written by ``sample``; each becomes a column of pictures.
       runs: workdirs of ``train``.
-      data: the folder of the datasets, for the true renders.
-      data_needed: whether it is an error if there are none.
-      split: of ``shapes_assets``, where the objects are from.
-      objects: the most to show.
-      pages: the most that get a page of their own.
-      rendering: how the pictures there are rendered.
+      output: the HTML file to write.
+      data: folder of the datasets, for the true renders.
+      data_needed: whether missing datasets are an error.
+      split: split of ``shapes_assets`` from which the objects are taken.
+      objects: maximum number of objects to show.
+      pages: maximum number of objects with a page of their own.
+      rendering: render settings of the pictures on these pages.
 
     Returns:
-      what was written, to tell the user.
+      a one-line summary of the files written.
 
     Raises:
-      UserError: an input is missing or damaged, or they do not fit one another; ``output`` is as it was.
+      UserError: an input is missing or damaged, or the inputs are inconsistent; ``output`` is unchanged.
     """
     figures = read_figures(metrics)
     folders = [inputs.read_samples(folder, figures) for folder in dict.fromkeys(samples)]
@@ -69,5 +70,5 @@ def write_report(
         summary += f"; pages of {len(links)} objects in {object_pages.folder_of(output)}"
     without = len(inputs.common_objects(folders)) - len(links)
     if without:
-        summary += f"; {without} objects have no page, --pages={len(links) + without} gives them one"
+        summary += f"; {without} objects have no page (--pages={len(links) + without} writes them)"
     return summary

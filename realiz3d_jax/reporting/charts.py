@@ -1,4 +1,4 @@
-"""Charts as inline SVG. They take their colours from the page's style sheet, and so follow its light and its dark scheme."""
+"""Charts as inline SVG; their colours come from the page's style sheet, so they follow its light and dark schemes."""
 
 import dataclasses
 import html
@@ -9,17 +9,17 @@ _WIDTH, _HEIGHT = 400.0, 230.0
 _STRIP_WIDTH, _BAND = 520.0, 50.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 12.0, 12.0, 46.0
 _MARKED_POINTS = 24
-"""A line of at most so many points shows them."""
+"""Lines with at most this many points mark each point."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """What is drawn in one colour.
+    """A line in one colour.
 
     Attributes:
-      name: for the legend.
-      style: a class of the style sheet, which sets the colour.
-      points: (x, y) of a line.
+      name: name in the legend.
+      style: class of the style sheet that sets the colour.
+      points: the (x, y) points of the line.
     """
 
     name: str
@@ -28,12 +28,13 @@ class Series:
 
 
 def line_chart(title: str, y_label: str, series: Sequence[Series], logarithmic: bool = False) -> str:
-    """Lines over the training step, as an ``<svg>``.
+    """Draws lines over the training step, as an ``<svg>``.
 
     Args:
-      title: for those who cannot see it.
-      y_label: with its unit.
-      series: with at least one point; those that a logarithmic axis cannot show are left out.
+      title: text alternative of the chart.
+      y_label: label of the y axis, with its unit.
+      series: the lines, with at least one point in total.
+      logarithmic: whether the y axis is logarithmic; points that are not positive are then left out.
     """
     lines = [
         dataclasses.replace(line, points=[point for point in line.points if point[1] > 0 or not logarithmic])
@@ -57,11 +58,13 @@ def line_chart(title: str, y_label: str, series: Sequence[Series], logarithmic: 
 
 
 def strip_chart(title: str, x_label: str, rows: Sequence[tuple[str, str, Sequence[float]]], low: float) -> str:
-    """A dot for each object, a line of dots for each row, and a bar at its mean, as an ``<svg>``.
+    """Draws one dot per object, one strip of dots per row, and a bar at each row's mean, as an ``<svg>``.
 
     Args:
-      rows: name, class of the style sheet, and values in [low, 1].
-      low: where the axis begins.
+      title: text alternative of the chart.
+      x_label: label of the x axis.
+      rows: (name, class of the style sheet, values in [low, 1]) of each row.
+      low: start of the x axis.
     """
     bottom = _TOP + _BAND * len(rows)
     left, x_of = 4.0, _axis(low, 1, 14, _STRIP_WIDTH - 14)
@@ -92,7 +95,7 @@ def _svg(title: str, width: float, height: float, drawn: Sequence[str]) -> str:
 
 
 def _axis(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    """The map of [low, high] to [start, end]; of an empty range to its middle."""
+    """Returns the linear map from [low, high] to [start, end]; an empty range maps to the middle."""
     if high == low:
         return lambda value: (start + end) / 2
     return lambda value: start + (value - low) / (high - low) * (end - start)
@@ -130,7 +133,7 @@ def _axis_titles(x_label: str, y_label: str, height: float) -> str:
 
 
 def _linear_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten, about ``count`` of them, in [low, high]."""
+    """Returns about ``count`` multiples of 1, 2 or 5 times a power of ten, in [low, high]."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
@@ -138,7 +141,7 @@ def _linear_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 (or 1 alone, over three decades and more) times powers of ten, from below ``low`` to above ``high``."""
+    """Returns 1, 2 and 5 (1 alone over three decades or more) times powers of ten, from below ``low`` to above ``high``."""
     factors = (1, 2, 5) if high < 1000 * low else (1,)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
@@ -148,7 +151,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _swarm(places: Sequence[float], middle: float, spacing: float, most: float) -> list[tuple[float, float]]:
-    """Moves dots that share a place up and down by turns, at most by ``most``."""
+    """Spreads dots that share a position vertically, by at most ``most`` each way."""
     columns: dict[int, list[float]] = {}
     for x in sorted(places):
         columns.setdefault(round(x / (2 * spacing)), []).append(x)
@@ -161,7 +164,7 @@ def _swarm(places: Sequence[float], middle: float, spacing: float, most: float) 
 
 
 def _number(value: float) -> str:
-    """A tick's label: 20000 is 20k."""
+    """Formats a tick's label: 20000 becomes 20k."""
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
     return f"{value:.6g}"

@@ -1,4 +1,4 @@
-"""The commands that make what a report shows, as far as configs and items tell them."""
+"""The commands that reproduce a report's contents, as far as configs and items record them."""
 
 import dataclasses
 import importlib.util
@@ -14,12 +14,14 @@ from realiz3d_jax.reporting.inputs import Samples, TrainingRun
 
 _CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 _INERT = {"workdir", "init.command"}
-"""Settings that do not change what a run computes; the workdir is a flag of its own."""
+"""Settings that do not affect what a run computes; the workdir has its own flag."""
 
 
 def train_command(run: TrainingRun) -> str | None:
-    """The command that trains ``run``: the config file of its stage and method, and what was set otherwise; None if no
-    config file has all its settings."""
+    """Returns the command that trains ``run``: the config file of its stage and method, and all settings that differ.
+
+    Returns None if no config file has exactly the run's settings.
+    """
     wanted = _flatten(dataclasses.asdict(run.config))
     candidates = []
     for path in sorted(_CONFIGS.glob("*.py")):
@@ -36,7 +38,14 @@ def train_command(run: TrainingRun) -> str | None:
 
 
 def sample_command(samples: Samples, split: Records | None, split_name: str, data: str) -> str | None:
-    """The command that draws ``samples``, if they are the first objects of the benchmark's split; None otherwise."""
+    """Returns the command that draws ``samples`` if they are the first objects of the benchmark's split, otherwise None.
+
+    Args:
+      samples: the sampled folder.
+      split: records of the benchmark's split, or None.
+      split_name: name of the split.
+      data: folder of the datasets.
+    """
     shared = {key: samples.common(key) for key in ("task", "sampling", "batch")}
     source, domains = samples.common("model", "source"), {item.domain for item in samples.items.values()}
     if split is None or None in (*shared.values(), source) or len(domains) > 1:
@@ -59,7 +68,7 @@ def sample_command(samples: Samples, split: Records | None, split_name: str, dat
 def report_command(
     figures: Figures, folders: Sequence[Samples], runs: Sequence[TrainingRun], options: Sequence[str], data: str
 ) -> str:
-    """The command that writes the report; ``options`` are its further words."""
+    """Returns the command that writes the report; ``options`` are appended to it."""
     words = ["python", "-m", "realiz3d_jax.report", "--metrics", str(figures.path)]
     for folder in folders:
         words += ["--samples", str(folder.path)]
@@ -73,7 +82,7 @@ def _data_flag(data: str) -> list[str]:
 
 
 def _load(path: pathlib.Path) -> TrainConfig:
-    """What a config file gives without arguments."""
+    """Loads the config that a config file returns without arguments."""
     specification = importlib.util.spec_from_file_location(f"realiz3d_jax_config_{path.stem}", path)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
@@ -81,7 +90,7 @@ def _load(path: pathlib.Path) -> TrainConfig:
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    """Flattens nested dictionaries: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
     flat = {}
     for name, value in values.items():
         if isinstance(value, dict):

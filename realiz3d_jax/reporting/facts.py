@@ -1,4 +1,4 @@
-"""What was run, as lists of terms: model, sampling, seeds, judge, software."""
+"""HTML lists of the facts of a run: model, sampling, seeds, evaluator, software."""
 
 import html
 import pathlib
@@ -9,7 +9,7 @@ from realiz3d_jax.reporting.inputs import Samples, TrainingRun
 
 
 def of_report(figures: Figures, folders: Sequence[Samples], runs: Sequence[TrainingRun], held_out: bool) -> str:
-    """What was run, as a list of terms; ``held_out`` says that the objects are those of the benchmark's split."""
+    """Lists the facts of a report; ``held_out`` states that the objects come from the benchmark's split."""
     objects = sorted({len(folder.items) for folder in folders})
     facts = {
         "Task": ", ".join(_distinct(str(folder.common("task")).replace("_", " to ", 1) for folder in folders)),
@@ -26,7 +26,7 @@ def of_report(figures: Figures, folders: Sequence[Samples], runs: Sequence[Train
                 + [f"classifier {figures.classifier.get('seed', 'unknown')}"]
             )
         ),
-        "Judge": _judge(figures),
+        "Evaluator": _evaluator(figures),
         "Software": "; ".join(
             _distinct(
                 ", ".join(f"{name} {version}" for name, version in (folder.common("versions") or {}).items())
@@ -38,7 +38,7 @@ def of_report(figures: Figures, folders: Sequence[Samples], runs: Sequence[Train
 
 
 def of_object(folders: Sequence[Samples], uid: str, runs: Sequence[TrainingRun]) -> str:
-    """How one object's samples were made, as a list of terms."""
+    """Lists how one object's samples were made."""
     alone = [folder.only(uid) for folder in folders]
     items = [folder.items[uid].description for folder in alone]
     return _terms(
@@ -52,7 +52,7 @@ def of_object(folders: Sequence[Samples], uid: str, runs: Sequence[TrainingRun])
 
 
 def _terms(facts: Mapping[str, str]) -> str:
-    """The ``<div>`` of each term that there is anything to say of."""
+    """Returns a ``<div>`` for each term with a non-empty fact."""
     return "".join(
         f"<div><dt>{html.escape(term)}</dt><dd>{html.escape(fact)}</dd></div>" for term, fact in facts.items() if fact
     )
@@ -87,7 +87,7 @@ def _sampling(folder: Samples) -> str:
     )
 
 
-def _judge(figures: Figures) -> str:
+def _evaluator(figures: Figures) -> str:
     facts = figures.classifier
     text = facts.get("file", "a classifier")
     if "held_out_accuracy" in facts:
@@ -100,7 +100,7 @@ def _distinct(texts: Iterable[str]) -> list[str]:
 
 
 def _span(numbers: Sequence[int]) -> str:
-    """ "0–39" of consecutive numbers, else the numbers."""
+    """Formats consecutive numbers as "0–39", any others as a list."""
     ordered = sorted(numbers)
     if ordered == list(range(ordered[0], ordered[0] + len(ordered))) and len(ordered) > 1:
         return f"{ordered[0]}–{ordered[-1]}"
@@ -108,7 +108,7 @@ def _span(numbers: Sequence[int]) -> str:
 
 
 def thousands(count: int) -> str:
-    """1,750,000 as "1.75 M"."""
+    """Formats a count with three digits: 1,750,000 becomes "1.75 M"."""
     if count >= 1_000_000:
         return f"{count / 1e6:.3g} M"
     return f"{count / 1e3:.3g} k" if count >= 1_000 else str(count)

@@ -1,4 +1,4 @@
-"""Images inside a page's own text."""
+"""Images and assets as data URIs."""
 
 import base64
 import io
@@ -7,20 +7,20 @@ import numpy as np
 from PIL import Image
 
 _EXACT = 128
-"""Pixels along a side: images of no more are kept exactly, larger ones as WebP."""
+"""Pixels along a side up to which images are stored losslessly; larger ones become WebP."""
 
 _QUALITY = 88
 
 
 def png_uri(pixels: np.ndarray) -> str:
-    """uint8[H, W, 3 or 4] as a PNG inside a URI."""
+    """Encodes pixels uint8[H, W, 3 or 4] as a PNG data URI."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "png", optimize=True)
     return _uri("image/png", buffer.getvalue())
 
 
 def image_uri(pixels: np.ndarray) -> str:
-    """uint8[H, W, 3 or 4] inside a URI: exactly if it is small, else nearly."""
+    """Encodes pixels uint8[H, W, 3 or 4] as a data URI: losslessly (PNG) up to 128 pixels a side, otherwise as lossy WebP."""
     if max(pixels.shape[:2]) <= _EXACT:
         return png_uri(pixels)
     buffer = io.BytesIO()
@@ -29,7 +29,7 @@ def image_uri(pixels: np.ndarray) -> str:
 
 
 def asset_uri(content: bytes) -> str:
-    """A GLB inside a URI."""
+    """Encodes a GLB as a data URI."""
     return _uri("model/gltf-binary", content)
 
 

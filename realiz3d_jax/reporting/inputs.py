@@ -1,4 +1,4 @@
-"""What a report is made of: figures, sampled items and training runs, read from disk and checked against one another."""
+"""The inputs of a report: metrics, sampled items and training runs, read from disk and checked for consistency."""
 
 import dataclasses
 import json
@@ -23,11 +23,12 @@ from realiz3d_jax.views import to_grid
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """A folder of ``realiz3d_jax.sample``.
+    """A folder written by ``realiz3d_jax.sample``.
 
     Attributes:
-      row: the row of the figures that judges it.
-      items: by uid, in order of uid.
+      path: the folder.
+      row: row of the metrics that evaluates the folder.
+      items: items by uid, in order of uid.
     """
 
     path: pathlib.Path
@@ -35,7 +36,7 @@ class Samples:
     items: Mapping[str, Item]
 
     def common(self, *keys: str) -> Any:
-        """What all items say under ``keys`` (one inside the other), or None if they do not agree."""
+        """Returns the value that all items store under the nested ``keys``, or None if they differ."""
         values = []
         for item in self.items.values():
             value: Any = item.description
@@ -45,19 +46,19 @@ class Samples:
         return values[0] if all(value == values[0] for value in values) else None
 
     def only(self, uid: str) -> "Samples":
-        """One of the items."""
+        """Returns the folder restricted to one item."""
         return dataclasses.replace(self, items={uid: self.items[uid]})
 
     @property
     def title(self) -> str:
-        """What pictures of the folder are called: by the look that was asked for, and the row where that is another name."""
+        """Title of the folder's pictures: the requested look, preceded by the row's name if it differs."""
         if self.domain == self.row:
             return f"{self.domain} mode"
         return f"{self.row}, {self.domain} mode" if self.domain else self.row
 
     @property
     def domain(self) -> str:
-        """The look that was asked for; "" if the items do not agree, or if the model knows no domains."""
+        """The requested look; "" if the items differ, or if the model has no domains."""
         return self.common("domain") or ""
 
 
@@ -66,9 +67,11 @@ class TrainingRun:
     """A workdir of ``realiz3d_jax.train``.
 
     Attributes:
-      lines: the objects of ``metrics.jsonl``, by increasing step.
-      parameters: how many each partition holds.
-      trainable: the partitions that train.
+      path: the workdir.
+      config: the run's config.
+      lines: objects of ``metrics.jsonl``, by increasing step.
+      parameters: number of parameters in each partition.
+      trainable: the partitions that are trained.
     """
 
     path: pathlib.Path
@@ -79,10 +82,10 @@ class TrainingRun:
 
 
 def read_samples(path: str | os.PathLike[str], figures: Figures) -> Samples:
-    """Reads the descriptions of a folder of items, and finds the row of the figures that judges them.
+    """Reads the descriptions of a folder of items, and finds the row of the metrics that evaluates them.
 
     Raises:
-      UserError: there are no items, one is damaged, or the figures judge no such folder, or other items.
+      UserError: there are no items, one is damaged, or the metrics evaluate another folder or other items.
     """
     path = pathlib.Path(path)
     found = {}
@@ -99,29 +102,29 @@ def read_samples(path: str | os.PathLike[str], figures: Figures) -> Samples:
     if judged != set(found):
         strange = sorted(judged ^ set(found))
         raise UserError(
-            f"{figures.path}: its row {row!r} judges {len(judged)} objects, but {path} holds {len(found)} "
-            f"({strange[0]!r} is in one of them only); expected the same objects. Evaluate the folder again."
+            f"{figures.path}: row {row!r} evaluates {len(judged)} objects, but {path} holds {len(found)} "
+            f"({strange[0]!r} is only in one of them); expected the same objects. Evaluate the folder again."
         )
     return Samples(path, row, found)
 
 
 def common_objects(folders: Sequence[Samples]) -> list[str]:
-    """The objects that all folders have, in order of uid.
+    """Returns the objects that all folders have, in order of uid.
 
     Raises:
-      UserError: there is none.
+      UserError: the folders have no object in common.
     """
     common = [uid for uid in folders[0].items if all(uid in folder.items for folder in folders)]
     if not common:
         raise UserError(
-            f"--samples: {folders[0].path} and {folders[-1].path} have no object in common; expected the same ones side "
-            "by side."
+            f"--samples: {folders[0].path} and {folders[-1].path} have no object in common; expected the same objects in "
+            "all folders."
         )
     return common
 
 
 def read_grid(item: Item, size: int) -> np.ndarray:
-    """The four views of an item in their 2x2 grid, uint8[2 size, 2 size, 3], from the files that were judged.
+    """Reads the four views of an item as a 2x2 grid uint8[2 size, 2 size, 3], from the evaluated files.
 
     Raises:
       UserError: a view is missing, damaged or of another size.
@@ -130,7 +133,7 @@ def read_grid(item: Item, size: int) -> np.ndarray:
 
 
 def read_image(path: pathlib.Path, side: int) -> np.ndarray:
-    """uint8[side, side, 3].
+    """Reads a square image uint8[side, side, 3].
 
     Raises:
       UserError: the image is missing, damaged or of another size.
@@ -138,8 +141,8 @@ def read_image(path: pathlib.Path, side: int) -> np.ndarray:
     pixels = items.read_image(path)
     if pixels.shape[:2] != (side, side):
         raise UserError(
-            f"{path}: found {pixels.shape[1]} x {pixels.shape[0]} pixels, expected {side} x {side}, as the figures "
-            "were made from. Sample it again."
+            f"{path}: found {pixels.shape[1]} x {pixels.shape[0]} pixels, expected {side} x {side}, as in the "
+            "evaluated images. Sample it again."
         )
     return pixels
 
@@ -147,10 +150,10 @@ def read_image(path: pathlib.Path, side: int) -> np.ndarray:
 def read_run(path: str | os.PathLike[str]) -> TrainingRun:
     """Reads the config and the metrics of a run.
 
-    A last line that ends in the middle belongs to a run that is writing it, and is left out.
+    An incomplete last line is ignored, since a running process may be writing it.
 
     Raises:
-      UserError: one of them is missing or damaged, or there are no metrics yet.
+      UserError: the config or the metrics are missing or damaged, or there are no metrics yet.
     """
     path = pathlib.Path(path)
     command = f"python -m realiz3d_jax.train --config configs/STAGE.py --workdir {path}"
@@ -164,7 +167,7 @@ def read_run(path: str | os.PathLike[str]) -> TrainingRun:
         texts = log.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{log}: cannot be read ({error}); expected the metrics of a run, as by\n  {command}"
+            f"{log}: cannot be read ({error}); expected the metrics of a run, as written by\n  {command}"
         ) from error
     lines = []
     for number, text in enumerate(texts, 1):
@@ -178,7 +181,7 @@ def read_run(path: str | os.PathLike[str]) -> TrainingRun:
                 ) from error
     if not lines:
         raise UserError(
-            f"{log}: holds no metrics; expected a line for every {config.log.metrics_every} steps. Let the run go on by\n"
+            f"{log}: holds no metrics; expected a line for every {config.log.metrics_every} steps. Continue the run by\n"
             f"  {command}"
         )
     stage, shapes = outline(config)
@@ -187,13 +190,13 @@ def read_run(path: str | os.PathLike[str]) -> TrainingRun:
 
 
 def _row_of(path: pathlib.Path, figures: Figures) -> str:
-    """The row whose name is the end of the path: ``evaluate`` takes as few last parts as tell its folders apart."""
+    """Returns the row whose name is the end of the path; ``evaluate`` uses the fewest last parts that are unique."""
     parts = path.resolve().parts
     names = ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]
     if found := [name for name in names if name in figures.rows]:
         return found[-1]
     raise UserError(
         f"{figures.path}: has no row for {path}; it has {', '.join(figures.rows)}. Evaluate all folders in one call, "
-        "which writes the file anew:\n"
+        "which writes the file again:\n"
         f"  python -m realiz3d_jax.evaluate --samples {path} --samples OTHER --output {figures.path}"
     )

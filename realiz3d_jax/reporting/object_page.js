@@ -1,6 +1,6 @@
 "use strict";
 
-// A turntable: without this script, its frames stay a strip to scroll through.
+// The turntable; without this script, its frames remain a scrollable strip.
 for (const table of document.querySelectorAll(".turntable")) {
   const strip = table.querySelector(".strip");
   const frames = [...strip.querySelectorAll("img")];
@@ -48,7 +48,7 @@ for (const table of document.querySelectorAll(".turntable")) {
     strip.setPointerCapture(event.pointerId);
   });
   strip.addEventListener("pointermove", (event) => {
-    // As if the object were held: dragging over the whole width is one turn.
+    // Dragging over the whole width is one turn, as if holding the object.
     if (grip) show(grip.from - Math.round(((event.clientX - grip.x) / strip.clientWidth) * frames.length));
   });
   for (const end of ["pointerup", "pointercancel"]) strip.addEventListener(end, () => (grip = null));
@@ -56,7 +56,7 @@ for (const table of document.querySelectorAll(".turntable")) {
   table.classList.add("live");
   player.hidden = false;
   show(0);
-  // Plays only while it is seen, and never where less motion is wanted.
+  // Plays only while visible, and never if the user prefers reduced motion.
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches) {
     let started = false;
     new IntersectionObserver((entries) => {
@@ -70,7 +70,7 @@ for (const table of document.querySelectorAll(".turntable")) {
   }
 }
 
-// The viewers: the asset is in the page, in the link that saves it.
+// The viewers; the asset is embedded in the page, in the download link.
 for (const viewer of document.querySelectorAll("model-viewer")) {
   const figure = viewer.closest("figure");
   const hint = figure.querySelector(".hint");

@@ -1,7 +1,7 @@
-"""The page of one object: what was given, its views, and its textured mesh, which turns and can be turned.
+"""The page of one object: its inputs, its views, and its textured mesh as a turntable and in a 3D viewer.
 
-It needs no network. Its script and the viewer beside it only add to what is there: without them, the turntable is a strip of
-frames and the viewer its first frame.
+The page needs no network. Without its script and the viewer beside it, the turntable is shown as a strip of frames and the
+viewer as its first frame.
 """
 
 import base64
@@ -29,30 +29,33 @@ from realiz3d_jax.sampling.items import Item
 from realiz3d_jax.views import AZIMUTHS, VIEW_WORDS, to_views
 
 VIEWER = "model-viewer-umd.min.js"
-"""The file that has to lie beside pages with a viewer."""
+"""File that must be in the folder of pages with a viewer."""
 
 _HERE = pathlib.Path(__file__).parent
 _SMALL = 128
-"""Pixels along a side of images that are shown with their pixels as squares."""
+"""Pixels along a side up to which images are scaled without interpolation."""
 
 _CONTROLS = {
-    "normal.png": ("Normals", "Given to the model: which way the surface faces."),
-    "position.png": ("Positions", "Given to the model: where in space the surface lies."),
-    "mask.png": ("Mask", "Given to the model: where the object is."),
+    "normal.png": ("Normals", "Input to the model: the direction of the surface."),
+    "position.png": ("Positions", "Input to the model: the position of the surface in space."),
+    "mask.png": ("Mask", "Input to the model: the pixels of the object."),
 }
 _TRUTH = {"real": "True real render", "synthetic": "True flat render"}
 
 
 @dataclasses.dataclass(frozen=True)
 class ObjectPage:
-    """What the page of one object is made from.
+    """Contents of the page of one object.
 
     Attributes:
-      folders: each with the object.
-      truth: the benchmark's record of it, with its true renders; None outside the benchmark.
-      report: the link to the report.
-      before, after: links to the pages of the neighbours; "" at the ends.
-      rendering: how pictures are rendered.
+      uid: the object.
+      figures: the metrics of all objects.
+      folders: sampled folders, each of which contains the object.
+      runs: training runs shown in the report.
+      truth: the benchmark's record of the object, with its true renders; None outside the benchmark.
+      report: link to the report.
+      before, after: links to the previous and the next page; "" at the ends.
+      rendering: render settings of the pictures.
     """
 
     uid: str
@@ -67,7 +70,10 @@ class ObjectPage:
 
 
 def render(page: ObjectPage) -> tuple[str, list[str]]:
-    """The whole page, and what is wrong with textured meshes, for the user.
+    """Renders the page.
+
+    Returns:
+      (the HTML, problems of textured meshes to report to the user).
 
     Raises:
       UserError: an image is missing or damaged.
@@ -105,7 +111,7 @@ def _views_note(page: ObjectPage) -> str:
 
 
 def _rows(page: ObjectPage) -> str:
-    """A row for each kind of picture, under the names of the four sides, which are said again where they change."""
+    """Returns one row per kind of picture, under the names of the four sides, which are repeated where they change."""
     size = page.figures.size
     first = page.folders[0].items[page.uid]
     sides = _sides_of(first)
@@ -113,7 +119,7 @@ def _rows(page: ObjectPage) -> str:
     asset, problem = textured.read_shape(first)
     if asset is not None:
         clay = textured.clay_views(asset, first.cameras, page.rendering.still_size)
-        rows.append(_row("Input mesh", "Its shape alone; the model is given no colours.", "", clay, sides))
+        rows.append(_row("Input mesh", "Its shape alone; the model receives no colours.", "", clay, sides))
     elif problem:
         rows.append(f'<div class="label"><h3>Input mesh</h3><p>{html.escape(problem)}</p></div>')
     for name, (title, note) in _CONTROLS.items():
@@ -134,7 +140,7 @@ def _rows(page: ObjectPage) -> str:
 
 
 def _sides_of(item: Item) -> tuple[str, ...]:
-    """What the views of an item are called, such as "front" and "60°, 20° above"."""
+    """Returns the names of an item's views, such as "front" and "60°, 20° above"."""
     words = []
     for azimuth, elevation in map(cameras.parse_view_name, item.names):
         side = dict(zip(AZIMUTHS, VIEW_WORDS, strict=True)).get(azimuth, f"{azimuth:g}°")
@@ -148,7 +154,7 @@ def _heads(sides: Sequence[str]) -> str:
 
 
 def _row(title: str, note: str, style: str, views: np.ndarray, sides: Sequence[str]) -> str:
-    """A label and four pictures; ``note`` is HTML."""
+    """Returns a label and its four pictures; ``note`` is HTML."""
     images = []
     for view, word in zip(views, sides, strict=True):
         pixels = ' class="pixels"' if len(view) <= _SMALL else ""
@@ -158,7 +164,7 @@ def _row(title: str, note: str, style: str, views: np.ndarray, sides: Sequence[s
 
 
 def _assets(page: ObjectPage) -> tuple[str, list[str]]:
-    """The textured meshes of all folders, and what is wrong with them."""
+    """Returns the textured meshes of all folders as HTML, and the problems found."""
     sections, problems = [], []
     for samples in page.folders:
         item = samples.items[page.uid]
@@ -188,7 +194,7 @@ def _title(samples: Samples, note: str = "") -> str:
 def _missing(samples: Samples, item: Item) -> str:
     words = ["python", "-m", "realiz3d_jax.bake", "--mesh", str(item.mesh), "--views", str(item.folder)]
     command = shlex.join([*words, "--output", str(item.folder / items.TEXTURED)])
-    text = f"These views have not become a texture yet. This makes it; then write the report again:\n  {command}"
+    text = f"These views have no baked texture yet. Bake it, then write the report again:\n  {command}"
     return f'{_title(samples)}<p class="notice">{html.escape(text)}</p></section>'
 
 

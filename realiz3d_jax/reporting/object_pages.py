@@ -1,4 +1,4 @@
-"""The folder of objects' pages beside a report: which objects have one, what it is called, and writing all of them."""
+"""The folder of object pages beside a report: which objects have a page, the file names, and writing the pages."""
 
 import hashlib
 import os
@@ -18,21 +18,21 @@ from realiz3d_jax.sampling.requests import as_uid
 
 _VENDORED = pathlib.Path(object_page.__file__).with_name("model_viewer")
 _BESIDE = {VIEWER: _VENDORED / VIEWER, "model-viewer-LICENSE.txt": _VENDORED / "LICENSE"}
-"""What lies beside pages with a viewer: its name there, and where it is from."""
+"""Files beside pages with a viewer: name in the folder, and source."""
 
 _MARK = b'<meta name="generator" content="realiz3d_jax.report">'
 
 
 def folder_of(output: pathlib.Path) -> pathlib.Path:
-    """Where the pages of the report ``output`` lie: ``report_objects`` beside ``report.html``."""
+    """Returns the folder of a report's object pages: ``report_objects`` beside ``report.html``."""
     return output.with_name(f"{output.stem}_objects")
 
 
 def links(folders: Sequence[Samples], output: pathlib.Path, limit: int) -> dict[str, str]:
-    """The links from the report to the pages of the first ``limit`` objects that all folders have, by uid.
+    """Returns, by uid, the links from the report to the pages of the first ``limit`` objects that all folders have.
 
     Raises:
-      UserError: where the pages would lie is something else.
+      UserError: the folder of the pages holds files that are not pages of a report.
     """
     if not folders or not limit:
         return {}
@@ -50,17 +50,17 @@ def write(
     held_out: Records | None,
     rendering: Rendering,
 ) -> None:
-    """Writes the pages of ``uids`` in one step, in place of those that are there; tells of meshes that cannot be shown.
+    """Writes the pages of ``uids`` atomically, replacing existing pages, and warns about meshes that cannot be shown.
 
     Args:
-      uids: the objects.
-      output: the report.
-      figures, folders, runs: what it shows.
-      held_out: the benchmark's split, for the true renders.
-      rendering: how pictures are rendered.
+      uids: objects to write.
+      output: file of the report.
+      figures, folders, runs: contents of the report.
+      held_out: the benchmark's split, for the true renders; None if unavailable.
+      rendering: render settings of the pictures.
 
     Raises:
-      UserError: an image is missing or damaged; the pages are as they were.
+      UserError: an image is missing or damaged; existing pages are unchanged.
     """
     truth = {record["uid"]: record for record in held_out} if held_out is not None else {}
     report = urllib.parse.quote(os.path.join("..", output.name))
@@ -72,7 +72,7 @@ def write(
             page = ObjectPage(uid, figures, folders, runs, truth.get(uid), report, before, after, rendering)
             content, problems = object_page.render(page)
             for problem in problems:
-                errors.warn(f"{problem} Its page says so; the others are not touched.")
+                errors.warn(f"{problem} The object's page shows this message; other pages are unaffected.")
             (new / names[number]).write_bytes(content.encode())
             needed = needed or VIEWER in content
         for name, source in _BESIDE.items() if needed else ():
@@ -80,21 +80,21 @@ def write(
 
 
 def _file(uid: str) -> str:
-    """The file name of an object's page, plain enough for every file system and every URL."""
+    """Returns the file name of an object's page, safe in every file system and URL."""
     plain = as_uid(uid)
     return f"{plain}.html" if plain == uid else f"{plain[:80]}-{hashlib.sha256(uid.encode()).hexdigest()[:8]}.html"
 
 
 def _check_ours(folder: pathlib.Path) -> None:
-    """Raises ``UserError`` if ``folder`` is or holds what this module has not written, which replacing it would remove."""
+    """Raises ``UserError`` if replacing ``folder`` would remove files that this module has not written."""
     if not folder.exists():
         return
     paths = sorted(folder.iterdir()) if folder.is_dir() else [folder]
     strange = [path for path in paths if path.name not in _BESIDE and not _is_page(path)]
     if strange:
         raise UserError(
-            f"{strange[0]}: is no page of a report; expected nothing there, or the pages of an earlier report, which are "
-            "written anew. Move it, or write the report under another name."
+            f"{strange[0]}: is not a page of a report; expected no file, or pages of an earlier report, which are "
+            "replaced. Move it, or write the report under another name."
         )
 
 

@@ -1,4 +1,4 @@
-"""The report's page: one HTML file that needs no network and no script, and is the same bytes for the same inputs."""
+"""The report's page: one HTML file that needs no network and no script, with identical bytes for identical inputs."""
 
 import dataclasses
 import html
@@ -13,6 +13,7 @@ import numpy as np
 
 from realiz3d_jax.config.schema import to_json
 from realiz3d_jax.data.records import Records
+from realiz3d_jax.metrics.evaluation import STRIPS
 from realiz3d_jax.metrics.figures import REFERENCES, Figures
 from realiz3d_jax.reporting import charts, commands, facts, table
 from realiz3d_jax.reporting.images import png_uri
@@ -21,7 +22,7 @@ from realiz3d_jax.views import to_grid
 
 _TEMPLATE, _STYLE = (pathlib.Path(__file__).with_name(name) for name in ("page.html", "style.css"))
 _GAP, _MARGIN, _LARGEST, _SMALLEST = 12, 32, 256, 128
-"""CSS pixels between pictures, beside the page, and along the side of an object's picture."""
+"""CSS pixels: gap between pictures, page margin, and largest and smallest side of an object's picture."""
 
 _STAGES = {
     ("pretraining", "pretrain"): "Base model",
@@ -34,15 +35,19 @@ _CONTROLS = {"texture": "the geometry of a mesh", "text_to_multiview": "four fix
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What the page shows.
+    """Contents of the page.
 
     Attributes:
+      figures: the metrics.
+      folders: sampled folders, a column of pictures each.
+      runs: training runs.
       split: the benchmark's objects with their true renders, or None.
-      objects: the most objects to show.
-      data: the folder of the datasets, which the commands name.
-      output: where the page will lie; it quotes its own command.
-      pages: the most objects that get a page of their own.
-      links: of the objects that have a page of their own, from the report to it, by uid.
+      split_name: name of the split.
+      objects: maximum number of objects to show.
+      output: file of the page, which quotes its own command.
+      data: folder of the datasets, named in the commands.
+      pages: maximum number of objects with a page of their own.
+      links: by uid, the links from the report to the objects' own pages.
     """
 
     figures: Figures
@@ -58,7 +63,7 @@ class Report:
 
 
 def render(report: Report) -> str:
-    """The whole page.
+    """Renders the page as HTML.
 
     Raises:
       UserError: an image is missing or damaged, or the folders have no object in common.
@@ -80,7 +85,7 @@ def render(report: Report) -> str:
 
 
 def _layout(columns: int, side: int) -> str:
-    """Style rules that show pictures of ``side`` pixels at whole multiples of their size, as large as there is room."""
+    """Returns style rules that show pictures of ``side`` pixels at the largest whole multiple of their size that fits."""
     rules = []
     for tile in range(side * max(_SMALLEST // side, 1), _LARGEST + 1, side):
         page = columns * tile + (columns - 1) * _GAP
@@ -101,33 +106,30 @@ def _lede(folder: Samples) -> str:
 
 
 def _strips(figures: Figures, styles: Mapping[str, str]) -> str:
-    """The spread behind two of the means: a dot for each object."""
+    """Returns charts of the spread behind some of the means: one dot per object."""
     names = [name for name in figures.rows if name not in REFERENCES.values()]
     names += [name for name in REFERENCES.values() if name in figures.rows]
     panels = []
-    for key, title, label in (
-        ("domain_score", "Realism of each object", "real score (mean of four views)"),
-        ("silhouette_iou", "Control of each object", "silhouette IoU (mean of four views)"),
-    ):
+    for strip in STRIPS:
         rows = []
         for name in names:
-            values = [_mean(item[key]) for item in figures.objects(name).values() if item[key] is not None]
-            if values:
+            found = map(strip.value, figures.objects(name).values())
+            if values := [value for value in found if value is not None]:
                 rows.append((name, "reference" if name in REFERENCES.values() else styles.get(name, ""), values))
         if rows:
             least = min(min(values) for _, _, values in rows)
-            low = 0.0 if key == "domain_score" else math.floor(min(least, 0.95) * 20) / 20
-            chart = charts.strip_chart(f"{title}: {label}", label, rows, low)
-            panels.append(f"<figure><figcaption><b>{title}</b></figcaption>{chart}</figure>")
+            low = math.floor(min(least, 0.95) * 20) / 20 if strip.low is None else strip.low
+            chart = charts.strip_chart(f"{strip.title}: {strip.label}", strip.label, rows, low)
+            panels.append(f"<figure><figcaption><b>{strip.title}</b></figcaption>{chart}</figure>")
     return "".join(panels)
 
 
 def _choice(report: Report) -> str:
     shown = len(_shown(report))
     count = len(report.folders[0].items)
-    which = f"The first {shown} of {count} objects in order of name, not picked." if shown < count else "All objects."
+    which = f"The first {shown} of {count} objects in order of name, not selected." if shown < count else "All objects."
     if report.split is None:
-        which += " The true renders are not shown, since the benchmark's data is not there."
+        which += " The true renders are not shown, since the benchmark's data is not available."
     if report.links:
         pages = len(report.links)
         which += " Captions and pictures lead to a page of each object: its turntable, its mesh in 3D, every map."
@@ -137,7 +139,7 @@ def _choice(report: Report) -> str:
 
 
 def _further(report: Report) -> str:
-    """Links to the pages of objects that have no pictures in the report."""
+    """Returns links to the pages of objects without pictures in the report."""
     names = [uid for uid in report.links if uid not in _shown(report)]
     if not names:
         return ""
@@ -149,7 +151,7 @@ def _shown(report: Report) -> list[str]:
 
 
 def _pictures(report: Report) -> tuple[str, int]:
-    """The rows of pictures, one for each object, and how many pictures the widest has."""
+    """Returns the rows of pictures, one per object, and the number of pictures in the widest row."""
     size, figures = report.figures.size, report.figures
     true = {record["uid"]: record for record in report.split or ()}
     rows, columns = [], 0
@@ -191,13 +193,13 @@ def _linked(content: str, link: str) -> str:
 
 
 def scores(item: Mapping[str, Any]) -> str:
-    """The figures of one object, as HTML."""
-    text = f"real <b>{item['domain_score']:.2f}</b>"
-    return text if item["silhouette_iou"] is None else f"{text} · IoU <b>{_mean(item['silhouette_iou']):.2f}</b>"
+    """The metrics of one object, as HTML."""
+    found = [(strip.short, strip.value(item)) for strip in STRIPS]
+    return " · ".join(f"{short} <b>{value:.2f}</b>" for short, value in found if value is not None)
 
 
 def _curves(run: TrainingRun) -> str:
-    """A run's facts and its three charts."""
+    """Returns a run's facts and its three charts."""
     config = run.config
     title = _STAGES.get((config.method["name"], config.stage), f"{config.method['name']}, {config.stage}")
     trained = sum(run.parameters[name] for name in run.trainable)
@@ -220,7 +222,7 @@ def _curves(run: TrainingRun) -> str:
 
 
 def _series(run: TrainingRun, prefix: str) -> list[charts.Series]:
-    """A line for each metric that begins with ``prefix``; the rest of the name is the kind of iteration."""
+    """Returns a line for each metric whose name begins with ``prefix``; the rest of the name is the kind of iteration."""
     names = dict.fromkeys(name for line in run.lines for name in line if name.startswith(prefix))
     return [
         charts.Series(
@@ -253,7 +255,7 @@ def _reproduce(report: Report) -> str:
     for folder in report.folders:
         command = commands.sample_command(folder, report.split, report.split_name, report.data)
         lines += [command] if command else []
-        unknown += [] if command else [f"{folder.path} (each item.json there says how)"]
+        unknown += [] if command else [f"{folder.path} (each item.json there records how)"]
     lines.append(report.figures.command)
     options = ["--split", report.split_name, "--objects", str(report.objects), "--pages", str(report.pages)]
     options += ["--output", str(report.output)]
@@ -266,9 +268,5 @@ def _reproduce(report: Report) -> str:
             f"<details><summary>All settings of {html.escape(str(run.path))}</summary>"
             f"<pre>{html.escape(to_json(run.config))}</pre></details>"
         )
-    judge = json.dumps(dict(report.figures.classifier), indent=2)
-    return text + f"<details><summary>The judging classifier</summary><pre>{html.escape(judge)}</pre></details>"
-
-
-def _mean(values: float | Sequence[float]) -> float:
-    return float(np.mean(values))
+    evaluator = json.dumps(dict(report.figures.classifier), indent=2)
+    return text + f"<details><summary>The evaluating classifier</summary><pre>{html.escape(evaluator)}</pre></details>"

@@ -1,4 +1,4 @@
-"""One picture of a few objects, for a README or a slide: control, every folder of samples, true renders."""
+"""One picture of a few objects, for a README or a slide: control, all sampled folders, true renders."""
 
 import io
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ _CAPTION = 26
 
 
 def render_picture(figures: Figures, folders: Sequence[Samples], held_out: Records | None, objects: int) -> bytes:
-    """A PNG with a row for each of the first ``objects`` objects: four views side by side in each of its columns.
+    """Renders a PNG with one row for each of the first ``objects`` objects, and four views side by side in each column.
 
     Args:
-      figures: for the size of a view.
-      folders: a column each; the control is taken from the first.
-      held_out: the benchmark's split, for the true real renders; None leaves them out.
-      objects: how many rows at most.
+      figures: gives the size of a view.
+      folders: one column each; the control is taken from the first.
+      held_out: the benchmark's split, for the true real renders; None omits them.
+      objects: maximum number of rows.
     """
     truth = {record["uid"]: record["real"] for record in held_out} if held_out is not None else {}
     shown = [uid for uid in folders[0].items if all(uid in folder.items for folder in folders)][:objects]
@@ -48,7 +48,7 @@ def render_picture(figures: Figures, folders: Sequence[Samples], held_out: Recor
 def _columns(
     uid: str, figures: Figures, folders: Sequence[Samples], truth: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """uint8[H, 4 W, 3] for each column's title."""
+    """Returns the views uint8[H, 4 W, 3] of each column, by title."""
     columns = {}
     normal = folders[0].items[uid].folder / "normal.png"
     if normal.exists():
@@ -61,5 +61,5 @@ def _columns(
 
 
 def _strip(grid: np.ndarray) -> np.ndarray:
-    """The views of a grid side by side."""
+    """Places the views of a grid side by side."""
     return np.concatenate(list(to_views(grid)), axis=1)

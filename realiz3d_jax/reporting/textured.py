@@ -1,4 +1,4 @@
-"""A textured mesh as a page shows it: its file, its texture, and the frames of a turntable."""
+"""A textured mesh as shown on a page: its file, its texture, and the frames of a turntable."""
 
 import dataclasses
 import pathlib
@@ -17,18 +17,24 @@ from realiz3d_jax.sampling import items
 from realiz3d_jax.sampling.items import Item
 
 FIELD_OF_VIEW, ELEVATION = 30.0, 12.0
-"""Degrees, of the turntable and of the viewer that starts where it does."""
+"""Degrees, of the turntable and of the viewer's initial view."""
 
 _LARGEST_FILE = 64_000_000
-"""Bytes; a larger file is not put into a page."""
+"""Bytes of the largest file that is embedded in a page."""
 
 _TEXTURE = 768
-"""Most pixels along a side of the picture of a texture."""
+"""Maximum number of pixels along a side of a texture's picture."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rendering:
-    """How a page's pictures are rendered: the frames of a turntable, and pixels along a side of each and of other pictures."""
+    """Render settings of a page's pictures.
+
+    Attributes:
+      frames: frames of a turntable.
+      frame_size: pixels along a side of a frame.
+      still_size: pixels along a side of other pictures.
+    """
 
     frames: int = 30
     frame_size: int = 320
@@ -37,16 +43,16 @@ class Rendering:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TexturedMesh:
-    """What a page shows of it.
+    """A textured mesh and its pictures.
 
     Attributes:
-      content: the GLB.
-      faces: how many it has.
-      frames: uint8[N, H, W, 4], a turn in equal steps, the front first, counter-clockwise seen from above.
-      texture: uint8[h, w, 3], made smaller where it is large; None if there is none.
+      content: bytes of the GLB.
+      faces: number of faces.
+      frames: uint8[N, H, W, 4], a turn in equal steps, starting at the front, counter-clockwise seen from above.
+      texture: uint8[h, w, 3], reduced if it is large; None if the mesh has no texture.
       texels: (width, height) of the texture.
-      target: float64[3], in the file's world: what the viewer looks at.
-      distance: of the viewer from there, in the file's units, so that it starts with the first frame.
+      target: float64[3], point in the file's world at which the viewer looks.
+      distance: distance of the viewer from ``target``, in the file's units, so that it starts with the first frame.
     """
 
     content: bytes
@@ -63,17 +69,17 @@ def read_textured(path: pathlib.Path, rendering: Rendering) -> TexturedMesh:
 
     Args:
       path: the GLB.
-      rendering: how its pictures are rendered.
+      rendering: render settings of the pictures.
 
     Raises:
-      UserError: it is missing, damaged, or too large for a page.
+      UserError: the file is missing, damaged, or too large for a page.
     """
     asset = load_asset(path)
     content = path.read_bytes()
     if len(content) > _LARGEST_FILE:
         raise UserError(
             f"{path}: found {len(content) / 1e6:.0f} MB; a page holds at most {_LARGEST_FILE / 1e6:.0f} MB. Bake a smaller "
-            "texture by realiz3d_jax.bake --texture-size, or open the file in a viewer of its own."
+            "texture by realiz3d_jax.bake --texture-size, or open the file in a separate viewer."
         )
     mesh, pictures = asset.mesh, Pictures(asset)
     distance = turntable_distance(mesh, ELEVATION, FIELD_OF_VIEW)
@@ -94,9 +100,12 @@ def read_textured(path: pathlib.Path, rendering: Rendering) -> TexturedMesh:
 
 
 def read_shape(item: Item) -> tuple[Asset | None, str]:
-    """The mesh that an item was made for, and what is to be said of it.
+    """Reads the mesh for which an item was made.
 
-    Its textured mesh, which has the same shape, is taken if the item's own file is gone or another one by now.
+    If the item's own file is missing or has changed, its textured mesh, which has the same shape, is read instead.
+
+    Returns:
+      (the mesh or None, the problem to report or "").
     """
     if item.mesh is None:
         return None, ""
@@ -112,13 +121,13 @@ def read_shape(item: Item) -> tuple[Asset | None, str]:
 
 
 def clay_views(asset: Asset, views: Sequence[Camera], size: int) -> np.ndarray:
-    """The shape as each camera sees it: uint8[V, size, size, 4]."""
+    """Renders the shape from each camera: uint8[V, size, size, 4]."""
     pictures = Pictures(asset)
     return np.stack([pictures.clay(camera, size) for camera in views])
 
 
 def _reduced(pixels: np.ndarray) -> np.ndarray:
-    """uint8[H, W, 3] as a picture of at most ``_TEXTURE`` pixels along a side."""
+    """Reduces pixels uint8[H, W, 3] to at most ``_TEXTURE`` along a side."""
     height, width = pixels.shape[:2]
     factor = min(1.0, _TEXTURE / max(height, width))
     if factor == 1.0:

@@ -22,7 +22,7 @@ from realiz3d_jax.geometry.assets.asset import Asset, load_asset
 from realiz3d_jax.geometry.cameras import STANDARD, Camera
 from realiz3d_jax.geometry.texturing import texture as sizes
 from realiz3d_jax.geometry.texturing.unwrap import unwrap
-from realiz3d_jax.metrics import domain_score, evaluation
+from realiz3d_jax.metrics import domain_score, evaluation, metric
 from realiz3d_jax.sampling import items, pretrained, requests, run, vocabulary
 from realiz3d_jax.sampling.generator import Generator
 from realiz3d_jax.sampling.pretrained import SHIPPED, Pretrained
@@ -317,17 +317,17 @@ def _known_domain(domain: str | None) -> str | None:
     return domain
 
 
-def _judged(result: Result | np.ndarray | Path, number: int) -> list[evaluation.Item]:
+def _judged(result: Result | np.ndarray | Path, number: int) -> list[metric.Item]:
     """The items of the metrics for a result, for views, or for a folder of items."""
     if isinstance(result, Result):
         uid, caption, mesh = (result.description[key] for key in ("uid", "caption", "mesh"))
         file = mesh if mesh and result.description["task"] == "texture" else {"path": None, "up": None}
         path = None if file["path"] is None else pathlib.Path(file["path"])
-        return [evaluation.Item(uid, caption, result.views, result.cameras, path, file["up"], result.asset)]
+        return [metric.Item(uid, caption, result.views, result.cameras, path, file["up"], result.asset)]
     if isinstance(result, np.ndarray):
         if result.dtype != np.uint8 or result.ndim != 4 or result.shape[1] != result.shape[2] or result.shape[3] != 3:
             raise UserError(f"results: found {result.dtype}{list(result.shape)}; expected views uint8[V, H, H, 3].")
-        return [evaluation.Item(f"item_{number:04d}", "", result, ())]
+        return [metric.Item(f"item_{number:04d}", "", result, ())]
     folder = pathlib.Path(result)
     found = [items.read(folder)] if (folder / items.DESCRIPTION).is_file() else items.read_all(folder)
     return [items.to_judge(item) for item in found]

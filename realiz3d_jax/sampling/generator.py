@@ -54,7 +54,7 @@ class Generator:
           domain: the domain of all blocks that inference-time shifting leaves alone.
           control: maps float32[B, V, H, W, 6] for "texture"; anything but None for "text_to_multiview"; None is null.
         """
-        encoded = self.encoder.encode([caption for item in captions for caption in item])
+        encoded = self._encode([caption for item in captions for caption in item])
         encoded = jax.tree.map(lambda array: array.reshape(len(captions), -1, *array.shape[1:]), encoded)
         if control is not None and self.model.task == "texture":
             where = self._sharding(params, len(captions))
@@ -95,7 +95,11 @@ class Generator:
 
     @functools.cached_property
     def _empty_caption(self) -> Captions:
-        return jax.tree.map(lambda array: array[0], self.encoder.encode([""]))
+        return jax.tree.map(lambda array: array[0], self._encode([""]))
+
+    def _encode(self, captions: list[str]) -> Captions:
+        assert self.encoder is not None, "without a text encoder a generator draws only from encoded captions"
+        return self.encoder.encode(captions)
 
     def _sharding(self, params: Params, batch: int) -> NamedSharding:
         """Sharding of a batch: over all devices that hold the parameters if they divide it, else a copy on each (0: a copy)."""

@@ -21,7 +21,7 @@ from realiz3d_jax.data.geometry_maps import Geometry
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import checksum
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Camera
-from realiz3d_jax.metrics import evaluation
+from realiz3d_jax.metrics import metric
 from realiz3d_jax.views import VIEWS, to_grid
 
 DESCRIPTION = "item.json"
@@ -87,7 +87,7 @@ def read(folder: pathlib.Path) -> Item:
     try:
         found = json.loads(path.read_text())
         uid, caption, task, mesh = (found[key] for key in ("uid", "caption", "task", "mesh"))
-        source = (None, None, None)
+        source: tuple[pathlib.Path | None, str | None, str | None] = (None, None, None)
         if mesh and task == "texture":
             source = pathlib.Path(mesh["path"]), mesh.get("up"), mesh["sha256"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -105,6 +105,8 @@ def _views_of(description: dict[str, Any], path: pathlib.Path, fix: str) -> tupl
     """The cameras of the views and the files of these."""
     try:
         rig = records.rig_of(description) if "rig" in description else STANDARD_RIG
+        if rig is None:
+            raise ValueError("it states none")
         cameras = rig.cameras()
     except (ValueError, LookupError, TypeError, AttributeError, UserError) as error:
         raise UserError(
@@ -147,14 +149,14 @@ def read_views(item: Item, size: int | None = None) -> np.ndarray:
     return np.stack(views)
 
 
-def to_judge(item: Item) -> evaluation.Item:
+def to_judge(item: Item) -> metric.Item:
     """The item with its views, as the metrics take it.
 
     Raises:
       UserError: a view is damaged, or the mesh is gone or another one.
     """
     check_mesh(item)
-    return evaluation.Item(item.uid, item.caption, read_views(item), item.cameras, item.mesh, item.up)
+    return metric.Item(item.uid, item.caption, read_views(item), item.cameras, item.mesh, item.up)
 
 
 def read_pictures(folder: str | os.PathLike[str], size: int) -> np.ndarray:

@@ -83,7 +83,9 @@ def read_config(source: str | os.PathLike[str], encoders_folder: str = "") -> Tr
 
 
 def open_model(
-    source: str | os.PathLike[str], encoders_folder: str = "", devices: list[jax.Device] | None = None
+    source: str | os.PathLike[str],
+    encoders_folder: str = "",
+    devices: list[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
 ) -> Pretrained:
     """Reads a release, a converted model's folder, or the newest checkpoint of a workdir (averaged parameters).
 

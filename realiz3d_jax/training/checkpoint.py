@@ -1,8 +1,8 @@
-"""A run's checkpoints, written and restored: one orbax item per partition, so the shifters alone can be taken over.
+"""Saves and restores a run's checkpoints, with one orbax item per partition, so that partitions can be restored alone.
 
 A checkpoint holds ``backbone``, ``shifters``, ``control`` (those that the stage has), ``opt``, ``ema``, ``counters``, ``data``
-(the position of every stream) and ``meta`` (the run's whole config). orbax writes beside and renames: a process killed at any
-point leaves the last complete checkpoint, never half of one.
+(the position of every stream) and ``meta`` (the run's whole config). orbax writes to a temporary folder and renames it, so a
+process killed at any point leaves the last complete checkpoint, never a partial one.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ Positions = dict[str, dict[str, int]]
 
 
 class Checkpoints:
-    """The checkpoints of one workdir; a context manager that waits for what is being written."""
+    """The checkpoints of one workdir; a context manager that waits for pending writes on exit."""
 
     def __init__(self, workdir: pathlib.Path, config: TrainConfig):
         self._config = config
@@ -40,18 +40,24 @@ class Checkpoints:
         self._manager.close()
 
     def latest(self) -> int | None:
-        """The step of the newest complete checkpoint."""
+        """Returns the step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def due(self, step: int) -> bool:
-        """Whether ``save`` would save ``step`` without being forced to."""
+        """Returns whether ``save`` would save ``step`` without ``force``."""
         return self._manager.latest_step() != step and self._manager.should_save(step)
 
     def save(self, step: int, state: TrainState, positions: Positions, force: bool = False) -> bool:
-        """Saves if it is time to, or if ``force``; called every step, so that a preemption is noticed on every host.
+        """Saves a checkpoint if one is due or with ``force``; called every step, so that all hosts notice a preemption.
+
+        Args:
+          step: number of completed steps.
+          state: state after these steps.
+          positions: position of every data stream before the next batch.
+          force: save even if no checkpoint is due.
 
         Returns:
-          whether the job is being preempted (multi-host): it should stop now.
+          True if the (multi-host) job is being preempted and should stop now.
         """
         if self._manager.latest_step() == step:
             return self._manager.reached_preemption(step)
@@ -68,22 +74,28 @@ class Checkpoints:
         return self._manager.reached_preemption(step)
 
     def config(self) -> TrainConfig:
-        """The config of the newest checkpoint.
+        """Returns the config of the newest checkpoint.
 
         Raises:
-          UserError: it is damaged, or of another version.
+          UserError: the checkpoint is damaged, or of another version.
         """
         return config_of(self._manager)
 
     def restore(self, like: TrainState) -> tuple[TrainState, Positions]:
-        """The newest checkpoint, on the shardings of ``like`` (a state or its shapes).
+        """Restores the newest checkpoint, with the shardings of ``like``.
+
+        Args:
+          like: a state, or its shapes, dtypes and shardings.
+
+        Returns:
+          (the state, the position of every data stream).
 
         Raises:
-          UserError: a parameter is missing, surplus, or of another shape than ``like``'s (every such one is named), or the
-            optimizer's state is another optimizer's.
+          UserError: a parameter is missing, surplus, or of another shape than in ``like`` (all are named), or the optimizer
+            state belongs to another optimizer.
         """
         step = self._manager.latest_step()
-        folder, wanted = self._manager.directory / str(step), _items(like)
+        folder, wanted = pathlib.Path(self._manager.directory) / str(step), _items(like)
         arguments = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}
         with reading(folder):
             check_partitions(folder, like.params)

@@ -1,7 +1,7 @@
-"""What a compiled program does, read off it: the memory it takes and the collectives it runs.
+"""Inspects a compiled program: the memory that it takes and the collectives that it runs.
 
-A claim such as "sharded" or "frozen" is one about the program that the compiler made. ``report`` says what it is, on any
-platform that the program can be compiled for.
+Claims such as "sharded" or "frozen" are claims about the compiled program. ``report`` checks them, on any platform for which
+the program can be compiled.
 """
 
 import collections
@@ -27,13 +27,13 @@ _CALL = re.compile(r"\b(?:call|async-start)\(.*\b(?:to_apply|calls|called_comput
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One instruction.
+    """One collective instruction.
 
     Attributes:
       kind: one of ``COLLECTIVES``.
-      shape: what each device gets of it, as the compiler writes it.
-      size: of that, in bytes.
-      times: how often a call of the program runs it, loops counted.
+      shape: shape of its result on each device, as written by the compiler.
+      size: size of that result, in bytes.
+      times: number of executions per call of the program, loops included.
     """
 
     kind: str
@@ -44,12 +44,12 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a call of a program costs one device; sizes in bytes.
+    """Cost of a call of a program for one device; sizes in bytes.
 
     Attributes:
-      arguments: what it is given and keeps: state and batch.
-      temporaries: what it holds beside them while it computes.
-      collectives: what it exchanges with others.
+      arguments: size of the arguments: state and batch.
+      temporaries: size of the temporary buffers.
+      collectives: data exchanged with other devices.
     """
 
     arguments: int
@@ -58,16 +58,16 @@ class Report:
 
     @property
     def exchanged(self) -> int:
-        """Bytes of all collectives of a call."""
+        """Total bytes of all collectives of a call."""
         return sum(one.size * one.times for one in self.collectives)
 
     @property
     def largest(self) -> int:
-        """Bytes of the largest one."""
+        """Bytes of the largest collective."""
         return max((one.size for one in self.collectives), default=0)
 
     def by_kind(self) -> dict[str, tuple[int, int]]:
-        """Kind -> (how many a call runs, their bytes)."""
+        """Returns, by kind, (number of executions per call, total bytes)."""
         found: dict[str, tuple[int, int]] = collections.defaultdict(lambda: (0, 0))
         for one in self.collectives:
             count, size = found[one.kind]
@@ -76,23 +76,23 @@ class Report:
 
 
 def report(compiled: Any) -> Report:
-    """Of what ``jax.jit(...).lower(...).compile()`` gives."""
+    """Returns the report of a program compiled by ``jax.jit(...).lower(...).compile()``."""
     memory = compiled.memory_analysis()
     return Report(memory.argument_size_in_bytes, memory.temp_size_in_bytes, tuple(collectives(compiled.as_text())))
 
 
 def collectives(text: str) -> list[Collective]:
-    """The collectives of an HLO module's text; of branches, those of the one that exchanges the most.
+    """Returns the collectives of an HLO module's text; for conditionals, those of the branch that exchanges the most.
 
     Raises:
-      ValueError: a loop with collectives does not say how often it runs.
+      ValueError: a loop with collectives has no known trip count.
     """
     computations, entry = _computations(text)
     return list(_collectives(computations, entry, 1))
 
 
 def kernels(jaxpr: jax.extend.core.ClosedJaxpr) -> list[tuple[str, ...]]:
-    """Of every Pallas kernel in a traced program the primitives that it stands in, from the outermost."""
+    """Returns, for every Pallas kernel of a traced program, its enclosing primitives, outermost first."""
     return [within for name, within in _primitives(jaxpr.jaxpr, ()) if name == "pallas_call"]
 
 
@@ -111,8 +111,10 @@ def _collectives(computations: Mapping[str, list[str]], name: str, times: int) -
         elif found := _LOOP.search(line):
             inside = list(_collectives(computations, found[1], 1))
             trips = _TRIPS.search(line)
-            if inside and not trips:
-                raise ValueError(f"a loop that exchanges data does not say how often it runs: {line.strip()[:200]}")
+            if not inside:
+                continue
+            if not trips:
+                raise ValueError(f"a loop that exchanges data has no known trip count: {line.strip()[:200]}")
             yield from (dataclasses.replace(one, times=times * one.times * int(trips[1])) for one in inside)
         elif " conditional(" in line:
             names = [part for found in _BRANCHES.findall(line) for part in re.split(r",\s*", found[0] or found[1])]
@@ -123,7 +125,7 @@ def _collectives(computations: Mapping[str, list[str]], name: str, times: int) -
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The lines of every computation by its name, and the name of the one that is run."""
+    """Returns the lines of every computation by name, and the name of the entry computation."""
     computations: dict[str, list[str]] = {}
     lines, entry = [], ""
     for line in text.splitlines():
@@ -136,7 +138,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _size(shape: str) -> int:
-    """Bytes of a shape, or of all shapes of a tuple."""
+    """Returns the bytes of a shape, or of all shapes of a tuple."""
     arrays = _SHAPE.findall(shape)
     bits = [_BITS.get(kind) or int(kind[1:].rstrip("abcdefghijklmnopqrstuvwxyz")[:2]) for kind, _ in arrays]
     counts = [math.prod(int(side) for side in sides.split(",") if side) for _, sides in arrays]

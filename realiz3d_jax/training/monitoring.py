@@ -1,4 +1,4 @@
-"""What a run tells: ``metrics.jsonl``, TensorBoard, a line on the terminal, the parameter table, FLOPs and MFU."""
+"""Logging of a run: ``metrics.jsonl``, TensorBoard, a line on the terminal, the parameter table, FLOPs and MFU."""
 
 import json
 import pathlib
@@ -25,11 +25,11 @@ PEAK_FLOPS = {
     "NVIDIA H100": 989e12,
     "NVIDIA H200": 989e12,
 }
-"""Dense bfloat16 FLOP/s of one device, by the start of ``device_kind`` (the vendors' data sheets)."""
+"""Dense bfloat16 FLOP/s of one device, by prefix of ``device_kind`` (vendors' data sheets)."""
 
 
 def describe_params(params: Params, stage: Stage) -> str:
-    """The parameter table of every partition and the trainable, frozen and total counts."""
+    """Returns the parameter table of every partition and the trainable, frozen and total counts."""
     lines, counts = [], {True: 0, False: 0}
     for name, tree in params.items():
         trains = name in stage.trainable
@@ -41,11 +41,17 @@ def describe_params(params: Params, stage: Stage) -> str:
 
 
 def iteration_flops(config: TrainConfig, stage: Stage, iteration: Iteration, views: int) -> float:
-    """Floating-point operations of one iteration, forward and backward, by the backbone's analytic count.
+    """Counts the floating-point operations of one iteration, forward and backward, with the backbone's analytic count.
 
-    The backward pass costs twice the forward if the backbone trains (gradients of activations and of weights), once if
-    only the shifters do. Blocks that an iteration skips are counted as if they were not: the figure is what the plan
-    with nothing frozen would need. Recomputation under remat is not counted, as is usual for MFU.
+    The backward pass costs twice the forward pass if the backbone trains (gradients of activations and of weights), and as
+    much as the forward pass if only the shifters train. Blocks that an iteration skips are counted as if it did not, so the
+    count is that of a plan with nothing frozen. Recomputation under remat is not counted, as is usual for MFU.
+
+    Args:
+      config: settings of the run.
+      stage: the stage.
+      iteration: kind of iteration.
+      views: views of a grid.
     """
     forward = backbone.of(config.model).flops(
         config.model, views, 1 if iteration.joint else views, config.data.text_tokens
@@ -53,13 +59,16 @@ def iteration_flops(config: TrainConfig, stage: Stage, iteration: Iteration, vie
     return config.data.batch_grids * forward * (3.0 if "backbone" in stage.trainable else 2.0)
 
 
-def peak_flops(devices: Iterable[jax.Device]) -> float | None:
-    """Peak bfloat16 FLOP/s of all ``devices`` together; None if one is not in ``PEAK_FLOPS``."""
+def peak_flops(
+    devices: Iterable[jax.Device],  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
+) -> float | None:
+    """Returns the total peak bfloat16 FLOP/s of ``devices``; None if one is not in ``PEAK_FLOPS``."""
     peaks = [
         max((name for name in PEAK_FLOPS if device.device_kind.startswith(name)), key=len, default=None)
         for device in devices
     ]
-    return None if None in peaks else sum(PEAK_FLOPS[name] for name in peaks)
+    known = [PEAK_FLOPS[name] for name in peaks if name is not None]
+    return sum(known) if len(known) == len(peaks) else None
 
 
 class Monitor:
@@ -70,11 +79,20 @@ class Monitor:
         workdir: pathlib.Path,
         config: TrainConfig,
         stage: Stage,
-        devices: list[jax.Device],
+        devices: list[jax.Device],  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
         views: int,
         first: int = 0,
     ):
-        """Goes on after step ``first``: what a run that was killed wrote of later steps is forgotten, for it comes again."""
+        """Continues after step ``first``: lines that a killed run wrote for later steps are dropped, since they are repeated.
+
+        Args:
+          workdir: folder of the logs.
+          config: settings of the run.
+          stage: the stage.
+          devices: devices of the run, for MFU.
+          views: views of a grid.
+          first: number of completed steps.
+        """
         self._config, self._devices, self._views = config, devices, views
         self._flops = {kind.name: iteration_flops(config, stage, kind, views) for kind in stage.iterations}
         self._path = workdir / "metrics.jsonl"
@@ -94,14 +112,14 @@ class Monitor:
         self._board.close()
 
     def record(self, step: int, iteration: Iteration, metrics: dict[str, jax.Array], records: np.ndarray) -> None:
-        """Takes a step's metrics, still on the device, and the numbers of the records that it saw."""
+        """Takes a step's metrics, which stay on the device, and the indices of the records in its batch."""
         self._current.append((step, iteration.name, metrics, records))
         self._look()
 
     def flush(self, final: bool = False) -> dict[str, float] | None:
-        """Ends an interval; writes the interval before it (and this one, if ``final``) and returns what it wrote last.
+        """Ends an interval; writes the previous one (and this one, if ``final``) and returns the values written last.
 
-        Each step is written once, in the line of the interval that it belongs to.
+        Each step is written once, in the line of its interval.
         """
         written = self._end()
         self._waiting, self._current = self._current, []
@@ -109,12 +127,12 @@ class Monitor:
         return self._end() or written if final else written
 
     def _look(self) -> None:
-        """Takes the time at which the device has finished the interval that waits; seen within a step of it."""
+        """Notes when the device finished the waiting interval, accurate to one step."""
         if self._waiting and self._finished is None and self._waiting[-1][2]["loss"].is_ready():
             self._finished = time.perf_counter()
 
     def _end(self) -> dict[str, float] | None:
-        """Writes the interval that waits; its seconds run from the end of the one before on the device to its own."""
+        """Writes the waiting interval; its duration is measured between the ends of intervals on the device."""
         if not self._waiting:
             return None
         self._look()
@@ -125,7 +143,7 @@ class Monitor:
         return written
 
     def image(self, name: str, image: np.ndarray, step: int) -> None:
-        """Puts an image uint8[H, W, 3] into TensorBoard."""
+        """Writes an image uint8[H, W, 3] to TensorBoard."""
         self._board.add_image(name, image, step, dataformats="HWC")
         self._board.flush()
 
@@ -162,14 +180,14 @@ class Monitor:
 
 
 def _drop_after(path: pathlib.Path, step: int) -> None:
-    """Leaves of the lines of ``path`` those of steps up to ``step``."""
+    """Removes the lines of ``path`` for steps after ``step``."""
     if path.exists():
-        *complete, _ = path.read_text().split("\n")  # what follows the last line end was cut off by the kill
+        *complete, _ = path.read_text().split("\n")  # text after the last line end was truncated by the kill
         files.write_text(path, "".join(f"{line}\n" for line in complete if json.loads(line)["step"] <= step))
 
 
 def summary(values: dict[str, float]) -> str:
-    """The few metrics worth a place at the end of a progress bar."""
+    """Returns the metrics shown at the end of the progress bar."""
     losses = " ".join(
         f"{name.removeprefix('loss/')} {value:.4f}" for name, value in values.items() if name.startswith("loss/")
     )

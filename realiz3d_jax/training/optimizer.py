@@ -1,17 +1,18 @@
-"""AdamW that leaves a frozen block exactly as it is: parameters, both moments and the count of its own steps.
+"""AdamW that leaves a frozen block exactly unchanged: parameters, both moments and the count of its own steps.
 
-A zero gradient is not a frozen block: momentum and weight decay move it on. PyTorch's AdamW skips a parameter whose
-``.grad is None`` altogether, and counts its steps by itself. Here blocks are stacked, [L, ...], and the range that is frozen
-is known at run time only, so every leaf gets an array ``active``, bool[blocks] for a stacked leaf and bool[] for another; with
-n the leaf's (or block's) own count of active steps,
+A zero gradient does not freeze a block: momentum and weight decay still move it. PyTorch's AdamW skips a parameter whose
+``.grad is None`` entirely and counts its steps separately. Here blocks are stacked, [L, ...], and the frozen range is known
+only at run time, so every leaf has an array ``active``, bool[blocks] for a stacked leaf and otherwise bool[]. With n the
+leaf's (or block's) own count of active steps,
 
     (1)  m <- b1 m + (1 - b1) g,   v <- b2 v + (1 - b2) g^2,   n <- n + 1
     (2)  p <- p - lr ( (m / (1 - b1^n)) / (sqrt(v / (1 - b2^n)) + epsilon) + decay p )
 
-where active; where not, nothing changes (Loshchilov and Hutter 2019, algorithm 2).
+where active; elsewhere nothing changes (Loshchilov and Hutter 2019, algorithm 2).
 """
 
 import math
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +28,12 @@ Tree = Any
 
 
 class AdamState(NamedTuple):
-    """``mu``, ``nu``: moments like the parameters; ``count``: int32[L] or int32[], the active steps of each leaf or block."""
+    """State of Adam.
+
+    Attributes:
+      count: int32[L] or int32[], active steps of each block or leaf.
+      mu, nu: first and second moments, shaped like the parameters.
+    """
 
     count: Tree
     mu: Tree
@@ -37,22 +43,22 @@ class AdamState(NamedTuple):
 def activity(
     params: Tree, iteration: Iteration, frozen: jax.Array, parts: Parts, depth: int, trainable: tuple[str, ...]
 ) -> Tree:
-    """Which parts of a stage's partitions an iteration updates.
+    """Determines which parts of a stage's partitions an iteration updates.
 
     Args:
       params: the partitions, ``{"backbone": ..., "shifters": ..., "control": ...}``.
-      iteration: its kind. What feeds block 0 rests if ``freeze_input``, the control embedding also if no control is given, and
-        what all blocks share if ``freeze_shared``.
-      frozen: int32[], the first ``frozen`` blocks rest.
-      parts: which of the backbone's parameters belong to which blocks.
-      depth: L.
-      trainable: the partitions that train in this stage; the others rest.
+      iteration: kind of iteration. ``freeze_input`` freezes the input of block 0, including the control embedding, which is
+        also frozen without control; ``freeze_shared`` freezes the parameters that all blocks share.
+      frozen: int32[], number of frozen blocks, from the first.
+      parts: assignment of the backbone's parameters to blocks.
+      depth: number of blocks L.
+      trainable: the partitions that train in this stage; all others are frozen.
 
     Returns:
       a tree like ``params`` of bool[blocks] (stacked leaves) or bool[].
     """
 
-    def active(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> jax.Array:
+    def active(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         partition, part = path[0].key, path[1].key
         if partition not in trainable:
             return jnp.asarray(False)
@@ -72,7 +78,7 @@ def activity(
 
 
 def labels(stage: Stage) -> dict[str, str]:
-    """What becomes of each partition in a stage, a prefix tree of its parameters: "trains", "control" or "rests"."""
+    """Returns the role of each partition in a stage, a prefix tree of its parameters: "trains", "control" or "rests"."""
     trains = {name: "control" if name == "control" else "trains" for name in stage.trainable}
     return {name: trains.get(name, "rests") for name in stage.partitions}
 
@@ -80,10 +86,16 @@ def labels(stage: Stage) -> dict[str, str]:
 def make_optimizer(
     config: OptimizerConfig, steps: int, parts: Parts, stage: Stage
 ) -> optax.GradientTransformationExtraArgs:
-    """Clipping, then ``optax.multi_transform``: what trains gets equations (1) and (2), what rests no moments at all.
+    """Builds the optimizer: clipping, then equations (1) and (2) for trainable partitions; frozen ones have no moments.
 
-    ``update`` takes gradients of all partitions, zeros for those that rest, and ``active``, a tree as ``activity`` gives it for
-    ``parts``: optax hands each transformation its part of it, as of the gradients.
+    ``update`` takes gradients of all partitions, zeros for frozen ones, and ``active``, a tree as returned by ``activity`` for
+    ``parts``; ``optax.multi_transform`` passes each transformation its part of both.
+
+    Args:
+      config: settings of the optimizer.
+      steps: number of steps of the run.
+      parts: assignment of the backbone's parameters to blocks.
+      stage: the stage.
     """
     learning_rate = learning_rate_schedule(config, steps)
 
@@ -95,7 +107,11 @@ def make_optimizer(
             optax.scale(factor),
         )
 
-    transforms = {"trains": adamw(1.0), "control": adamw(config.control_factor), "rests": optax.set_to_zero()}
+    transforms: dict[Hashable, optax.GradientTransformation] = {
+        "trains": adamw(1.0),
+        "control": adamw(config.control_factor),
+        "rests": optax.set_to_zero(),
+    }
     return optax.chain(
         _zero_where_inactive(),
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
@@ -105,7 +121,11 @@ def make_optimizer(
 
 
 def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The learning rate at a step, from 0.
+    """Returns the learning rate as a function of the step, counted from 0.
+
+    Args:
+      config: settings of the optimizer.
+      steps: number of steps of the run.
 
     Raises:
       UserError: the schedule is unknown.
@@ -133,14 +153,15 @@ def _zero_where_inactive() -> optax.GradientTransformationExtraArgs:
     def update(updates: Tree, state: optax.EmptyState, params: Tree = None, *, active: Tree) -> tuple[Tree, Tree]:
         return jax.tree.map(lambda a, u: _where(a, u, jnp.zeros_like(u)), active, updates), state
 
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    # optax's constructor is typed without the extra arguments that the class is for.
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)  # pyright: ignore[reportArgumentType]
 
 
 def _scale_by_adam_where_active(
     b1: float, b2: float, epsilon: float, parts: Parts
 ) -> optax.GradientTransformationExtraArgs:
     def init(params: Tree) -> AdamState:
-        def zero_count(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> jax.Array:
+        def zero_count(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
             stacked = path[0].key == "backbone" and path[1].key in parts.stacked
             return jnp.zeros(leaf.shape[:1] if stacked else (), jnp.int32)
 
@@ -161,4 +182,4 @@ def _scale_by_adam_where_active(
 
         return jax.tree.map(direction, count, mu, nu), AdamState(count, mu, nu)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]  # as above

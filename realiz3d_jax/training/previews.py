@@ -1,4 +1,4 @@
-"""Samples of the model in training, for TensorBoard: held-out objects, each in every domain that the stage trains."""
+"""Samples during training, for TensorBoard: held-out objects in every domain that the stage trains."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ STEPS = 25
 
 
 class Previews:
-    """Draws one picture of the model's present samples; captions, controls and noise are always the same."""
+    """Draws a picture of the model's current samples, always with the same captions, controls and noise."""
 
     def __init__(self, run: Run):
         self._run = run
@@ -35,7 +35,7 @@ class Previews:
         return Generator(run.model, run.encoder, sampling, run.encoders.open_codec_params(run.mesh))
 
     def __call__(self, params: Params) -> np.ndarray:
-        """uint8[H, W, 3]: a row of 2x2 grids for each domain; of single images where no control is trained yet."""
+        """Draws uint8[H, W, 3], one row of 2x2 grids per domain; grids hold single images if the stage trains no control."""
         draw = self._of_encoded if is_latent(self._run.config) else self._of_images
         rows = [draw(params, domain) for domain in sorted({kind.domain for kind in self._run.stage.iterations})]
         return einops.rearrange(to_grid(np.stack(rows)), "d n h w c -> (d h) (n w) c")
@@ -45,7 +45,7 @@ class Previews:
         return any(kind.control for kind in self._run.stage.iterations)
 
     def _items(self) -> list[dict[str, Any]]:
-        """Held-out objects, or training ones of a set that holds none out: caption and, where it is controlled, ``control``."""
+        """Returns held-out objects, or training objects if none are held out, with ``control`` if the stage is controlled."""
         settings = stream_config(self._run.config, self._run.encoder)
         open_split = settings.open_grids if self._controlled else functools.partial(settings.open, "assets")
         held = open_split("validation" if "validation" in settings.splits("assets") else "train")

@@ -1,4 +1,4 @@
-"""From a config to everything a run needs: model, stage, mesh, initial state, compiled steps."""
+"""Builds a run from a config: model, stage, mesh, initial state, compiled steps."""
 
 import dataclasses
 import functools
@@ -29,9 +29,14 @@ class Run:
     """The parts of a run that a config determines.
 
     Attributes:
-      encoder: of captions; None where the data holds them encoded.
-      encoders: the files of the text encoder and the autoencoder.
-      steps: the compiled step of each kind of iteration, by its name.
+      config: settings of the run, with the batch of all devices and the checksums of its sources.
+      model: the model.
+      stage: the stage.
+      mesh: the device mesh.
+      encoder: encoder of captions; None if the data holds encoded captions.
+      encoders: files of the text encoder and the autoencoder.
+      step_config: settings of a step.
+      steps: the compiled step of each kind of iteration, by name.
       abstract_state: shapes, dtypes and shardings of the state.
     """
 
@@ -46,10 +51,10 @@ class Run:
     abstract_state: TrainState
 
     def initial_state(self) -> TrainState:
-        """The state at step 0: fresh partitions, and those that ``config.init`` takes over.
+        """Makes the state at step 0: initialised partitions, and those that ``config.init`` reads from its source.
 
         Raises:
-          UserError: what they are taken from is missing or of another model.
+          UserError: the source is missing or of another model.
         """
         init, shapes = self.config.init, self.abstract_state.params
         taken: Params = {}
@@ -68,7 +73,7 @@ class Run:
         return make(taken)
 
     def open_streams(self) -> dict[str, Stream]:
-        """This host's part of every stream that the stage reads."""
+        """Opens this host's part of every stream that the stage reads."""
         data = self.config.data
         settings = stream_config(self.config, self.encoder)
         names = tuple(dict.fromkeys(kind.stream for kind in self.stage.iterations))
@@ -89,25 +94,28 @@ class Run:
         return streams
 
     def put(self, batch: Batch) -> Batch:
-        """This host's part of a batch as global arrays, split over all devices."""
+        """Converts this host's part of a batch to global arrays, split over all devices."""
         split = sharding.batch_sharding(self.mesh)
         return jax.tree.map(lambda array: jax.make_array_from_process_local_data(split, array), batch)
 
 
 def make_run(
-    config: TrainConfig, devices: list[jax.Device] | None = None, empty_caption: Captions | None = None
+    config: TrainConfig,
+    devices: list[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
+    empty_caption: Captions | None = None,
 ) -> Run:
-    """Everything of a run but its data.
+    """Builds a run without opening its data streams.
 
     Args:
-      devices: all by default.
-      empty_caption: the encoded empty caption; by default the encoder's, or that of the encoded data.
+      config: settings of the run.
+      devices: devices to train on; all by default.
+      empty_caption: the encoded empty caption; by default that of the encoder or of the encoded data.
 
     Raises:
-      UserError: the config asks for something that does not exist or does not fit.
+      UserError: the config requests something that does not exist or is inconsistent.
     """
     encoders = Encoders(dataclasses.replace(config, data=dataclasses.replace(config.data, encoders_sha256="")))
-    if is_latent(config) and empty_caption is None:  # of the data that is read now
+    if is_latent(config) and empty_caption is None:  # those of the data that is read now
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, encoders_sha256=encoders.sha256))
     model = make_model(config)
     stage = find_stage(model, config.stage)
@@ -115,7 +123,7 @@ def make_run(
         first, second = (kind.name for kind in stage.iterations)
         raise UserError(
             f"config.steps: found {config.steps}, but the first {stage.second_warmup} steps of this stage are all {second}, so "
-            f"that no {first} one would come; expected more steps, or a shorter warm-up of the method."
+            f"it would run no {first} step; expected more steps, or a shorter warm-up of the method."
         )
     mesh = sharding.make_mesh(config.mesh, devices)
     config = _with_whole_batch(config, mesh.size)
@@ -123,13 +131,8 @@ def make_run(
         base = sources.base_checksum(config.init)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, base_sha256=base))
     encoder = None if is_latent(config) else encoders.open_text()
-    if empty_caption is None and encoder is None:
-        data = config.data
-        empty_caption = encoded.null_caption(
-            data.directory, data.collection, data.size, encoders.identity, data.text_tokens
-        )
-    elif empty_caption is None:
-        empty_caption = jax.tree.map(lambda array: array[0], encoder.encode([""]))
+    if empty_caption is None:
+        empty_caption = _empty_caption(config, encoder, encoders)
     step_config = StepConfig(
         model=model,
         stage=stage,
@@ -160,11 +163,19 @@ def make_run(
     return Run(config, model, stage, mesh, encoder, encoders, step_config, steps, abstract_state)
 
 
+def _empty_caption(config: TrainConfig, encoder: TextEncoder | None, encoders: Encoders) -> Captions:
+    """The encoded empty caption, arrays [...]: the encoder's, or that of the encoded data where there is no encoder."""
+    if encoder is not None:
+        return jax.tree.map(lambda array: array[0], encoder.encode([""]))
+    data = config.data
+    return encoded.null_caption(data.directory, data.collection, data.size, encoders.identity, data.text_tokens)
+
+
 def _with_whole_batch(config: TrainConfig, devices: int) -> TrainConfig:
-    """``config`` with the batch of all ``devices`` together.
+    """Returns ``config`` with the total batch of all ``devices``.
 
     Raises:
-      UserError: the devices, or the parts that gradients are accumulated over, do not divide it.
+      UserError: the number of devices times the accumulated parts does not divide the batch.
     """
     data, of_each = config.data, config.data.batch_of == "device"
     whole = data.batch_grids * (devices if of_each else 1)
@@ -172,10 +183,10 @@ def _with_whole_batch(config: TrainConfig, devices: int) -> TrainConfig:
     if whole % parts:
         accumulated = f"config.accumulation = {config.accumulation}"
         factors = [f"the {devices} devices"] * (not of_each) + [accumulated] * (config.accumulation > 1)
-        where = "on each device" if of_each else "in all"
-        mend = "" if of_each else " With --config.data.batch_of=device it is the batch of each device."
+        where = "on each device" if of_each else "in total"
+        fix = "" if of_each else " With --config.data.batch_of=device it is the batch of each device."
         raise UserError(
             f"config.data.batch_grids: found {data.batch_grids} {where}, expected a multiple of "
-            f"{' times '.join(factors)}.{mend}"
+            f"{' times '.join(factors)}.{fix}"
         )
     return dataclasses.replace(config, data=dataclasses.replace(data, batch_grids=whole, batch_of="run"))

@@ -1,6 +1,6 @@
-"""What a run carries from step to step, and nothing else: random numbers are derived from the step number.
+"""The state that a run carries from step to step, without random keys, which are derived from the step number.
 
-Stream ``name`` of step n draws from ``fold_in(fold_in(key(seed), crc32(name)), n)``: no generator is carried or saved, and
+Stream ``name`` at step n uses the key ``fold_in(fold_in(key(seed), crc32(name)), n)``: no generator is carried or saved, and
 adding a stream changes no other.
 """
 
@@ -24,15 +24,15 @@ Tree = Any
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """A pytree.
+    """The training state, a pytree.
 
     Attributes:
-      step: int32[], iterations done, skipped ones included.
+      step: int32[], completed iterations, including skipped ones.
       params: the stage's partitions, each a nested dict of float32 arrays.
-      opt_state: the optimizer's state, which holds moments of the trainable partitions.
-      ema: the moving average of the trainable partitions.
-      skipped: int32[], how many steps were skipped as non-finite.
-      skipped_in_a_row: int32[], how many of them the last steps were.
+      opt_state: the optimizer's state, with moments of the trainable partitions.
+      ema: moving average of the trainable partitions.
+      skipped: int32[], number of steps skipped as non-finite.
+      skipped_in_a_row: int32[], number of consecutive skipped steps up to now.
     """
 
     step: jax.Array
@@ -43,49 +43,52 @@ class TrainState:
     skipped_in_a_row: jax.Array
 
     def sampling_params(self) -> Params:
-        """The partitions that sampling uses: averaged where they train."""
+        """Returns the partitions for sampling: averages of the trainable ones, and the frozen ones."""
         return {**self.params, **self.ema}
 
 
 def new_state(params: Params, stage: Stage, optimizer: optax.GradientTransformationExtraArgs) -> TrainState:
-    """The state at step 0. The average starts as a copy, since the state's buffers are donated to the step."""
+    """Returns the state at step 0; the average starts as a copy, since the state's buffers are donated to the step."""
     trainable = {name: params[name] for name in stage.trainable}
     zero = jnp.zeros((), jnp.int32)
     return TrainState(zero, params, optimizer.init(params), jax.tree.map(jnp.copy, trainable), zero + 0, zero + 0)
 
 
 def stream_key(seed: int, name: str, step: jax.Array | int) -> jax.Array:
-    """The key of stream ``name`` at ``step``."""
+    """Returns the random key of stream ``name`` at ``step``."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())), step)
 
 
 def state_sharding(state: TrainState, mesh: Mesh, config: backbone.Config) -> TrainState:
-    """The sharding of every leaf of a state, or of its shapes: moments and averages lie like their parameters."""
+    """Returns the sharding of every leaf of a state or its shapes; moments and averages are sharded like their parameters."""
     params = params_sharding(state.params, mesh, rules_of(config))
     flat = zip(*(jax.tree_util.tree_leaves_with_path(tree) for tree in (state.params, params)), strict=True)
     places = {path: (leaf.shape, where) for (path, leaf), (_, where) in flat}
 
     def shard(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        """By the parameter that the end of the path names, whatever containers the optimizer keeps its moments in."""
+        """Matches a leaf to a parameter by the end of its path, whatever containers hold the optimizer's moments."""
         inner = next((n for n in range(len(path), 0, -1) if not isinstance(path[n - 1], DictKey)), 0)
         shape, where = places.get(path[inner:], (None, None))
         return where if leaf.shape == shape else replicated(mesh)
 
+    whole: Any = replicated(mesh)  # a leaf of this state is a sharding
     return TrainState(
-        step=replicated(mesh),
+        step=whole,
         params=params,
         opt_state=jax.tree_util.tree_map_with_path(shard, state.opt_state),
         ema={name: params[name] for name in state.ema},
-        skipped=replicated(mesh),
-        skipped_in_a_row=replicated(mesh),
+        skipped=whole,
+        skipped_in_a_row=whole,
     )
 
 
 def unsplit_parameters(state: TrainState, mesh: Mesh, config: backbone.Config) -> str:
-    """What the table would split and ``fsdp`` does not divide, with the memory that it costs; "" if there is nothing.
+    """Describes parameters that ``fsdp`` does not divide although the rules split them, and their extra memory; "" if none.
 
     Args:
       state: a state or its shapes.
+      mesh: the device mesh.
+      config: config of the backbone.
     """
     parts = mesh.shape["fsdp"]
     lines, total = [], 0.0
@@ -101,8 +104,8 @@ def unsplit_parameters(state: TrainState, mesh: Mesh, config: backbone.Config) -
         return ""
     return "\n".join(
         [
-            f"fsdp={parts} does not divide {len(lines)} parameters, so every device holds all of them, {total:.2f} MiB more "
-            "than if they were split (moments and averages included):",
+            f"fsdp={parts} does not divide {len(lines)} parameters, so every device holds them whole, {total:.2f} MiB more "
+            "than if they were split (including moments and averages):",
             *lines,
         ]
     )

@@ -1,9 +1,9 @@
-"""One training iteration as a pure function: what ``train``, the tests and ahead-of-time compilation all compile."""
+"""One training iteration as a pure function, compiled by ``train``, the tests and ahead-of-time compilation alike."""
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -27,11 +27,18 @@ TIMESTEP_BUCKETS = 4
 
 @dataclasses.dataclass(frozen=True)
 class StepConfig:
-    """What a step needs to know beside its inputs.
+    """Settings of a step.
 
     Attributes:
+      model: the model.
+      stage: the stage.
+      optimizer: as built by ``make_optimizer``.
+      seed: seed of all random streams.
+      caption_dropout: probability that a caption is replaced by the empty one.
+      ema_decay: final decay of the moving average.
+      timestep_weight_cap: upper bound of the loss weight of a timestep.
       empty_caption: the text encoder's arrays [...] of the empty caption.
-      accumulation: parts that a batch is computed in, one after the other, each of as many grids of every device.
+      accumulation: number of parts in which a batch is computed sequentially, each with equally many grids of every device.
     """
 
     model: Model
@@ -46,22 +53,26 @@ class StepConfig:
 
 
 def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The step function of one kind of iteration; jit it with the state donated.
+    """Returns the step function of one kind of iteration, to be jitted with the state donated.
 
-    The batch holds ``image`` and, if the iteration is controlled, ``control``, as the codec stores them, [B, V, ...], and
-    ``captions``, arrays [B, G, ...]. A step whose loss or gradient is not finite changes nothing
-    but the step number and the counts of skipped steps.
+    The batch holds ``image`` and, if the iteration is controlled, ``control``, [B, V, ...] as stored by the codec, and
+    ``captions``, arrays [B, G, ...]. A step whose loss or gradient is not finite changes only the step number and the counts
+    of skipped steps.
 
     Metrics: ``loss`` and ``gradient_norm`` float32[]; ``bucket_loss`` and ``bucket_count`` float32[4], the summed loss and
     the number of groups in each quarter of the timesteps; ``finite`` bool[]; ``skipped_in_a_row`` int32[].
+
+    Args:
+      config: settings of the step.
+      iteration: kind of iteration.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         model = config.model
         plan = iteration.plan(stream_key(config.seed, "plan", state.step), model.config.depth)
-        control = batch["control"] if iteration.control else None
-        if iteration.control and model.task == "texture":
-            control = model.codec.control(control)
+        control = None
+        if iteration.control:
+            control = model.codec.control(batch["control"]) if model.task == "texture" else batch["control"]
         inputs = parallel.split_batch({**_draw(config, iteration, state.step, batch), "control": control})
         trainable = {name: state.params[name] for name in config.stage.trainable}
         frozen = {name: state.params[name] for name in state.params if name not in trainable}
@@ -70,9 +81,10 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
         (loss, losses), gradients = _mean_over_parts(gradient_fn, trainable, inputs, config.accumulation)
         parts, depth = backbone.of(model.config).PARTS, model.config.depth
         active = activity(state.params, iteration, plan.frozen, parts, depth, config.stage.trainable)
-        # What rests was not differentiated: its zeros are constants, which no device keeps (a test compiles it).
+        # Frozen partitions are not differentiated: their zeros are constants, which no device stores (tested on the program).
         everything = {**jax.tree.map(jnp.zeros_like, frozen), **gradients}
         updates, opt_state = config.optimizer.update(everything, state.opt_state, state.params, active=active)
+        updates = cast(Params, updates)
         updated = optax.apply_updates(trainable, {name: updates[name] for name in trainable})
         decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda average, new: decay * average + (1 - decay) * new, state.ema, updated)
@@ -108,7 +120,7 @@ def make_step(config: StepConfig, iteration: Iteration) -> Callable[[TrainState,
 def _loss(
     config: StepConfig, iteration: Iteration, plan: BlockPlan, frozen: Params, trainable: Params, inputs: Batch
 ) -> tuple[jax.Array, jax.Array]:
-    """The weighted mean loss, and the losses float32[B, G] of the groups without their weights."""
+    """Returns the weighted mean loss, and the unweighted losses float32[B, G] of the groups."""
     model = config.model
     prediction = model.predict(
         {**frozen, **trainable},
@@ -132,11 +144,11 @@ def _mean_over_parts(
     inputs: Batch,
     parts: int,
 ) -> tuple[tuple[jax.Array, jax.Array], Params]:
-    """``((loss, losses), gradients)`` of a batch, computed in equal parts so that the activations of one are held at a time."""
+    """Returns ``((loss, losses), gradients)`` of a batch, in equal parts, so that only one part's activations are in memory."""
     if parts == 1:
         return gradient_fn(trainable, inputs)
     devices = parallel.device_count()
-    # Each part takes as many rows of every device: nothing moves.
+    # Each part takes equally many rows of every device, so no data moves.
     divide = lambda array: rearrange(array, "(d k m) ... -> k (d m) ...", d=devices, k=parts)  # noqa: E731
     divided = parallel.split_batch(jax.tree.map(divide, inputs), axis=1)
 
@@ -151,7 +163,7 @@ def _mean_over_parts(
 
 
 def _draw(config: StepConfig, iteration: Iteration, step: jax.Array, batch: Batch) -> Batch:
-    """The random part of an iteration: latents, noise, timesteps, dropped captions; every draw from a stream of its own."""
+    """Draws the random part of an iteration, each from its own stream: latents, noise, timesteps, dropped captions."""
     process = config.model.process
     latents = config.model.codec.latents(batch["image"], stream_key(config.seed, "latents", step))
     shape = (latents.shape[0], 1 if iteration.joint else latents.shape[1])

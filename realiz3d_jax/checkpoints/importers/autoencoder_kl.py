@@ -1,4 +1,4 @@
-"""diffusers' ``AutoencoderKL`` (Stable Diffusion, SDXL, Stable Diffusion 3): its tensors and ours."""
+"""Importer of diffusers' ``AutoencoderKL`` (Stable Diffusion, SDXL, Stable Diffusion 3)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,11 +14,11 @@ init = vae.init
 
 _PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 _OLD_PROJECTIONS = ("query", "key", "value", "proj_attn")
-"""The same in checkpoints saved before 2023, such as ``sd-vae-ft-ema``."""
+"""``_PROJECTIONS`` in checkpoints saved before 2023, such as ``sd-vae-ft-ema``."""
 
 
 def config_of(values: Mapping[str, Any]) -> VAEConfig:
-    """Our config from a ``config.json``; raises KeyError for what is not there."""
+    """Returns our config from the values of a ``config.json``; raises KeyError if one is missing."""
     return VAEConfig(
         channels=tuple(values["block_out_channels"]),
         blocks=values["layers_per_block"],
@@ -31,7 +31,12 @@ def config_of(values: Mapping[str, Any]) -> VAEConfig:
 
 
 def rules(config: VAEConfig, names: Iterable[str] = ()) -> list[Rule]:
-    """The table of an autoencoder; ``names`` of the tensors that there are tell old checkpoints from new ones."""
+    """Returns the rules of an autoencoder.
+
+    Args:
+      config: config of the autoencoder.
+      names: names of the checkpoint's tensors, which distinguish old checkpoints from new ones.
+    """
     old = "encoder.mid_block.attentions.0.query.weight" in names
     projections = _OLD_PROJECTIONS if old else _PROJECTIONS
     count = len(config.channels)

@@ -1,6 +1,7 @@
-"""Models in the Hugging Face layout (a folder with ``config.json`` and weights) become ours, and a transformer goes back.
+"""Imports models in the Hugging Face layout (a folder with ``config.json`` and weights), and exports transformers to it.
 
-Weights are read and turned tensor by tensor. A new kind of model is one file beside this one and one line in ``IMPORTERS``.
+Weights are read and converted tensor by tensor. A new kind of model needs one module beside this one and one line in
+``IMPORTERS``.
 """
 
 import dataclasses
@@ -29,33 +30,33 @@ from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.vae import VAEConfig
 
 IMPORTERS: dict[type, ModuleType] = {DiTConfig: pixart, MMDiTConfig: sd3, VAEConfig: autoencoder_kl, T5Config: t5}
-"""Our config's class -> the importer of that kind of model."""
+"""Importers by our config class."""
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-"""What diffusers calls the file of a model."""
+"""File name of a model's weights in diffusers."""
 SHIFTS = "domain_shifts.safetensors"
-"""What lies beside it if a model has domains or viewpoints, see ``export_transformer``."""
+"""File beside ``WEIGHTS`` for a model with domains or viewpoints, see ``export_transformer``."""
 
 KINDS: dict[str, tuple[type, ...]] = {
     "transformer": (DiTConfig, MMDiTConfig),
     "vae": (VAEConfig,),
     "text_encoder": (T5Config,),
 }
-"""Folder of a pipeline -> our config's class of the models that it may hold."""
+"""Config classes of the models that each folder of a pipeline may hold."""
 TOKENIZER = "tokenizer"
 _TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
-"""Either is a whole T5 tokenizer."""
+"""Each of these files is a complete T5 tokenizer."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """A model on the host.
+    """An imported model, in host memory.
 
     Attributes:
-      config: of our model.
-      params: as the model's ``init`` makes them.
-      facts: source, number of parameters, SHA-256 of the numbers.
+      config: config of our model.
+      params: parameters, with the structure that the model's ``init`` returns.
+      facts: source, number of parameters, SHA-256 of the parameters.
     """
 
     config: Any
@@ -67,12 +68,12 @@ def import_model(source: str | os.PathLike[str], dtype: str, config: Any = None)
     """Reads a model.
 
     Args:
-      source: its folder, or a checkpoint file.
-      dtype: one of ``DTYPES``.
-      config: our config, which a file alone does not tell; by default that of the folder's ``config.json``.
+      source: folder of the model, or a checkpoint file.
+      dtype: dtype of the parameters, a key of ``DTYPES``.
+      config: our config, required for a single file; by default that of the folder's ``config.json``.
 
     Raises:
-      UserError: it is missing, damaged, or of another model.
+      UserError: the model is missing, damaged, or does not match the config.
     """
     config = config or read_config(source)
     importer = IMPORTERS[type(config)]
@@ -87,7 +88,7 @@ def import_model(source: str | os.PathLike[str], dtype: str, config: Any = None)
 
 
 def checksum(params: mapping.Params) -> str:
-    """SHA-256 of all numbers, in the order of their paths."""
+    """Returns the SHA-256 of all parameters, in the order of their paths."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
         digest.update(tensor_files.as_bytes(leaf))
@@ -95,41 +96,41 @@ def checksum(params: mapping.Params) -> str:
 
 
 def find_parts(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """Our configs of the models in a pipeline's folder, by ``KINDS``; nothing but their ``config.json`` is read.
+    """Returns our configs of the models in a pipeline's folder, by ``KINDS``; only their ``config.json`` files are read.
 
     Raises:
-      UserError: there is none, one is of another kind of model, or a text encoder lacks its tokenizer.
+      UserError: there is no model, one is of another kind, or a text encoder lacks its tokenizer.
     """
     source = pathlib.Path(source)
     if (source / "config.json").is_file() and not (source / "model_index.json").is_file():
         raise UserError(
-            f"{source}: is the folder of one model; expected that of a pipeline, with the model's in it. If this one is "
-            f"{' or '.join(KINDS)}, name the folder that it lies in; else put it into a folder under that name."
+            f"{source}: is the folder of a single model; expected the folder of a pipeline, which contains it. If this folder "
+            f"is called {' or '.join(KINDS)}, pass its parent; otherwise move it into a folder under one of these names."
         )
     configs = {part: read_config(source / part) for part in KINDS if (source / part).is_dir()}
     if not configs:
         found = ", ".join(sorted(path.name for path in source.iterdir())) if source.is_dir() else "no such folder"
         raise UserError(
-            f"{source}: found {found or 'nothing'}; expected the folder of a pipeline, with {', '.join(KINDS)} or some of them."
+            f"{source}: found {found or 'nothing'}; expected the folder of a pipeline, with one or more of {', '.join(KINDS)}."
         )
     for part, config in configs.items():
         if not isinstance(config, KINDS[part]):
             classes = ", ".join(IMPORTERS[kind].CLASSES[0] for kind in KINDS[part])
             raise UserError(
-                f"{source / part / 'config.json'}: is of a {IMPORTERS[type(config)].CLASSES[0]}; expected {classes}. "
-                "Is it another part's folder?"
+                f"{source / part / 'config.json'}: describes a {IMPORTERS[type(config)].CLASSES[0]}; expected {classes}. "
+                "Is it the folder of another part?"
             )
     tokenizer = source / TOKENIZER
     if "text_encoder" in configs and not any((tokenizer / name).is_file() for name in _TOKENIZER_FILES):
         raise UserError(
-            f"{tokenizer}: found no tokenizer; expected {' or '.join(_TOKENIZER_FILES)}, without which the text encoder beside "
-            "it cannot be used. Fetch that folder of the same repository, too."
+            f"{tokenizer}: found no tokenizer; expected {' or '.join(_TOKENIZER_FILES)}, which the text encoder requires. "
+            "Fetch that folder of the same repository, too."
         )
     return configs
 
 
 def copy_tokenizer(source: pathlib.Path, new: pathlib.Path, output: pathlib.Path) -> None:
-    """Copies the tokenizer's files of a pipeline into the folder ``new``, which errors call ``output``."""
+    """Copies the tokenizer files of a pipeline into the folder ``new``; errors name it ``output``."""
     found = [file for file in (source / TOKENIZER).iterdir() if file.is_file()]
     with files.writing(output / TOKENIZER, sum(file.stat().st_size for file in found)):
         (new / TOKENIZER).mkdir()
@@ -138,10 +139,16 @@ def copy_tokenizer(source: pathlib.Path, new: pathlib.Path, output: pathlib.Path
 
 
 def download(repository: str) -> pathlib.Path:
-    """Fetches what ``find_parts`` reads of a repository of the Hugging Face Hub into the cache of ``huggingface_hub``.
+    """Downloads the files that ``find_parts`` reads from a Hugging Face Hub repository into ``huggingface_hub``'s cache.
 
-    Returns: the folder.
-    Raises: UserError if there is no network or no such repository, or its licence has not been accepted.
+    Args:
+      repository: name of the repository, OWNER/NAME.
+
+    Returns:
+      the downloaded folder.
+
+    Raises:
+      UserError: there is no network or no such repository, or its licence has not been accepted.
     """
     wanted = [f"{part}/{kind}" for part in KINDS for kind in ("*.json", "*.safetensors")] + [f"{TOKENIZER}/*"]
     try:
@@ -151,15 +158,15 @@ def download(repository: str) -> pathlib.Path:
             )
         )
     except hub_errors.GatedRepoError as error:
-        mend = f"Accept its licence at https://huggingface.co/{repository}, run 'hf auth login' and try again."
-        reason, cause = "its licence has not been accepted by you, or you are not logged in", error
+        fix = f"Accept its licence at https://huggingface.co/{repository}, run 'hf auth login' and try again."
+        reason, cause = "you have not accepted its licence, or are not logged in", error
     except (hub_errors.RepositoryNotFoundError, hub_errors.HFValidationError) as error:
-        mend = "Mend the name (OWNER/NAME), or run 'hf auth login' if the repository is private."
+        fix = "Fix the name (OWNER/NAME), or run 'hf auth login' if the repository is private."
         reason, cause = "the Hub has no such repository", error
-    except Exception as error:  # of the network, the disk and the server, of many kinds
-        mend = "Try again, or fetch it where there is a network and give its folder as --source."
+    except Exception as error:  # network, disk and server errors of many types
+        fix = "Try again, or fetch it where there is a network and pass its folder as --source."
         reason, cause = f"cannot be fetched ({type(error).__name__}: {textwrap.shorten(str(error), 160)})", error
-    raise UserError(f"{repository}: {reason}. {mend}") from cause
+    raise UserError(f"{repository}: {reason}. {fix}") from cause
 
 
 def export_transformer(
@@ -171,25 +178,31 @@ def export_transformer(
     extras: Mapping[str, np.ndarray] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
-    """Writes a trained transformer as a folder that diffusers loads: ``config.json`` and ``WEIGHTS``.
+    """Writes a trained transformer as a folder that diffusers can load: ``config.json`` and ``WEIGHTS``.
 
     Args:
-      config: of any importer with ``json_of`` and ``constants``.
-      control_kernel: float[e p p, D], of control maps of e channels ("texture" in ``models.control``). The patch convolution
-        is written for C + e input channels, which ``in_channels`` says: it takes noisy latents and encoded maps, concatenated.
-      extras: written beside it as ``SHIFTS``. ``shifts`` float32[2, L, D] is what the domains, synthetic and real, add to
-        all (image) tokens before each block; ``views`` float32[4, D] what the four viewpoints add to embedded patches.
-      facts: into the metadata of the files.
+      output: folder to write; it appears atomically.
+      config: config whose importer defines ``json_of`` and ``constants``.
+      params: parameters of the transformer.
+      control_kernel: float[e p p, D], kernel of control maps of e channels ("texture" in ``models.control``). The patch
+        convolution is then written with ``in_channels`` = C + e, for noisy latents and encoded maps, concatenated.
+      extras: arrays written beside the weights as ``SHIFTS``. ``shifts`` float32[2, L, D] are added to all (image) tokens
+        before each block, for the synthetic and the real domain; ``views`` float32[4, D] are added to the embedded patches of
+        the four viewpoints.
+      facts: JSON values stored in the metadata of the files.
 
-    Returns: the folder, which appears in one step.
-    Raises: UserError if it cannot be written.
+    Returns:
+      the folder.
+
+    Raises:
+      UserError: the folder cannot be written.
     """
     importer, output = IMPORTERS[type(config)], pathlib.Path(output)
     values = importer.json_of(config)
     if control_kernel is not None:
         patch = params["patch_embedding"]
         values["in_channels"] += control_kernel.shape[0] // config.patch_size**2
-        # Input channels are the outermost part of the kernel's rows, so more rows are more channels.
+        # Input channels are the outermost axis of the kernel's rows, so appended rows are further channels.
         kernel = np.concatenate([patch["kernel"], control_kernel])
         params = {**params, "patch_embedding": {**patch, "kernel": kernel}}
     tensors = mapping.export_params(importer.rules(config), params) | importer.constants(config)
@@ -204,10 +217,10 @@ def export_transformer(
 
 
 def read_config(folder: str | os.PathLike[str]) -> Any:
-    """Our config of the model in a folder, by its ``config.json``.
+    """Returns our config of the model in a folder, from its ``config.json``.
 
     Raises:
-      UserError: it is missing, damaged, or of a model that is not imported.
+      UserError: the file is missing, damaged, or describes an unsupported model.
     """
     path = pathlib.Path(folder) / "config.json"
     try:
@@ -216,13 +229,13 @@ def read_config(folder: str | os.PathLike[str]) -> Any:
         importers = [importer for importer in IMPORTERS.values() if found in importer.CLASSES]
         if not importers:
             known = ", ".join(importer.CLASSES[0] for importer in IMPORTERS.values())
-            raise UserError(f"{path}: is of a {found}; expected one of {known}.")
+            raise UserError(f"{path}: describes a {found}; expected one of {known}.")
         return importers[0].config_of(values)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); expected the folder of a model in the Hugging Face layout."
         ) from error
     except KeyError as error:
-        raise UserError(f"{path}: has no {error}; it is of another model or damaged. Fetch it again.") from error
+        raise UserError(f"{path}: has no {error}; it is damaged or describes another model. Fetch it again.") from error
     except (ValueError, AttributeError) as error:
         raise UserError(f"{path}: {error}.") from error

@@ -1,8 +1,8 @@
-"""From another project's tensors to this one's arrays and back, by one table of rules for a model.
+"""Maps another project's tensors to our arrays and back, by one table of rules per model.
 
-A rule names one of our arrays, the tensors that it is made of, and an einops pattern between them. A pattern only moves
-numbers, so one view of our array serves both ways: what is imported is written through it, what is exported is read through it.
-No number changes and nothing is held twice. All that is wrong with a checkpoint is told in one error.
+A rule names one of our arrays, the tensors from which it is made, and an einops pattern between them. A pattern only moves
+numbers, so one view of our array serves both directions: imports write through it, exports read through it. No value changes
+and nothing is held twice. All problems of a checkpoint are reported in one error.
 """
 
 import dataclasses
@@ -29,13 +29,13 @@ CONVOLUTION = "outputs inputs height width -> height width inputs outputs"
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One of our arrays, and what it is made of.
+    """One of our arrays, and the tensors from which it is made.
 
     Attributes:
       ours: path in the parameters, "/" between keys.
-      theirs: names of their tensors; "{layer}" stands for every layer, which ours stacks on a leading axis.
-      pattern: einops, from theirs (several have a leading axis of their number) to ours without the layers' axis.
-      sizes: of the pattern's axes that can't be inferred.
+      theirs: names of their tensors; "{layer}" stands for every layer, and our array stacks the layers on a leading axis.
+      pattern: einops pattern from their tensors (stacked on a leading axis if there are several) to ours without layers.
+      sizes: sizes of the pattern's axes that cannot be inferred.
     """
 
     ours: str
@@ -45,15 +45,15 @@ class Rule:
 
     @property
     def stacked(self) -> bool:
-        """Whether ours holds all layers."""
+        """Whether our array stacks all layers."""
         return _LAYER in self.theirs[0]
 
     def names(self, layer: int) -> list[str]:
-        """The tensors of one layer."""
+        """Returns the names of one layer's tensors."""
         return [name.replace(_LAYER, str(layer)) for name in self.theirs]
 
     def to_theirs(self, array: np.ndarray) -> list[np.ndarray]:
-        """The tensors of one layer, as views of ours; every pattern of a table permits that."""
+        """Returns one layer's tensors as views of our array; every pattern of a table permits this."""
         if self.pattern:
             theirs, ours = self.pattern.split("->")
             array = einops.rearrange(array, f"{ours} -> {theirs}", **self.sizes)
@@ -61,7 +61,15 @@ class Rule:
 
 
 def linear(ours: str, theirs: str, pattern: str = LINEAR, bias: str = SAME, **sizes: int) -> tuple[Rule, Rule]:
-    """The rules of a layer with ``kernel`` and ``bias``."""
+    """Returns the rules of a layer with ``kernel`` and ``bias``.
+
+    Args:
+      ours: path of the layer in our parameters.
+      theirs: name of the layer in their checkpoint.
+      pattern: einops pattern of the kernel.
+      bias: einops pattern of the bias.
+      sizes: sizes of axes that cannot be inferred.
+    """
     return (
         Rule(f"{ours}/kernel", (f"{theirs}.weight",), pattern, sizes),
         Rule(f"{ours}/bias", (f"{theirs}.bias",), bias, sizes if bias else {}),
@@ -77,18 +85,19 @@ def import_params(
     dtype: np.dtype,
     ignored: Sequence[str] = (),
 ) -> Params:
-    """Our parameters from their tensors; holds no more than all of ours and one of theirs.
+    """Builds our parameters from their tensors, holding all of ours and at most one of theirs in memory.
 
     Args:
-      where: what is read, for messages.
-      like: tree of ShapeDtypeStruct, what the model's ``init`` would make.
-      shapes: of every tensor that is there.
-      read: a tensor by its name.
-      dtype: of the result.
-      ignored: tensors that may be there and say nothing.
+      where: name of the checkpoint in messages.
+      rules: the model's table.
+      like: tree of ShapeDtypeStruct, as returned by the model's ``init``.
+      shapes: shape of every tensor in the checkpoint, by name.
+      read: reads a tensor by name.
+      dtype: dtype of the parameters.
+      ignored: tensors that may be present and are not read.
 
     Raises:
-      UserError: tensors are missing, surplus, of another shape (all such are counted and the first are named), or no floats.
+      UserError: tensors are missing, surplus or of another shape (all are listed), or are not floats.
     """
     rules = list(rules)
     targets = flatten(like)
@@ -109,7 +118,7 @@ def import_params(
     if problems:
         listed = "\n  ".join(problems)
         raise UserError(
-            f"{where}: {len(problems)} tensors are not those of this model; is it another checkpoint or preset?\n  {listed}"
+            f"{where}: {len(problems)} tensors do not match this model; is it another checkpoint or preset?\n  {listed}"
         )
     made = {}
     for rule in rules:
@@ -123,10 +132,11 @@ def import_params(
 
 
 def export_params(rules: Iterable[Rule], params: Params) -> dict[str, np.ndarray]:
-    """Their tensors, by name, as views of our parameters: the inverse of ``import_params``, without memory of its own.
+    """Returns their tensors by name, as views of our parameters without copies: the inverse of ``import_params``.
 
     Args:
-      params: NumPy arrays, or arrays of one device.
+      rules: the model's table.
+      params: our parameters, as NumPy arrays or arrays on one device.
     """
     rules, arrays = list(rules), flatten(params)
     _check_table(rules, arrays)
@@ -142,8 +152,8 @@ def export_params(rules: Iterable[Rule], params: Params) -> dict[str, np.ndarray
 def _floats(where: str, name: str, tensor: np.ndarray) -> np.ndarray:
     if tensor.dtype not in _FLOATS:
         raise UserError(
-            f"{where}: {name} is of {tensor.dtype}; expected {', '.join(map(str, _FLOATS))}. "
-            "Quantised weights cannot be converted; fetch the full ones."
+            f"{where}: {name} has dtype {tensor.dtype}; expected {', '.join(map(str, _FLOATS))}. "
+            "Quantised weights cannot be converted; fetch the full-precision ones."
         )
     return tensor
 
@@ -153,7 +163,7 @@ def _layers(rule: Rule, target: Any) -> range:
 
 
 def flatten(params: Params) -> dict[str, Any]:
-    """The leaves by their path, "/" between keys, in the order of JAX."""
+    """Returns the leaves by path, "/" between keys, in JAX's order."""
     flat = jax.tree_util.tree_flatten_with_path(params)[0]
     return {"/".join(str(key.key) for key in path): leaf for path, leaf in flat}
 

@@ -1,4 +1,4 @@
-"""PixArt-alpha's and PixArt-Sigma's transformers: diffusers' tensors, the original ``.pth``'s, and ours."""
+"""Importer of the PixArt-alpha and PixArt-Sigma transformers, in diffusers' layout and the original ``.pth`` layout."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,15 +8,15 @@ from realiz3d_jax.models import dit
 from realiz3d_jax.models.dit import DiTConfig
 
 CLASSES = ("PixArtTransformer2DModel", "Transformer2DModel")
-"""Their names; the second is what the checkpoints of PixArt-alpha were saved as."""
+"""diffusers' class names; PixArt-alpha's checkpoints use the second."""
 
 PROCESS = "ddpm"
-"""What they were trained with, a module of ``diffusion``."""
+"""Diffusion process used in training, a module of ``diffusion``."""
 
 init = dit.init
 
 IGNORED = ("pos_embed", "y_embedder.y_embedding")
-"""Of the original: positions are computed, and the null caption is the text encoder's."""
+"""Tensors of the original layout that are not read: positions are computed, and the text encoder gives the null caption."""
 
 _DIFFUSERS = {
     "patch": "pos_embed.proj",
@@ -45,16 +45,16 @@ _ORIGINAL = {
     "final": ("final_layer.scale_shift_table", "final_layer.linear"),
 }
 _PIXELS = 8
-"""Side of an image over the side of its latent."""
+"""Ratio of an image's side to its latent's side."""
 
 _SIX = ("(six outputs) inputs -> inputs six outputs", "(six outputs) -> six outputs")
 _FROM_HEADS = "outputs (head channel) -> head channel outputs"
 
 
 def config_of(values: Mapping[str, Any]) -> DiTConfig:
-    """Our config from a ``config.json``; raises KeyError for what is not there."""
+    """Returns our config from the values of a ``config.json``; raises KeyError if one is missing."""
     side, patch = values["sample_size"], values["patch_size"]
-    told = values.get("use_additional_conditions")
+    conditions = values.get("use_additional_conditions")
     return DiTConfig(
         width=values["num_attention_heads"] * values["attention_head_dim"],
         depth=values["num_layers"],
@@ -66,12 +66,12 @@ def config_of(values: Mapping[str, Any]) -> DiTConfig:
         sample_size=side,
         base_size=side // patch,
         position_scale=float(values.get("interpolation_scale") or max(side // 64, 1)),
-        size_conditions=_PIXELS if (side == 128 if told is None else told) else 0,
+        size_conditions=_PIXELS if (side == 128 if conditions is None else conditions) else 0,
     )
 
 
 def json_of(config: DiTConfig) -> dict[str, Any]:
-    """The ``config.json`` that makes diffusers build this transformer: the inverse of ``config_of``."""
+    """Returns the ``config.json`` from which diffusers builds this transformer: the inverse of ``config_of``."""
     return {
         "_class_name": CLASSES[0],
         "num_attention_heads": config.heads,
@@ -95,16 +95,17 @@ def json_of(config: DiTConfig) -> dict[str, Any]:
 
 
 def constants(config: DiTConfig) -> dict[str, Any]:
-    """The tensors of the published layout that are no parameters: none, diffusers computes the positions."""
+    """Returns the non-parameter tensors of the published layout: none, since diffusers computes the positions."""
     del config
     return {}
 
 
 def rules(config: DiTConfig, names: Iterable[str] = ()) -> list[Rule]:
-    """The table of a transformer.
+    """Returns the rules of a transformer.
 
     Args:
-      names: of the tensors that there are; they tell the original from diffusers' layout, which is taken without any.
+      config: config of the transformer.
+      names: names of the checkpoint's tensors, which distinguish the original layout from diffusers', the default.
     """
     theirs = _ORIGINAL if "x_embedder.proj.weight" in names else _DIFFUSERS
     block, heads = theirs["block"], {"head": config.heads}
@@ -138,7 +139,7 @@ def rules(config: DiTConfig, names: Iterable[str] = ()) -> list[Rule]:
 
 
 def _to_heads(ours: str, block: str, names: tuple[str, ...], count: int, heads: dict[str, int]) -> list[Rule]:
-    """The projection to ``count`` times K heads, from as many tensors or from one in which they are fused."""
+    """Returns the rules of a projection to ``count`` times K heads, from ``count`` tensors or from one fused tensor."""
     if count == 1:
         before, after = "(head channel)", "head channel"
     else:

@@ -1,4 +1,4 @@
-"""diffusers' ``SD3Transformer2DModel`` (Stable Diffusion 3 medium): its tensors and ours."""
+"""Importer of diffusers' ``SD3Transformer2DModel`` (Stable Diffusion 3 medium)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,10 +12,10 @@ from realiz3d_jax.models.mmdit import MMDiTConfig
 CLASSES = ("SD3Transformer2DModel",)
 _POSITIONS = "pos_embed.pos_embed"
 IGNORED = (_POSITIONS,)
-"""A fixed table, which is computed."""
+"""A fixed table of positions, which is computed rather than read."""
 
 PROCESS = "rectified_flow"
-"""What it was trained with, a module of ``diffusion``."""
+"""Diffusion process used in training, a module of ``diffusion``."""
 
 init = mmdit.init
 
@@ -35,7 +35,12 @@ _TEXT = {
 
 
 def config_of(values: Mapping[str, Any]) -> MMDiTConfig:
-    """Our config from a ``config.json``; raises KeyError for what is not there, ValueError for Stable Diffusion 3.5."""
+    """Returns our config from the values of a ``config.json``.
+
+    Raises:
+      KeyError: a value is missing.
+      ValueError: the model is Stable Diffusion 3.5.
+    """
     if values.get("qk_norm") or values.get("dual_attention_layers"):
         raise ValueError("has qk_norm or dual attention; expected Stable Diffusion 3, which has neither")
     return MMDiTConfig(
@@ -53,7 +58,7 @@ def config_of(values: Mapping[str, Any]) -> MMDiTConfig:
 
 
 def json_of(config: MMDiTConfig) -> dict[str, Any]:
-    """The ``config.json`` that makes diffusers build this transformer: the inverse of ``config_of``."""
+    """Returns the ``config.json`` from which diffusers builds this transformer: the inverse of ``config_of``."""
     return {
         "_class_name": CLASSES[0],
         "num_attention_heads": config.heads,
@@ -71,14 +76,14 @@ def json_of(config: MMDiTConfig) -> dict[str, Any]:
 
 
 def constants(config: MMDiTConfig) -> dict[str, np.ndarray]:
-    """The tensors of the published layout that are no parameters: the features of the largest grid, float32[1, n n, D]."""
+    """Returns the non-parameter tensors of the published layout: position features of the largest grid, float32[1, n n, D]."""
     side = config.max_size
     features = embeddings.middle_position_features(side, side, config.width, config.base_size, side)
     return {_POSITIONS: features.reshape(1, side * side, config.width)}
 
 
 def rules(config: MMDiTConfig, names: Iterable[str] = ()) -> list[Rule]:
-    """The table of a transformer."""
+    """Returns the rules of a transformer; ``names`` is not used."""
     del names
     patch = {"row": config.patch_size, "column": config.patch_size}
     last = _BLOCK.replace("{layer}", str(config.depth - 1))

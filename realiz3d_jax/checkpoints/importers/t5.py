@@ -1,4 +1,4 @@
-"""transformers' ``T5EncoderModel`` of T5 v1.1: its tensors and ours."""
+"""Importer of transformers' ``T5EncoderModel`` (T5 v1.1)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from realiz3d_jax.models.t5 import T5Config
 CLASSES = ("T5EncoderModel", "T5ForConditionalGeneration")
 
 IGNORED = ("encoder.embed_tokens.weight",)
-"""The same as ``shared.weight``."""
+"""A duplicate of ``shared.weight``."""
 
 init = t5.init
 
@@ -18,7 +18,12 @@ _LAYER = "encoder.block.{layer}.layer"
 
 
 def config_of(values: Mapping[str, Any]) -> T5Config:
-    """Our config from a ``config.json``; raises KeyError for what is not there, ValueError for T5 before version 1.1."""
+    """Returns our config from the values of a ``config.json``.
+
+    Raises:
+      KeyError: a value is missing.
+      ValueError: the model is T5 before version 1.1.
+    """
     if values["feed_forward_proj"] != "gated-gelu":
         raise ValueError(f"feed_forward_proj is {values['feed_forward_proj']!r}; expected 'gated-gelu' (T5 v1.1)")
     return T5Config(
@@ -34,7 +39,7 @@ def config_of(values: Mapping[str, Any]) -> T5Config:
 
 
 def rules(config: T5Config, names: Iterable[str] = ()) -> list[Rule]:
-    """The table of an encoder."""
+    """Returns the rules of an encoder; ``names`` is not used."""
     del names
     attention, mlp = f"{_LAYER}.0.SelfAttention", f"{_LAYER}.1.DenseReluDense"
     heads, from_heads = {"head": config.heads}, "outputs (head channel) -> head channel outputs"

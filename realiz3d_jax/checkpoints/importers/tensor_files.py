@@ -1,6 +1,6 @@
-"""Checkpoints tensor by tensor: safetensors, sharded safetensors, and PyTorch's ``.pth`` are read, safetensors are written.
+"""Reads safetensors, sharded safetensors and PyTorch ``.pth`` checkpoints tensor by tensor, and writes safetensors.
 
-No PyTorch is needed. Nothing of a ``.pth`` is executed: its pickle may name tensors and containers only.
+PyTorch is not required. Loading a ``.pth`` executes no code: its pickle may name only tensors and containers.
 """
 
 import collections
@@ -35,12 +35,12 @@ _TORCH_DTYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Tensors:
-    """The tensors of a checkpoint; data is read when it is asked for.
+    """The tensors of a checkpoint; data is read on demand.
 
     Attributes:
-      path: what was opened, for messages.
-      shapes: of every tensor, by its name.
-      read: a tensor by its name.
+      path: the opened file, for messages.
+      shapes: shape of every tensor, by name.
+      read: reads a tensor by name.
     """
 
     path: pathlib.Path
@@ -50,10 +50,10 @@ class Tensors:
 
 @contextlib.contextmanager
 def open_checkpoint(path: str | os.PathLike[str]) -> Iterator[Tensors]:
-    """Opens a file, or the one checkpoint in a folder of the Hugging Face layout.
+    """Opens a checkpoint file, or the only checkpoint in a folder of the Hugging Face layout.
 
     Raises:
-      UserError: there is none, several could be meant, or it is damaged.
+      UserError: there is no checkpoint, there are several, or it is damaged.
     """
     path = _find(pathlib.Path(path))
     with contextlib.ExitStack() as stack:
@@ -68,9 +68,15 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Iterator[Tensors]:
 def write_safetensors(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Writes tensors, float32 or bfloat16, which may be views of any strides: no more than one is copied at a time.
+    """Writes tensors as a safetensors file, copying at most one at a time.
 
-    The format is that of github.com/huggingface/safetensors (README, "Format"), whose own writer wants all of them contiguous.
+    Implements the format of github.com/huggingface/safetensors (README, "Format"), whose own writer requires all tensors to be
+    contiguous at once.
+
+    Args:
+      path: file to write.
+      tensors: float32 or bfloat16 arrays by name, of any strides.
+      metadata: strings stored in the file's header.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
@@ -87,7 +93,7 @@ def write_safetensors(
 
 
 def as_bytes(array: np.ndarray) -> np.ndarray:
-    """The bytes of an array, uint8[n]; only what is not contiguous is copied."""
+    """Returns the bytes uint8[n] of an array, copying only if it is not contiguous."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
@@ -96,12 +102,12 @@ def _find(path: pathlib.Path) -> pathlib.Path:
         return path
     indices = sorted(path.glob(f"*{INDEX}"))
     found = indices or sorted([*path.glob("*.safetensors"), *path.glob("*.pth")])
-    # A folder often holds the same weights in half precision beside the full ones.
+    # Folders often hold half-precision copies beside the full-precision weights.
     plain = [file for file in found if ".fp16." not in file.name and ".non_ema." not in file.name] or found
     if len(plain) != 1:
         names = ", ".join(file.name for file in plain) or "none"
         raise UserError(
-            f"{path}: found {names}; expected one checkpoint (.safetensors, {INDEX} or .pth). Name the file itself."
+            f"{path}: found {names}; expected one checkpoint (.safetensors, {INDEX} or .pth). Pass the file itself."
         )
     return plain[0]
 
@@ -110,10 +116,10 @@ def _shards(index: pathlib.Path) -> dict[str | None, pathlib.Path]:
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (ValueError, LookupError, AttributeError, TypeError) as error:
-        raise UserError(f"{index}: is no index of shards ({error}); fetch it again.") from error
+        raise UserError(f"{index}: is not a valid index of shards ({error}); fetch it again.") from error
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
-        raise UserError(f"{index}: names {len(missing)} files that are not there: {', '.join(missing)}; fetch them.")
+        raise UserError(f"{index}: names {len(missing)} missing files: {', '.join(missing)}; fetch them.")
     return {name: index.parent / name for name in names}
 
 
@@ -135,8 +141,8 @@ def _safetensors(path: pathlib.Path, files: Mapping[Any, pathlib.Path], stack: c
         except (AttributeError, TypeError, safetensors.SafetensorError) as error:
             dtype = owners[name].get_slice(name).get_dtype()
             raise UserError(
-                f"{path}: {name} is of {dtype}, which NumPy does not know; expected floats of 16 bits or more. "
-                "Quantised weights cannot be converted; fetch the full ones."
+                f"{path}: {name} has dtype {dtype}, which NumPy does not support; expected floats of 16 bits or more. "
+                "Quantised weights cannot be converted; fetch the full-precision ones."
             ) from error
 
     return Tensors(path, shapes, read)
@@ -144,7 +150,7 @@ def _safetensors(path: pathlib.Path, files: Mapping[Any, pathlib.Path], stack: c
 
 @dataclasses.dataclass(frozen=True)
 class _Stored:
-    """A tensor of a ``.pth``: where its numbers lie in the archive."""
+    """Location of a ``.pth`` tensor's data in the archive."""
 
     storage: str
     dtype: np.dtype
@@ -161,7 +167,7 @@ def _pth(path: pathlib.Path, stack: contextlib.ExitStack) -> Tensors:
             content = _Unpickler(file).load()
     except (OSError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError, EOFError) as error:
         raise UserError(
-            f"{path}: cannot be read as a PyTorch checkpoint ({error}); expected a file of torch.save that is whole."
+            f"{path}: cannot be read as a PyTorch checkpoint ({error}); expected a complete file written by torch.save."
         ) from error
     while isinstance(content, dict) and "state_dict" in content:
         content = content["state_dict"]
@@ -179,7 +185,7 @@ def _pth(path: pathlib.Path, stack: contextlib.ExitStack) -> Tensors:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows tensors and containers, and refuses every other name."""
+    """Accepts tensors and containers only, and rejects every other name."""
 
     def persistent_load(self, pid: Any) -> tuple[str, np.dtype]:
         _, kind, key, *_ = pid
@@ -192,4 +198,4 @@ class _Unpickler(pickle.Unpickler):
             return lambda storage, offset, size, stride, *_: _Stored(*storage, offset, tuple(size), tuple(stride))
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of a list of tensors")
+        raise pickle.UnpicklingError(f"it names {module}.{name}; expected tensors and containers only")

@@ -1,8 +1,8 @@
-"""Rendering on a cluster: the dataset of a team's assets, made by Apache Beam, which is an optional dependency.
+"""Renders a dataset of assets on a cluster with Apache Beam, an optional dependency.
 
-What Beam's workers make is what ``asset_sets.prepare`` makes, record by record: assets that cannot be used are left out with
-their reasons, each batch of assets is rendered in a process that may crash, and a bundle that Beam tries again gives the same.
-The workers see the assets and the data's directory under the paths that are given here.
+The records equal those of ``rendering.prepare``: unusable assets are left out with their reasons, each batch of assets is
+rendered in a process that may crash, and a bundle that Beam retries gives the same records. The workers must see the assets
+and the data directory under the same paths as this process.
 """
 
 import functools
@@ -22,7 +22,7 @@ from realiz3d_jax.preparation.assets.listing import Entry, Skipped
 from realiz3d_jax.preparation.assets.rendering import RenderConfig
 
 _BATCH = 8
-"""Assets that a process renders before another one takes its place."""
+"""Assets that a process renders before it is replaced."""
 
 
 def prepare(
@@ -34,12 +34,12 @@ def prepare(
     options: Sequence[str],
     left_out: Sequence[Skipped] = (),
 ) -> tuple[pathlib.Path, bool]:
-    """Renders assets into the dataset "assets" of a collection, by a pipeline of Beam.
+    """Renders assets into the dataset "assets" of a collection with a Beam pipeline.
 
     Args:
-      options: of the pipeline, as Beam's own command lines have them, such as "--runner=DataflowRunner".
-      directory, collection, entries, size, config, left_out: as for ``asset_sets.prepare``, which says what is returned and
-        raised.
+      directory, collection, entries, size, config, left_out: as for ``rendering.prepare``, which also documents what is
+        returned and raised.
+      options: pipeline options in Beam's command-line syntax, such as "--runner=DataflowRunner".
     """
     try:
         import apache_beam
@@ -58,7 +58,7 @@ def prepare(
     work = files.writable_directory(pathlib.Path(directory) / ".prepare" / f"{dataset}-{size}-beam")
     busy = f"{work}: another process is making this dataset; wait for it, or choose another --directory."
     with files.only_one(work / "lock", busy):
-        for reason in work.glob("*.reason"):  # of an interrupted call
+        for reason in work.glob("*.reason"):  # left by an interrupted call
             reason.unlink()
         known = [{"item": one.asset, "reason": one.reason} for one in left_out]
         render = functools.partial(_render_batch, size=size, config=config, work=work)
@@ -90,7 +90,7 @@ def prepare(
         try:
             write(splits)
         except Exception as error:
-            if "should be >0" not in str(error):  # what TFDS says of a split without examples, wrapped by the runner
+            if "should be >0" not in str(error):  # TFDS's error for a split without examples, wrapped by the runner
                 raise
             usable = {
                 split: group for split, group in splits.items() if not all(map(functools.partial(_lost, work), group))
@@ -100,7 +100,7 @@ def prepare(
                 raise UserError(
                     f"{dataset}: no item could be made, so there is nothing to train on.{listed}"
                 ) from error
-            write(usable)  # all over again, for want of a way to leave a split out once it is known to be empty
+            write(usable)  # renders again: a split that turns out empty cannot be dropped during the run
         shutil.rmtree(work)
     return path, True
 
@@ -108,7 +108,7 @@ def prepare(
 def _render_batch(
     batch: list[tuple[int, Entry]], size: int, config: RenderConfig, work: pathlib.Path
 ) -> Iterable[tuple[int, Example]]:
-    """The records of those assets of a batch that can be used, with their numbers; the others' reasons go to ``work``."""
+    """Yields (number, record) of the usable assets of a batch; writes the reasons of the others to ``work``."""
     numbers = {entry.uid: number for number, entry in batch}
     render = functools.partial(rendering.render_example, size=size, config=config)
     attempt = functools.partial(rendering.record_or_reason, example=render)
@@ -129,6 +129,6 @@ def _lost(work: pathlib.Path, entry: Entry) -> bool:
 
 
 def _skipped(work: pathlib.Path) -> list[dict[str, Any]]:
-    """What was left out, in the order of uids: "item" and "reason"."""
-    told = [path.read_text().split("\n", 1) for path in sorted(work.glob("*.reason"))]
-    return [{"item": item, "reason": reason} for item, reason in told]
+    """Returns the assets that were left out as {"item", "reason"}, ordered by uid."""
+    lines = [path.read_text().split("\n", 1) for path in sorted(work.glob("*.reason"))]
+    return [{"item": item, "reason": reason} for item, reason in lines]

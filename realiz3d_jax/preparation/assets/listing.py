@@ -1,4 +1,4 @@
-"""Which assets are meant, what they are called and what they show: a folder or a manifest, and captions beside them."""
+"""Lists the assets of a folder or a manifest, with their uids and captions."""
 
 import csv
 import dataclasses
@@ -15,7 +15,7 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import FORMATS
 
 CAPTION_FILES = ("captions.json", "captions.csv")
-"""Where the captions of a folder are looked for if nothing else is said."""
+"""Files in an asset folder that are searched for captions by default."""
 
 _OTHER_FORMATS = (
     ".fbx",
@@ -43,10 +43,10 @@ class Entry:
     """One asset.
 
     Attributes:
-      uid: its name, letters, digits, "_", "-" and "." only.
-      path: of the file.
-      caption: what it shows; None if nobody says.
-      up: "y" or "z", the axis that is up in the file; None for what its format means.
+      uid: unique name; letters, digits, "_", "-" and "." only.
+      path: path of the file.
+      caption: description of the asset; None if there is none.
+      up: up axis of the file, "y" or "z"; None for the default of its format.
     """
 
     uid: str
@@ -55,7 +55,7 @@ class Entry:
     up: str | None = None
 
     def caption_or_name(self) -> str:
-        """The caption, or what the file's name says: "old_armChair-2" is "old arm chair 2"."""
+        """Returns the caption, or otherwise the words of the file's name: "old_armChair-2" gives "old arm chair 2"."""
         if self.caption:
             return self.caption
         words = re.sub(r"([a-z])([A-Z])", r"\1 \2", self.path.stem)
@@ -64,7 +64,12 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """An asset that is left out: its path, or its place in a manifest, and why."""
+    """An asset that is left out.
+
+    Attributes:
+      asset: its path, or its place in a manifest.
+      reason: why it is left out.
+    """
 
     asset: str
     reason: str
@@ -73,24 +78,24 @@ class Skipped:
 def list_assets(
     source: str | os.PathLike[str], captions: str | os.PathLike[str] | None = None, up: str | None = None
 ) -> tuple[list[Entry], list[Skipped]]:
-    """The assets of a folder, or of a manifest, in the order of their uids.
+    """Lists the assets of a folder or a manifest, ordered by uid.
 
-    A folder is searched with all below it; an asset is called by its path in it, "/" becoming "_". A manifest is a CSV file
-    with the columns mesh, caption, uid and up, or has one JSON object with these keys a line; only mesh is needed, and is
-    relative to the manifest. Captions are a JSON object {asset: caption}, a JSON list of objects, one such a line, or a CSV
-    file with the columns asset and caption; an asset is named by its uid, its path in the folder, its file's name, or that
-    without its ending.
+    A folder is searched recursively; an asset's uid is its path in the folder, with "/" replaced by "_". A manifest is a CSV
+    file with the columns mesh, caption, uid and up, or a file with one JSON object with these keys per line; only mesh is
+    required, and is relative to the manifest. Captions are a JSON object {asset: caption}, a JSON list of objects, one such
+    object per line, or a CSV file with the columns asset and caption; an asset is named by its uid, its path in the folder,
+    its file name, or its file name without the extension.
 
     Args:
-      source: the folder or the manifest.
-      captions: the file of captions; for a folder one of ``CAPTION_FILES`` in it by default.
-      up: of files that say nothing and whose format means nothing else.
+      source: a folder or a manifest.
+      captions: a caption file; for a folder, one of its ``CAPTION_FILES`` by default.
+      up: up axis, "y" or "z", of assets for which neither the manifest nor the format states one.
 
     Returns:
-      the assets; and what is left out already, such as files of the same uid.
+      (the assets, the assets already known to be unusable, such as files with the same uid).
 
     Raises:
-      UserError: there is no such folder or file, it holds no asset, or it cannot be read.
+      UserError: the folder or file does not exist, holds no asset, or cannot be read.
     """
     source = pathlib.Path(source)
     if source.is_dir():
@@ -99,13 +104,11 @@ def list_assets(
         beside = [source / name for name in CAPTION_FILES if (source / name).is_file()]
         captions = captions or (beside[0] if beside else None)
     elif source.suffix.lower() in FORMATS:
-        raise UserError(f"{source}: is one asset; expected a folder of assets, or a manifest of them.")
+        raise UserError(f"{source}: is a single asset; expected a folder of assets, or a manifest.")
     elif source.is_file():
         named, skipped = _of_manifest(source, up)
     else:
-        raise UserError(
-            f"{source}: there is no such folder or file; expected a folder of assets, or a manifest of them."
-        )
+        raise UserError(f"{source}: there is no such folder or file; expected a folder of assets, or a manifest.")
     if not named and not skipped:
         raise UserError(f"{source}: found no assets; expected files that end in {', '.join(FORMATS)}.")
     entries: dict[str, Entry] = {}
@@ -116,27 +119,27 @@ def list_assets(
         else:
             entries[entry.uid] = entry
     if captions is not None:
-        told = read_captions(captions)
+        texts = read_captions(captions)
         folder = (source if source.is_dir() else source.parent).absolute()
-        unused = set(told) - {name for entry in entries.values() for name in _names(entry, folder)}
+        unused = set(texts) - {name for entry in entries.values() for name in _names(entry, folder)}
         if unused:
             errors.warn(f"{captions}: captions that name no asset: {len(unused)}, such as {min(unused)!r}.")
-        entries = {uid: _with_caption(entry, told, folder) for uid, entry in entries.items()}
+        entries = {uid: _with_caption(entry, texts, folder) for uid, entry in entries.items()}
     return [entries[uid] for uid in sorted(entries)], skipped
 
 
 def read_captions(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Captions by what they name, see ``list_assets``.
+    """Reads captions, keyed by the name that the file gives each asset; ``list_assets`` documents the formats.
 
     Raises:
-      UserError: the file cannot be read, or is of none of these forms.
+      UserError: the file cannot be read, or has none of these formats.
     """
     path = pathlib.Path(path)
     captions: dict[str, str] = {}
     for where, row in _rows(path, pairs=True):
         name = next((row[key] for key in ("asset", "uid", "mesh", "path", "file") if row.get(key)), None)
         if not isinstance(name, str) or not isinstance(row.get("caption"), str):
-            raise UserError(f"{where}: found {str(row)[:80]}; expected an asset and its caption, both texts.")
+            raise UserError(f"{where}: found {str(row)[:80]}; expected an asset and its caption, both strings.")
         captions[name] = row["caption"].strip()
     return captions
 
@@ -150,7 +153,9 @@ def _of_manifest(path: pathlib.Path, up: str | None) -> tuple[list[Entry], list[
         if unknown or bad or "mesh" not in row or row.get("up", "y") not in ("y", "z"):
             found = f"key {unknown[0]!r}" if unknown else str(row)[:80]
             skipped.append(
-                Skipped(where, f"found {found}; expected {', '.join(_COLUMNS)}, all texts, up y or z, mesh always")
+                Skipped(
+                    where, f"found {found}; expected {', '.join(_COLUMNS)}, all strings; up is y or z; mesh is required"
+                )
             )
             continue
         mesh = (path.parent / row["mesh"]).absolute()
@@ -158,17 +163,17 @@ def _of_manifest(path: pathlib.Path, up: str | None) -> tuple[list[Entry], list[
         if mesh.is_file():
             entries.append(Entry(uid, mesh, row.get("caption"), row.get("up", up)))
         else:
-            skipped.append(Skipped(where, f"{mesh} is not there"))
+            skipped.append(Skipped(where, f"{mesh} does not exist"))
     return entries, skipped
 
 
 def _rows(path: pathlib.Path, pairs: bool = False) -> list[tuple[str, dict[str, Any]]]:
-    """The rows of a CSV file, a JSON file, or one of JSON lines, each with its place for messages.
+    """Reads the rows of a CSV, JSON or JSON-lines file, each with its place for messages.
 
-    ``pairs`` says that a JSON object in a file by itself holds assets and their captions; else it is a row.
+    With ``pairs``, a file with a single JSON object maps assets to captions; otherwise the object is one row.
     """
     if not path.exists():
-        raise UserError(f"{path}: is not there; expected a JSON or CSV file.")
+        raise UserError(f"{path}: does not exist; expected a JSON or CSV file.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -198,7 +203,7 @@ def _json_line(path: pathlib.Path, number: int, line: str) -> Any:
 
 
 def _names(entry: Entry, folder: pathlib.Path) -> tuple[str, ...]:
-    """What a file of captions may call an asset."""
+    """Returns the names by which a caption file may refer to an asset."""
     relative = entry.path.relative_to(folder).as_posix() if entry.path.is_relative_to(folder) else str(entry.path)
     return entry.uid, relative, relative.removesuffix(entry.path.suffix), entry.path.name, entry.path.stem
 
@@ -209,7 +214,7 @@ def _with_caption(entry: Entry, captions: dict[str, str], folder: pathlib.Path) 
 
 
 def _search(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[Skipped]]:
-    """The assets in a folder and below, in order, and what looks like one but cannot be taken."""
+    """Returns the assets below a folder, sorted, and files that look like assets but cannot be used."""
     found, skipped = [], []
 
     def unreadable(error: OSError) -> None:
@@ -219,12 +224,12 @@ def _search(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[Skipped]]:
         for path in (pathlib.Path(place, name) for name in names):
             kind = path.suffix.lower()
             if kind in _OTHER_FORMATS:
-                skipped.append(Skipped(str(path), f"{kind} is not read; export it as GLB"))
+                skipped.append(Skipped(str(path), f"{kind} is not supported; export it as GLB"))
             elif kind in FORMATS and not _is_text(str(path)):
                 name = os.fsencode(path).decode(errors="replace")
-                skipped.append(Skipped(name, "its name is no UTF-8; rename it"))
+                skipped.append(Skipped(name, "its name is not UTF-8; rename it"))
             elif kind in FORMATS and path.is_symlink() and not path.exists():
-                skipped.append(Skipped(str(path), "is a link to nothing"))
+                skipped.append(Skipped(str(path), "is a broken link"))
             elif kind in FORMATS and path.is_file():
                 found.append(path)
     return sorted(found), sorted(skipped, key=lambda one: one.asset)
@@ -243,7 +248,7 @@ def _uid(path: pathlib.Path) -> str:
 
 
 def plain_name(name: str) -> str:
-    """A name of plain letters; one that is too long or has others ends in a checksum, so that two of them stay two."""
+    """Returns a name of at most 100 letters, digits, "_", "-" and "."; a changed name ends in a checksum to stay unique."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)
     plain = plain if re.match(r"[A-Za-z0-9_]", plain) else f"_{plain}"
     if plain == name and len(plain) <= _LONGEST_UID:

@@ -1,8 +1,8 @@
-"""Training data from a team's own assets: renders in uniform light, geometry maps and captions, made on all cores.
+"""Makes training data from a team's own assets on all cores: renders in uniform light, geometry maps and captions.
 
-An asset that cannot be read or rendered is left out, and the dataset's metadata says why; it costs no other. Each asset is
-rendered into a file of its own first, named by a checksum of all that its record follows from. So an interrupted call goes on
-where it was, and renders anew only what has changed since.
+An asset that cannot be read or rendered is left out without affecting others; the dataset's metadata records the reason. Each
+asset is first rendered into its own file, named by a checksum of everything its record depends on. An interrupted call thus
+resumes where it stopped, and only changed assets are rendered again.
 """
 
 import dataclasses
@@ -29,18 +29,18 @@ from realiz3d_jax.preparation.assets.listing import Entry, Skipped, plain_name
 from realiz3d_jax.preparation.making import Chunk
 
 WITHOUT = ("real", "cameras")
-"""The features of the kind "assets" that renders of assets do not have."""
+"""Features of the kind "assets" that renders of assets lack."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RenderConfig:
-    """How assets are rendered.
+    """Settings for rendering assets.
 
     Attributes:
       rig: the cameras.
-      samples: rays along a side of a pixel, of the colours.
-      validation, test: the parts of the assets that are held out, from 0; which they are follows from their uids.
-      seconds: that one asset may take.
+      samples: colour rays along a side of a pixel, 1 to 16.
+      validation, test: held-out fractions of the assets, at least 0; an asset's split depends on its uid alone.
+      seconds: time limit for one asset.
     """
 
     rig: Rig = STANDARD_RIG
@@ -64,16 +64,21 @@ class RenderConfig:
 
 
 def render_example(entry: Entry, size: int, config: RenderConfig) -> Example:
-    """The record of an asset.
+    """Renders the record of an asset.
+
+    Args:
+      entry: the asset.
+      size: pixels along a side of a view.
+      config: render settings.
 
     Raises:
-      UserError: it cannot be used.
+      UserError: the asset cannot be used.
     """
     asset, cameras = load_asset(entry.path, entry.up), config.rig.cameras()
     color, _ = render_colors(asset.mesh, asset.base_color, size, cameras, config.samples)
     maps = render_maps(asset.mesh, size, cameras, asset.visible)
     if not maps.mask.any():
-        raise UserError(f"{entry.path}: nothing of it is seen in any view; its surface is transparent, or too thin.")
+        raise UserError(f"{entry.path}: is not visible in any view; its surface is transparent, or too thin.")
     depth = np.stack([camera.project(seen, size)[1] for camera, seen in zip(cameras, maps.position, strict=True)])
     return {
         "uid": entry.uid,
@@ -87,7 +92,7 @@ def render_example(entry: Entry, size: int, config: RenderConfig) -> Example:
 
 
 def split_of(uid: str, config: RenderConfig) -> str:
-    """The split of an asset: it follows from the uid alone, so a growing collection never mixes its splits."""
+    """Returns the split of an asset; it depends on the uid alone, so a growing collection never mixes its splits."""
     place = zlib.crc32(uid.encode()) / 2**32
     if place < config.validation:
         return "validation"
@@ -103,23 +108,23 @@ def prepare(
     processes: int | None = None,
     left_out: Sequence[Skipped] = (),
 ) -> tuple[pathlib.Path, bool]:
-    """Renders assets into the dataset "assets" of a collection, or takes up where an interrupted call stopped.
+    """Renders assets into the dataset "assets" of a collection, resuming an interrupted call.
 
     Args:
-      directory: where datasets are kept.
-      collection: what the datasets of these assets are called.
+      directory: root folder of the datasets.
+      collection: name of the collection.
       entries: the assets.
       size: pixels along a side of a view, one of ``records.SIZES``.
-      config: how they are rendered.
-      processes: that render; None for one per core.
-      left_out: what is not among the entries, for the metadata.
+      config: render settings.
+      processes: number of render processes; None for one per core.
+      left_out: assets already known to be unusable; recorded in the metadata under ``skipped``.
 
     Returns:
-      (the dataset's folder, whether it was made now and not there before). Its metadata has ``skipped``, a list of "item" and
-      "reason", if any asset was.
+      (the dataset's folder, True if it was made by this call and False if it already existed). If assets were left out, the
+      metadata's ``skipped`` lists each "item" and "reason".
 
     Raises:
-      UserError: as ``making.make``; or no asset can be used.
+      UserError: as ``making.make``, or no asset can be used.
     """
     render = functools.partial(render_example, size=size, config=config)
     digests = {entry.uid: digest(entry, config, size) for entry in entries}
@@ -152,15 +157,15 @@ def make_each(
     processes: int | None,
     **options: Any,
 ) -> tuple[pathlib.Path, bool]:
-    """Makes the dataset "assets" of a collection, each object in a process that it costs alone if it fails.
+    """Makes the dataset "assets" of a collection, each object in a process whose failure affects no other object.
 
     Args:
+      directory, collection, size, config, processes: as for ``prepare``, which also documents what is returned and raised.
       entries: objects with ``uid`` and ``path``.
-      digests: of what each one's record follows from, by uid.
-      example: makes the record of an entry, and raises UserError if it cannot; picklable.
-      settings: JSON values that all records follow from.
-      options: of ``making.make``.
-      directory, collection, size, config, processes: as for ``prepare``, which says what is returned and raised.
+      digests: by uid, a checksum of everything the object's record depends on.
+      example: picklable; makes the record of an entry, or raises UserError.
+      settings: JSON values on which all records depend.
+      options: further arguments of ``making.make``.
     """
     config.check()
     splits = split_entries(entries, config)
@@ -181,14 +186,14 @@ def make_each(
 
 
 def names_of(splits: dict[str, list[Any]], digests: dict[str, str]) -> dict[str, list[str]]:
-    """What the chunks of each split are called: by the object, and all that its record follows from."""
+    """Returns the chunk names of each split, built from the objects' uids and digests."""
     return {
         split: [f"{plain_name(entry.uid)}-{digests[entry.uid]}" for entry in group] for split, group in splits.items()
     }
 
 
 def request_of(names: dict[str, list[str]], config: RenderConfig) -> dict[str, Any]:
-    """What a dataset's metadata says of the objects that it was made of."""
+    """Returns the metadata that identifies the objects of a dataset: their count, checksum and held-out fractions."""
     return {
         "count": sum(map(len, names.values())),
         "assets": hashlib.sha256(json.dumps(names).encode()).hexdigest(),
@@ -197,7 +202,7 @@ def request_of(names: dict[str, list[str]], config: RenderConfig) -> dict[str, A
 
 
 def split_entries(entries: Sequence[Any], config: RenderConfig) -> dict[str, list[Any]]:
-    """The assets of each split that has any, by their ``uid``; all train if none would."""
+    """Groups assets by split, from their ``uid``; empty splits are omitted, and all assets train if none would."""
     splits: dict[str, list[Any]] = {}
     for entry in entries:
         splits.setdefault(split_of(entry.uid, config), []).append(entry)
@@ -205,7 +210,7 @@ def split_entries(entries: Sequence[Any], config: RenderConfig) -> dict[str, lis
 
 
 def digest(entry: Entry, config: RenderConfig, size: int) -> str:
-    """Of what a record follows from: the file by its time and size, as make does."""
+    """Returns a checksum of everything a record depends on; the file enters by modification time and size, as in make."""
     state = entry.path.stat() if entry.path.exists() else None
     file = [state.st_mtime_ns, state.st_size] if state else None
     drawn = [dataclasses.asdict(config.rig), config.samples, size]
@@ -213,22 +218,22 @@ def digest(entry: Entry, config: RenderConfig, size: int) -> str:
 
 
 def digest_of(values: Any) -> str:
-    """A checksum of JSON values that fits into a file's name."""
+    """Returns a checksum of JSON values, 12 hexadecimal digits for use in file names."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
 
 
 def record_or_reason(entry: Any, example: Callable[[Any], Example]) -> Example | str:
-    """The record of an entry, or why it has none."""
+    """Returns the record of an entry, or the reason why it cannot be made."""
     try:
         return example(entry)
     except UserError as error:
         return str(error).removeprefix(f"{entry.path}: ")
-    except Exception as error:  # what no file should be able to cause must not cost the other objects
+    except Exception as error:  # an unexpected error in one object must not stop the others
         return f"cannot be used ({type(error).__name__}: {error})"
 
 
 def _save(example: Callable[[Any], Example], task: tuple[Any, Chunk]) -> None:
-    """Makes an object's chunk, or says there why there is none."""
+    """Writes an object's chunk, with its record or with the reason why it has none."""
     entry, chunk = task
     found = record_or_reason(entry, example)
     if isinstance(found, str):

@@ -1,8 +1,8 @@
-"""Datasets of the renders that others published: a set in one of the formats of ``preparation.render_sets``, as records.
+"""Converts published render sets, in one of the formats of ``preparation.render_sets``, to datasets of records.
 
-Objects whose views include those of a rig give records of these views, which make grids like our own renders. In a set
-without them every record has cameras of its own; its views serve where single images are wanted. A set's pictures are brought
-to the dataset's size: colours by area, in linear light; maps anew, at the centres of the new pixels.
+If a set's views include those of a rig, its records hold these views and form grids like our own renders. Otherwise each
+record stores its own cameras, and its views serve as single images. Images are resized to the dataset's size: colours by
+area in linear light, maps by resampling at the centres of the new pixels.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from realiz3d_jax.preparation.render_sets.formats import FORMATS
 from realiz3d_jax.preparation.render_sets.rendered import Entry, RenderedObject
 
 _TRIES = 20
-"""Objects at the beginning of a set of which one must be readable."""
+"""Number of first objects of a set among which one must be readable."""
 
 
 def prepare(
@@ -40,36 +40,34 @@ def prepare(
     count: int | None = None,
     processes: int | None = None,
 ) -> tuple[pathlib.Path, bool]:
-    """Makes the dataset "assets" of a collection from a render set, or takes up where an interrupted call stopped.
+    """Makes the dataset "assets" of a collection from a render set, resuming an interrupted call.
 
     Args:
-      directory: where datasets are kept.
-      collection: what the datasets are called.
-      source: the set's folder.
+      directory: root folder of the datasets.
+      collection: name of the collection.
+      source: folder of the render set.
       form: a key of ``FORMATS``.
-      captions: of objects by uid; the set's own count where there is none. Objects without any are left out.
+      captions: captions by uid, which override the set's own. Objects without a caption are left out.
       size: pixels along a side of a view, one of ``records.SIZES``.
-      config: the rig whose views are looked for, and what is held out.
-      count: only the first so many objects.
-      processes: that read; None for one per core.
+      config: gives the rig whose views are searched for, and the held-out fractions.
+      count: use only this many objects, from the first.
+      processes: number of reading processes; None for one per core.
 
     Returns:
-      as ``asset_sets.prepare``.
+      as ``rendering.prepare``.
 
     Raises:
-      UserError: as ``asset_sets.prepare``; or the folder is no such set.
+      UserError: as ``rendering.prepare``, or the folder is not a set of this format.
     """
     source = pathlib.Path(source)
     if form not in FORMATS:
         raise UserError(f"render format {form!r}: there is no such format; expected one of {', '.join(FORMATS)}.")
     if not source.is_dir():
-        raise UserError(f"{source}: there is no such folder; expected a render set.")
+        raise UserError(f"{source}: there is no such folder; expected the folder of a render set.")
     entries = FORMATS[form].scan(source)[:count]
     entries = [dataclasses.replace(entry, caption=captions.get(entry.uid, entry.caption)) for entry in entries]
     if not entries:
-        raise UserError(
-            f"{source}: found no object of a set of the format {form}; is it another format, or a folder below?"
-        )
+        raise UserError(f"{source}: found no object in the format {form}; is it in another format, or in a subfolder?")
     first = _first_readable(form, entries)
     in_rig = matching_views(first.cameras, config.rig.cameras()) is not None
     views = len(config.rig.azimuths) if in_rig else len(first.cameras)
@@ -97,33 +95,35 @@ def prepare(
 def record_of(
     entry: Entry, form: str, size: int, rig: tuple[Camera, ...] | None, views: int, without: tuple[str, ...]
 ) -> Example:
-    """The record of an object of a set.
+    """Makes the record of an object of a set.
 
     Args:
       entry: the object.
-      form: of the set, a key of ``FORMATS``.
+      form: format of the set, a key of ``FORMATS``.
       size: pixels along a side of a view.
-      rig: the cameras whose views are taken; None takes all.
-      views: how many there are then.
-      without: features that the dataset does not have.
+      rig: cameras whose views are taken; None takes all views.
+      views: number of views that the record must have.
+      without: features that the dataset lacks.
 
     Raises:
-      UserError: it cannot be read, has no caption, or not the views or maps that the dataset's objects have.
+      UserError: the object cannot be read, has no caption, or lacks views or maps of the dataset's other objects.
     """
     if not entry.caption:
         raise UserError(
-            f"{entry.path}: has no caption; give them by --captions, JSON or CSV, by the uid {entry.uid!r}."
+            f"{entry.path}: has no caption; pass a JSON or CSV file with its uid {entry.uid!r} by --captions."
         )
     found = FORMATS[form].read(entry)
     if found.mask.all():
-        raise UserError(f"{entry.path}: is opaque everywhere in all views; its renders have their background in them.")
+        raise UserError(f"{entry.path}: is opaque everywhere in all views; its renders include their background.")
     if rig is not None:
         chosen = matching_views(found.cameras, rig)
         if chosen is None:
-            raise UserError(f"{entry.path}: has not all views of the rig, which other objects of this set have.")
+            raise UserError(f"{entry.path}: lacks views of the rig that other objects of this set have.")
         found = _select(found, chosen)
     if len(found.cameras) != views:
-        raise UserError(f"{entry.path}: has {len(found.cameras)} views; expected {views}, as the set's first object.")
+        raise UserError(
+            f"{entry.path}: has {len(found.cameras)} views; expected {views}, as in the set's first object."
+        )
     found = resized(found, size)
     record: Example = {
         "uid": entry.uid,
@@ -142,7 +142,7 @@ def record_of(
 
 
 def resized(held: RenderedObject, size: int) -> RenderedObject:
-    """An object's views at another size; places lie on the rays through the new pixels' centres."""
+    """Resizes an object's views to ``size`` pixels; positions are moved onto the rays through the new pixel centres."""
     before = held.color.shape[1]
     if before == size:
         return held
@@ -175,14 +175,14 @@ def _select(held: RenderedObject, views: list[int]) -> RenderedObject:
 
 
 def _on_rays(camera: Camera, position: np.ndarray, size: int) -> np.ndarray:
-    """Places moved, each at its depth, onto the rays through pixel centres: float64[H, W, 3] of float[H, W, 3]."""
+    """Moves positions float[H, W, 3], at constant depth, onto the rays through the pixel centres: float64[H, W, 3]."""
     origins, directions = camera.rays(size)
     depth = camera.project(position, size)[1] / -(directions @ camera.backward)
     return origins + depth[..., None] * directions
 
 
 def _scaled(view: np.ndarray, size: int) -> np.ndarray:
-    """sRGB uint8[H, W, 3] to uint8[size, size, 3], each pixel the mean of the light on its area."""
+    """Resizes sRGB uint8[H, W, 3] to uint8[size, size, 3]; each pixel is the mean of the linear light on its area."""
     linear = srgb_to_linear(view / 255.0).astype(np.float32)
     channels = [
         np.asarray(Image.fromarray(linear[..., channel]).resize((size, size), Image.Resampling.BOX))
@@ -192,7 +192,7 @@ def _scaled(view: np.ndarray, size: int) -> np.ndarray:
 
 
 def _first_readable(form: str, entries: list[Entry]) -> RenderedObject:
-    """The first object that can be read; what it has, the dataset's objects are held to."""
+    """Returns the first readable object; all others must have the same views and maps."""
     reasons = []
     for entry in entries[:_TRIES]:
         try:

@@ -1,11 +1,11 @@
-"""What views say about themselves: places from depth, normals from places, and whether maps agree with them.
+"""Consistency checks of views: positions from depth, normals from positions, and whether stored maps agree with them.
 
-Formats say in words which way normals point, what order their channels have and where their cameras stand, and files differ
-from the words. A surface that is seen has a place in every view, so its normals follow from its places; what a file says of
-normals has to agree with that, and the places of all views with each other, or the object isn't imported.
+Formats document the direction of normals, their channel order and the camera poses, but files deviate from the documentation.
+Normals can be derived from the positions of a visible surface; an object is imported only if its stored normals agree with
+the derived ones, and the positions of all views agree with each other.
 
 With s the ray's unit direction through a pixel's centre, o its origin, b the camera's backward axis and z a depth along the
-axis of view, the place is
+optical axis, the position is
 
     p = o + s z / (-s . b).                                                                                                 (1)
 """
@@ -19,8 +19,8 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import Camera
 
 AGREEMENT = 0.85
-"""The least share of a view's pixels whose normal is within 60 degrees of the surface's: smooth shading and bumps stay above,
-one channel of a wrong sign or in the wrong place below it (a sphere: 0.61, three sides of a cube: 0.67)."""
+"""Least fraction of a view's pixels whose normal must be within 60 degrees of the surface's. Smooth shading and bumps stay
+above it; a channel with the wrong sign or in the wrong place stays below (a sphere: 0.61, three sides of a cube: 0.67)."""
 
 _NEAR = 0.5
 _FEWEST = 32
@@ -31,11 +31,11 @@ _SAMPLE = 500
 
 
 def positions_from_depth(camera: Camera, depth: np.ndarray) -> np.ndarray:
-    """The places that pixels see, equation (1): float64[H, W, 3], world.
+    """Computes the positions that pixels see, equation (1): float64[H, W, 3], world.
 
     Args:
-      camera: of the view.
-      depth: float[H, W], z along the axis of view, not along the ray, in world units.
+      camera: camera of the view.
+      depth: float[H, W], z along the optical axis, not along the ray, in world units.
     """
     origins, directions = camera.rays(depth.shape[0])
     along = -(directions @ camera.backward)
@@ -45,13 +45,13 @@ def positions_from_depth(camera: Camera, depth: np.ndarray) -> np.ndarray:
 def seen_normals(
     camera: Camera, position: np.ndarray, mask: np.ndarray, stride: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Normals of the surface that places lie on, on the viewer's side, from differences across ``2 * stride`` pixels.
+    """Derives surface normals from positions, facing the viewer, by differences across ``2 * stride`` pixels.
 
     Args:
-      camera: of the view.
+      camera: camera of the view.
       position: float[H, W, 3], world.
       mask: bool[H, W], where a position is known.
-      stride: pixels; more where positions are rounded.
+      stride: pixels; larger for rounded positions.
 
     Returns:
       normal: float32[H, W, 3], unit where known, else 0.
@@ -84,11 +84,11 @@ def seen_normals(
 
 
 def agreement(normal: np.ndarray, seen: np.ndarray, known: np.ndarray) -> float:
-    """The share of known pixels whose normal is within 60 degrees of the surface's; NaN where fewer than 32 are known.
+    """Fraction of known pixels whose normal is within 60 degrees of the surface's; NaN if fewer than 32 are known.
 
     Args:
       normal: float[..., 3], unit.
-      seen, known: as ``seen_normals`` gives them.
+      seen, known: as returned by ``seen_normals``.
     """
     if known.sum() < _FEWEST:
         return float("nan")
@@ -96,16 +96,19 @@ def agreement(normal: np.ndarray, seen: np.ndarray, known: np.ndarray) -> float:
 
 
 def check_free_space(cameras: Sequence[Camera], position: np.ndarray, mask: np.ndarray, place: str) -> None:
-    """Raises if places that one view sees lie where another sees through: in its background or before what it sees.
+    """Checks that no position seen by one view lies in the free space of another: in its background or before its surface.
 
     Args:
-      cameras: of the views.
+      cameras: cameras of the views.
       position: float[V, H, W, 3], world.
-      mask: bool[V, H, W].
-      place: what the error names.
+      mask: bool[V, H, W], where a position is known.
+      place: name of the object in the error.
+
+    Raises:
+      UserError: more than a tenth of a view's positions lie in another view's free space.
     """
     size = mask.shape[-1]
-    nearest = []  # what each view sees first within a pixel of a place: the least depth among nine pixels
+    nearest = []  # for each view, the least depth within one pixel (3 x 3)
     for camera, places, seen in zip(cameras, position, mask, strict=True):
         depth = np.where(seen, camera.project(places, size)[1], np.inf)
         nearest.append(
@@ -120,22 +123,22 @@ def check_free_space(cameras: Sequence[Camera], position: np.ndarray, mask: np.n
             clear = depth[inside] < nearest[other][row[inside], column[inside]] - _CLEARANCE
             if other != view and inside.any() and clear.mean() > _CLEAR:
                 raise UserError(
-                    f"{place}: {clear.mean():.2f} of what view {view} sees lies where view {other} sees through; expected at "
-                    f"most {_CLEAR}. A camera, its lens or the depth is of another convention than the format's, or of another "
-                    "object."
+                    f"{place}: {clear.mean():.2f} of the surface in view {view} lies where view {other} sees free space; "
+                    f"expected at most {_CLEAR}. A camera, its lens or the depth follows another convention than the format's, "
+                    "or belongs to another object."
                 )
 
 
 def check_overlap(one: np.ndarray, other: np.ndarray, message: str) -> None:
-    """Raises with a message unless two masks bool[H, W] have an intersection over union of 0.8 or more."""
+    """Raises UserError with ``message`` unless two masks bool[H, W] have an intersection over union of 0.8 or more."""
     union = int((one | other).sum())
     share = int((one & other).sum()) / union if union else 0.0
     if share < _OVERLAP:
-        raise UserError(f"{message}: they overlap by {share:.2f} of their union; expected {_OVERLAP} or more.")
+        raise UserError(f"{message}: their intersection over union is {share:.2f}; expected {_OVERLAP} or more.")
 
 
 def unit(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Decoded normals at unit length, and which of them mean anything: (float64[..., 3], bool[...])."""
+    """Normalises decoded normals; returns (normals float64[..., 3], usable bool[...], where the length was above 0.5)."""
     vectors = np.asarray(vectors, np.float64)
     length = np.linalg.norm(vectors, axis=-1)
     usable = np.isfinite(length) & (length > 0.5)
@@ -143,5 +146,5 @@ def unit(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def background_zero(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """float32 of a map float[..., 3], 0 outside the mask bool[...]."""
+    """Casts a map float[..., 3] to float32 and sets it to 0 outside the mask bool[...]."""
     return np.where(mask[..., None], values, 0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The render sets that can be read. Another one is a file with ``scan`` and ``read``, and an entry here."""
+"""The supported render-set formats. To add one, write a module with ``scan`` and ``read`` and list it here."""
 
 import types
 
@@ -10,5 +10,5 @@ FORMATS: dict[str, types.ModuleType] = {
     "g_objaverse": g_objaverse,
     "transforms_json": transforms_json,
 }
-"""By name: ``scan(folder: pathlib.Path) -> list[Entry]``, which reads no images, and ``read(entry: Entry) -> RenderedObject``,
-which raises ``UserError``."""
+"""Modules by format name. Each defines ``scan(folder: pathlib.Path) -> list[Entry]``, which reads no images, and
+``read(entry: Entry) -> RenderedObject``, which raises ``UserError``."""

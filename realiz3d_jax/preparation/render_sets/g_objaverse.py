@@ -1,4 +1,4 @@
-"""G-buffer Objaverse: 40 views of an object with normals and depth.
+"""Reader of G-buffer Objaverse: 40 views per object, with normals and depth.
 
     ROOT/<dictionary>/<instance>/campos_512_v4/00000/00000.json      x, y, z, origin and, in some, x_fov in radians
                                                      00000.png       sRGB with alpha
@@ -6,15 +6,15 @@
     ROOT/text_captions_cap3d.json                                    {"dictionary/instance": caption}
 
 The publishers' scripts (modelscope/richdreamer, ``dataset/gobjaverse``) read the same JSON in two ways. x, y, z are right,
-down and forward in the world, Z up: ``depth_warp_example.py`` makes of them a camera that looks along its -Z, columns
-[x, -y, -z, origin], as here; ``process_unity_dataset.py`` takes [x, y, z] to turn normals into the view, which is no camera
-of Blender's convention. The angle across a view is that of a focal length of 1422.222 at 1024 pixels, where x_fov isn't given.
+down and forward in the world, Z up. ``depth_warp_example.py`` builds from them a camera that looks along its -Z, with columns
+[x, -y, -z, origin], as this module does; ``process_unity_dataset.py`` uses [x, y, z] to rotate normals into the view, which is
+not a camera in Blender's convention. Without x_fov, the angle of view is that of a focal length of 1422.222 at 1024 pixels.
 
-Normals are Unity's, left-handed with Y up: Blender's world is (-R, -B, G). (The script writes other indices, because OpenCV
-gives it B, G, R.) Channels are taken by their names here, and normals have to agree with the depth.
+Normals are Unity's, left-handed with Y up: Blender's world is (-R, -B, G). (The script uses other indices, because OpenCV
+returns B, G, R.) This module reads channels by name, and requires that the normals agree with the depth.
 
-Depth is the distance z along the axis of view, not along the ray; less than the distance of the origin less 0.867, half the
-diagonal of the cube that holds the object, is no depth.
+Depth is the distance z along the optical axis, not along the ray. Values that differ from the camera's distance to the origin
+by more than 0.867, half the diagonal of the cube that holds the object, are invalid.
 """
 
 import pathlib
@@ -37,11 +37,11 @@ _READINGS = {
     "(R, B, -G), all signs turned": lambda red, green, blue: (red, blue, -green),
     "(R, G, B), the world's own": lambda red, green, blue: (red, green, blue),
 }
-"""What normals could mean in the world; the first is the format's, the others are told in an error."""
+"""Possible interpretations of normals in the world; the first is the format's, the others are reported in errors."""
 
 
 def scan(folder: pathlib.Path) -> list[Entry]:
-    """The objects below a folder, sorted by uid, which is "dictionary/instance"."""
+    """Lists the objects below a folder, sorted by uid, which is "dictionary/instance"."""
     captions = fields.read_captions(folder / "text_captions_cap3d.json")
     entries = []
     for path in folder.glob(f"*/*/{_FOLDER}"):
@@ -51,11 +51,11 @@ def scan(folder: pathlib.Path) -> list[Entry]:
 
 
 def read(entry: Entry) -> RenderedObject:
-    """All 40 views of an object.
+    """Reads all 40 views of an object.
 
     Raises:
-      UserError: a file is missing or broken; a field of a JSON file is missing or impossible; a camera looks away from the
-        object; depth and alpha, or two views, show different objects; or the normals don't agree with the depth.
+      UserError: a file is missing or broken; a field of a JSON file is missing or invalid; a camera looks away from the
+        object; depth and alpha, or two views, show different objects; or the normals disagree with the depth.
     """
     views = []
     for view in range(VIEWS):
@@ -79,7 +79,7 @@ def read(entry: Entry) -> RenderedObject:
 
 
 def _camera(record: dict, where: str) -> Camera:
-    """The camera of a view."""
+    """Builds the camera of a view."""
     right, down, forward, origin = (fields.numbers(record, name, where, ((3,),)) for name in ("x", "y", "z", "origin"))
     fov = fields.angle(record, "x_fov", where) if "x_fov" in record else _FOV
     camera = fields.camera(np.stack([right, -down, -forward, origin], axis=1), f"{where}: x, y, z", fov=fov)
@@ -88,8 +88,8 @@ def _camera(record: dict, where: str) -> Camera:
 
 
 def _view(folder: pathlib.Path, name: str, camera: Camera) -> tuple:
-    """A view: colour's file, camera, colour over white, mask, world normals, positions, the share of normals that agree with
-    the depth by each of the readings, and of how many pixels that is known."""
+    """Reads a view: colour file, camera, colour over white, mask, world normals, positions, the fraction of normals that agree
+    with the depth for each reading, and the number of pixels compared."""
     path, buffer_path = fields.find(folder, f"{name}.png"), folder / f"{name}_nd.exr"
     color, alpha = fields.read_image(path)
     channels = fields.read_exr(buffer_path)
@@ -106,14 +106,14 @@ def _view(folder: pathlib.Path, name: str, camera: Camera) -> tuple:
     if alpha is not None:
         seen = alpha >= 128
         evidence.check_overlap(
-            seen, hit, f"{path} and the depth (A) of {buffer_path}: their masks are of different views"
+            seen, hit, f"{path} and the depth (A) of {buffer_path}: their masks show different views"
         )
         color = fields.over_white(color, alpha)
     else:
         color = np.where(hit[..., None], color, np.uint8(255))
     normals = [np.stack(order(*(channels[channel] for channel in "RGB")), axis=-1) for order in _READINGS.values()]
     normals, usable = zip(*map(evidence.unit, normals), strict=True)
-    evidence.check_overlap(seen & usable[0], seen, f"{buffer_path}: has no normals where the object is seen")
+    evidence.check_overlap(seen & usable[0], seen, f"{buffer_path}: lacks normals where the object is visible")
     mask = seen & hit & usable[0]
     position = evidence.background_zero(evidence.positions_from_depth(camera, np.where(hit, depth, 0)), mask)
     surface = evidence.seen_normals(camera, position, mask)
@@ -131,26 +131,24 @@ def _view(folder: pathlib.Path, name: str, camera: Camera) -> tuple:
 
 
 def _check_readings(folder: pathlib.Path, scores: np.ndarray, known: np.ndarray) -> None:
-    """Raises unless the format's reading of the normals agrees with the depth.
+    """Raises UserError unless the format's reading of the normals agrees with the depth.
 
     Args:
-      folder: of the object.
-      scores: float[V, R], the share that agrees in each view by each reading, NaN where too little is seen.
-      known: int[V], of how many pixels.
+      folder: folder of the object.
+      scores: float[V, R], fraction that agrees in each view under each reading; NaN where too little is visible.
+      known: int[V], number of pixels compared.
     """
-    told = ~np.isnan(scores[:, 0])
-    if not told.any():
-        raise UserError(
-            f"{folder}: too little of the surface is seen to tell whether its normals are right. Leave it out."
-        )
-    whole = np.average(scores[told], axis=0, weights=known[told])
+    measured = ~np.isnan(scores[:, 0])
+    if not measured.any():
+        raise UserError(f"{folder}: too little of the surface is visible to check its normals. Leave this object out.")
+    whole = np.average(scores[measured], axis=0, weights=known[measured])
     worst = int(np.nanargmin(scores[:, 0]))
     names = list(_READINGS)
     if whole[0] < evidence.AGREEMENT:
         best = int(np.argmax(whole))
         raise UserError(
             f"{folder}: the normals of the _nd.exr files, read as {names[0]}, agree with the depth in {whole[0]:.2f} of the "
-            f"pixels; expected {evidence.AGREEMENT} or more. Of all readings {names[best]} fits best, with {whole[best]:.2f}. "
+            f"pixels; expected {evidence.AGREEMENT} or more. The reading {names[best]} fits best, with {whole[best]:.2f}. "
             f"{fields.AGAIN}"
         )
     if scores[worst, 0] < evidence.AGREEMENT:

@@ -1,4 +1,4 @@
-"""MV-Adapter's training renders (Objaverse-Ortho10View and -Rand6View) and what bpy-renderer writes.
+"""Reader of MV-Adapter's training renders (Objaverse-Ortho10View and -Rand6View) and of bpy-renderer's output.
 
     ROOT/<uid[:2]>/<uid>/meta.json
                          color_0000.webp  (or render_0000.webp)   sRGB with alpha
@@ -6,17 +6,17 @@
                          depth_0000.exr
     ROOT/objaverse_short_captions.json                            {uid: caption}
 
-``meta.json`` holds ``locations``, one for each view: index, projection_type ("ORTHO" or "PERSP"), ortho_scale in world units,
+``meta.json`` holds ``locations``, one per view: index, projection_type ("ORTHO" or "PERSP"), ortho_scale in world units,
 camera_angle_x, elevation and azimuth in radians, azimuths from +X, and transform_matrix, camera to world in Blender's
-convention. The object is centred in a cube of side 1. Of ten orthographic views 0000, 0001, 0002, 0003, 0008 and 0009 are the
-six that textures are made from: azimuths 0, 90, 180, 270 of ``geometry.cameras``, from above and from below.
+convention. The object is centred in a cube of side 1. Textures are made from six of the ten orthographic views, 0000, 0001,
+0002, 0003, 0008 and 0009: azimuths 0, 90, 180, 270 of ``geometry.cameras``, from above and from below.
 
-Depth is Blender's Z pass: the distance z along the axis of view, not along the ray; more than 1000 is no depth.
+Depth is Blender's Z pass: the distance z along the optical axis, not along the ray; values above 1000 are invalid.
 
-Normals: MV-Adapter's loader (``mvadapter/data/multiview.py``) takes them for the world's. The public bpy-renderer
-(``render_output.py``) turns them into the camera's frame (right, up, backward), by rotations set for all frames but the last,
-so that the last view's are in the frame of the camera before. Nothing in the files says which it was, so it is found by
-comparing them with the surface that the depth describes.
+MV-Adapter's loader (``mvadapter/data/multiview.py``) reads normals as world normals. The public bpy-renderer
+(``render_output.py``) rotates them into the camera's frame (right, up, backward), with rotations set for all frames but the
+last, so that the last view's normals are in the frame of the previous camera. The files do not state the frame, so it is
+determined by comparing the normals with the surface that the depth describes.
 """
 
 import pathlib
@@ -33,17 +33,17 @@ _SAME = 0.99
 
 
 def scan(folder: pathlib.Path) -> list[Entry]:
-    """The objects below a folder, sorted by uid."""
+    """Lists the objects below a folder, sorted by uid."""
     captions = fields.read_captions(folder / "objaverse_short_captions.json")
     paths = sorted(path.parent for path in folder.glob("*/*/meta.json"))
     return sorted((Entry(path.name, path, captions.get(path.name)) for path in paths), key=lambda entry: entry.uid)
 
 
 def read(entry: Entry) -> RenderedObject:
-    """All views of an object, in the order of ``meta.json``.
+    """Reads all views of an object, in the order of ``meta.json``.
 
     Raises:
-      UserError: a file is missing or broken; a field of ``meta.json`` is missing or impossible; a matrix contradicts its
+      UserError: a file is missing or broken; a field of ``meta.json`` is missing or invalid; a matrix contradicts its
         angles; depth and alpha, or two views, show different objects; or the normals agree with the surface in neither frame
         or in both.
     """
@@ -55,7 +55,7 @@ def read(entry: Entry) -> RenderedObject:
         names.append(fields.text(location, "index", where))
         cameras.append(_camera(location, where))
     if len(set(names)) < len(names):
-        raise UserError(f"{path}: locations name an index twice: {', '.join(names)}; expected each view once.")
+        raise UserError(f"{path}: locations repeat an index: {', '.join(names)}; expected each view once.")
     read_views = [_view(entry.path, name, camera) for name, camera in zip(names, cameras, strict=True)]
     paths, color, mask, position, stored = zip(*read_views, strict=True)
     fields.check_sizes(paths, color)
@@ -74,7 +74,7 @@ def read(entry: Entry) -> RenderedObject:
 
 
 def _camera(location: dict, where: str) -> Camera:
-    """The camera of a location."""
+    """Builds the camera of a location."""
     matrix = fields.numbers(location, "transform_matrix", where, ((4, 4),))
     kind = fields.text(location, "projection_type", where)
     if kind == "ORTHO":
@@ -90,7 +90,7 @@ def _camera(location: dict, where: str) -> Camera:
 
 
 def _view(folder: pathlib.Path, name: str, camera: Camera) -> tuple:
-    """A view: colour's file, colour over white, mask, positions and the normals as they are stored, float32."""
+    """Reads a view: colour file, colour over white, mask, positions, and the normals as stored, float32."""
     path = fields.find(folder, f"color_{name}.webp", f"render_{name}.webp", f"color_{name}.png", f"render_{name}.png")
     color, alpha = fields.read_image(path)
     depth_path = folder / f"depth_{name}.exr"
@@ -102,18 +102,18 @@ def _view(folder: pathlib.Path, name: str, camera: Camera) -> tuple:
     seen = hit
     if alpha is not None:
         seen = alpha >= 128
-        evidence.check_overlap(seen, hit, f"{path} and {depth_path}: their masks are of different views")
+        evidence.check_overlap(seen, hit, f"{path} and {depth_path}: their masks show different views")
         color = fields.over_white(color, alpha)
     else:
         color = np.where(hit[..., None], color, np.uint8(255))
-    evidence.check_overlap(seen & usable, seen, f"{normal_path}: has no normals where the object is seen")
+    evidence.check_overlap(seen & usable, seen, f"{normal_path}: lacks normals where the object is visible")
     mask = seen & hit & usable
     position = evidence.background_zero(evidence.positions_from_depth(camera, np.where(hit, depth, 0)), mask)
     return path, color, mask, position, evidence.background_zero(normal, mask)
 
 
 def _depth(path: pathlib.Path) -> np.ndarray:
-    """float32[H, W]: the one channel, or the channels' common value, of a depth file."""
+    """Reads a depth file, float32[H, W]: its one channel, or the common value of its channels."""
     channels = [values for name, values in fields.read_exr(path).items() if name != "A"]
     if not channels or any(not np.array_equal(channels[0], other, equal_nan=True) for other in channels[1:]):
         raise UserError(f"{path}: has {len(channels)} channels that differ; expected one depth. {fields.AGAIN}")
@@ -128,28 +128,29 @@ def _world_normals(
     position: np.ndarray,
     stored: np.ndarray,
 ) -> np.ndarray:
-    """The stored normals float32[V, H, W, 3] in the world, by the frame that agrees with the surface."""
+    """Returns the stored normals as world normals float32[V, H, W, 3], using the frame that agrees with the surface."""
     surface = [evidence.seen_normals(*view) for view in zip(cameras, position, mask, strict=True)]
     seen, known = (np.stack(part) for part in zip(*surface, strict=True))
     frames = {
         "world": stored,
         "camera": np.stack([_turned(one, camera) for one, camera in zip(stored, cameras, strict=True)]),
     }
-    # The last view's own frame may be the one before, so it has no say in which frame the set uses.
+    # The last view may be in the frame of the previous camera, so it is ignored when the set's frame is chosen.
     most = slice(None, -1) if len(cameras) > 1 else slice(None)
     scores = {name: evidence.agreement(one[most], seen[most], known[most]) for name, one in frames.items()}
-    told = ", ".join(f"{score:.2f} in the {name}'s frame" for name, score in scores.items())
+    found = ", ".join(f"{score:.2f} in the {name} frame" for name, score in scores.items())
     expected = f"expected {evidence.AGREEMENT} or more in one of the two"
     first, second = sorted(scores, key=lambda name: -scores[name])
     if not scores[first] >= evidence.AGREEMENT:
         raise UserError(
-            f"{folder}: the share of normals that agree with the depth is {told}; {expected}. "
-            f"Channels are swapped, a sign is wrong, or normals and depth are of different objects. {fields.AGAIN}"
+            f"{folder}: the fraction of normals that agree with the depth is {found}; {expected}. "
+            f"Channels are swapped, a sign is wrong, or normals and depth show different objects. {fields.AGAIN}"
         )
     apart = known[most] & (np.sum(frames["world"][most] * frames["camera"][most], axis=-1) < _SAME)
     if scores[second] >= evidence.AGREEMENT and apart.sum() > 0.05 * known[most].sum():
         raise UserError(
-            f"{folder}: the share of normals that agree with the depth is {told}; {expected}. Leave it out."
+            f"{folder}: the fraction of normals that agree with the depth is {found}; {expected}, and not in both. "
+            "Leave this object out."
         )
     chosen = frames[first].copy()
     if first == "camera" and evidence.agreement(chosen[-1], seen[-1], known[-1]) < evidence.AGREEMENT:
@@ -157,12 +158,12 @@ def _world_normals(
     for name, *view in zip(names, chosen, seen, known, strict=True):
         if evidence.agreement(*view) < evidence.AGREEMENT:
             raise UserError(
-                f"{folder}: {evidence.agreement(*view):.2f} of the normals of view {name} agree with the depth, taken in the "
-                f"{first}'s frame as in the other views; expected {evidence.AGREEMENT} or more. {fields.AGAIN}"
+                f"{folder}: {evidence.agreement(*view):.2f} of the normals of view {name} agree with the depth, read in the "
+                f"{first} frame as in the other views; expected {evidence.AGREEMENT} or more. {fields.AGAIN}"
             )
     return chosen
 
 
 def _turned(normal: np.ndarray, camera: Camera) -> np.ndarray:
-    """Normals float32[H, W, 3] of a camera's frame (right, up, backward) in the world."""
+    """Rotates normals float32[H, W, 3] from a camera's frame (right, up, backward) into the world."""
     return normal @ camera.axes.astype(np.float32)

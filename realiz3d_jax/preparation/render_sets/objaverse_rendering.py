@@ -1,13 +1,13 @@
-"""Renders by allenai/objaverse-rendering and by Zero123's fork of it: twelve views without depth and normals.
+"""Reader of renders by allenai/objaverse-rendering and Zero123's fork: twelve views without depth and normals.
 
     ROOT/<uid>/000.png ... 011.png   (or ROOT/views/<uid>/...)   sRGB with alpha
                000.npy ... 011.npy                               the fork's cameras
 
-The scripts save no camera. View i of twelve stands at azimuth 30 i, counted from +X counter-clockwise, and elevation 30 and
-looks at the origin through a lens of 35 mm on a sensor of 32 mm: 49.1 degrees. ``blender_script.py`` scales objects to 0.8 and
-stands at 1.2, which for an object of size 1 is 1.5; ``scripts/blender_script.py`` scales to 1 and stands at 1.2. (Its
-``--camera_dist`` is an integer, so nothing else between 1 and 2 can be asked for.) The first of the two distances under which
-the outlines are those of one object is taken, and none is assumed.
+The scripts save no cameras. View i of twelve is at azimuth 30 i, counter-clockwise from +X, and elevation 30, and looks at
+the origin through a 35 mm lens on a 32 mm sensor: 49.1 degrees. ``blender_script.py`` scales objects to 0.8 and stands at
+distance 1.2, which is 1.5 for an object of size 1; ``scripts/blender_script.py`` scales to 1 and stands at 1.2. (Its
+``--camera_dist`` is an integer, so no other distance between 1 and 2 can be requested.) The reader takes the first of the two
+distances at which the outlines are consistent with one object, and assumes neither.
 
 The fork's ``.npy`` holds float[3, 4], world to camera in Blender's convention (right, up, backward), not OpenCV's.
 """
@@ -30,18 +30,18 @@ _OFF_CENTRE = 0.01
 
 
 def scan(folder: pathlib.Path) -> list[Entry]:
-    """The objects below a folder, sorted by uid; the set has no captions."""
+    """Lists the objects below a folder, sorted by uid; the set has no captions."""
     root = folder / "views" if (folder / "views").is_dir() else folder
     paths = {path.parent for path in root.glob("*/[0-9][0-9][0-9].png")}
     return sorted((Entry(path.name, path, None) for path in paths), key=lambda entry: entry.uid)
 
 
 def read(entry: Entry) -> RenderedObject:
-    """All twelve views of an object.
+    """Reads all twelve views of an object.
 
     Raises:
-      UserError: a view is missing, broken or without alpha, or there are more; a camera is no camera, or looks past the
-        object; or no camera explains the outlines.
+      UserError: a view is missing, broken or without alpha, or there are more than twelve; a camera is invalid, or looks
+        past the object; or no camera explains the outlines.
     """
     names = [f"{view:03d}" for view in range(VIEWS)]
     if more := sorted(path.name for path in entry.path.glob("[0-9][0-9][0-9].png") if path.stem not in names):
@@ -50,13 +50,13 @@ def read(entry: Entry) -> RenderedObject:
     images = [fields.read_image(path) for path in paths]
     for path, (_, alpha) in zip(paths, images, strict=True):
         if alpha is None:
-            raise UserError(f"{path}: has no alpha, and the set has nothing else that shows the object's outline.")
+            raise UserError(f"{path}: has no alpha, and nothing else in the set shows the object's outline.")
     fields.check_sizes(paths, [color for color, _ in images])
     color, alpha = (np.stack(part) for part in zip(*images, strict=True))
     mask = alpha >= 128
     for path, seen in zip(paths, mask, strict=True):
         if not seen.any():
-            raise UserError(f"{path}: shows nothing; expected an object. {fields.AGAIN}")
+            raise UserError(f"{path}: is fully transparent; expected an object. {fields.AGAIN}")
     return RenderedObject(
         uid=entry.uid,
         caption=entry.caption,
@@ -69,7 +69,7 @@ def read(entry: Entry) -> RenderedObject:
 
 
 def _cameras(folder: pathlib.Path, names: list[str], mask: np.ndarray) -> tuple[Camera, ...]:
-    """The cameras that the set saved, or else the ones that its script uses, if the outlines allow them."""
+    """Returns the saved cameras, or otherwise those of the set's script, if they are consistent with the outlines."""
     if any(folder.glob("*.npy")):
         saved = tuple(_saved(folder / f"{name}.npy") for name in names)
         if not silhouettes.consistent(saved, mask):
@@ -85,12 +85,12 @@ def _cameras(folder: pathlib.Path, names: list[str], mask: np.ndarray) -> tuple[
             return derived
     raise UserError(
         f"{folder}: no object in a cube of side 1 has these outlines from azimuths 0, 30, ... 330, elevation {_ELEVATION} and "
-        f"distance {' or '.join(map(str, DISTANCES))}; expected the script's own cameras. Save its cameras (.npy) beside."
+        f"distance {' or '.join(map(str, DISTANCES))}; expected the script's own cameras. Save the cameras (.npy) with them."
     )
 
 
 def _saved(path: pathlib.Path) -> Camera:
-    """The camera of an ``.npy`` file."""
+    """Reads the camera of an ``.npy`` file."""
     try:
         matrix = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -102,7 +102,7 @@ def _saved(path: pathlib.Path) -> Camera:
     aside = float(np.linalg.norm(matrix[:2, 3]) / max(-matrix[2, 3], 1e-9))
     if aside > _OFF_CENTRE:
         raise UserError(
-            f"{path}: the origin is {aside:.2f} of its distance beside the axis of view; expected a camera that looks at it: "
-            f"the matrix is the inverse, or of another convention. {fields.AGAIN}"
+            f"{path}: the origin is {aside:.2f} of its distance off the optical axis; expected a camera that looks at it. "
+            f"The matrix is the inverse, or follows another convention. {fields.AGAIN}"
         )
     return camera

@@ -1,7 +1,6 @@
-"""An object as a set of renders shows it, whatever the set: views with their cameras, in the project's own conventions.
+"""An object of any render set: views with their cameras, in the project's conventions.
 
-Read from the sets that others published by ``preparation.render_sets``; the world, the cameras and the pixels are those of
-``geometry.cameras``.
+The readers of ``preparation.render_sets`` return these; world, cameras and pixels are those of ``geometry.cameras``.
 """
 
 import dataclasses
@@ -14,12 +13,12 @@ from realiz3d_jax.geometry.cameras import Camera
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """An object that lies in a set, before any of its images are read.
+    """An object of a set, before its images are read.
 
     Attributes:
-      uid: what the set calls the object.
-      path: the folder that holds it.
-      caption: None where the set has none.
+      uid: name of the object in the set.
+      path: folder of the object.
+      caption: caption of the object; None if the set has none.
     """
 
     uid: str
@@ -32,13 +31,13 @@ class RenderedObject:
     """An object's views.
 
     Attributes:
-      uid: what the set calls the object.
-      caption: None where the set has none.
-      cameras: one for each view, in the canonical world, Z up; an object that the set normalised fills [-0.5, 0.5].
+      uid: name of the object in the set.
+      caption: caption of the object; None if the set has none.
+      cameras: one per view, in the canonical world, Z up; an object that the set normalised fills [-0.5, 0.5].
       color: uint8[V, H, W, 3], sRGB over white.
-      mask: bool[V, H, W], whether the object is seen.
-      normal: float32[V, H, W, 3], unit, canonical world, on the viewer's side, 0 in the background; None if the set has none.
-      position: float32[V, H, W, 3], canonical world, at the pixel centres, 0 in the background; None if it can't be known.
+      mask: bool[V, H, W], True where the object is visible.
+      normal: float32[V, H, W, 3], unit, canonical world, facing the viewer, 0 in the background; None if the set has none.
+      position: float32[V, H, W, 3], canonical world, at the pixel centres, 0 in the background; None if unknown.
     """
 
     uid: str

@@ -1,9 +1,9 @@
-"""Whether silhouettes can be those of one object under the cameras that they are said to have.
+"""Checks whether silhouettes are consistent with one object under given cameras.
 
-Where a set has no depth, this is all that its views say of its cameras: the largest body whose outlines lie in all masks (the
-visual hull) has to fill each mask. Under cameras of another distance, turned the other way round or looking elsewhere it
-doesn't, unless the object looks alike from there. Size and distance can't be told apart by outlines, so both are tied to the
-cube of side 1 that the sets fit their objects into.
+For sets without depth, this is the only check of the cameras: the largest body whose outlines lie within all masks (the visual
+hull) must fill each mask. It does not under cameras at another distance, with reversed azimuths or looking elsewhere, unless
+the object looks alike from there. Outlines cannot distinguish size from distance, so both are fixed by the cube of side 1 into
+which the sets fit their objects.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ _EXTENT = 0.95
 
 
 def consistent(cameras: Sequence[Camera], mask: np.ndarray) -> bool:
-    """Whether one object in the cube [-0.5, 0.5], with a side near 1, can have all these outlines.
+    """Returns whether one object in the cube [-0.5, 0.5], with a side near 1, can have all these outlines.
 
     Args:
-      cameras: one for each view.
-      mask: bool[V, H, W].
+      cameras: one per view.
+      mask: bool[V, H, W], True where the object is visible.
     """
     size = mask.shape[-1]
     ticks = (np.arange(_CELLS) + 0.5) / _CELLS - 0.5
@@ -33,11 +33,9 @@ def consistent(cameras: Sequence[Camera], mask: np.ndarray) -> bool:
     for camera, seen in zip(cameras, mask, strict=True):
         pixels, depth = camera.project(cells, size)
         width = camera.width * max(float(np.median(depth)) - 0.5, 0.1) if camera.perspective else camera.width
-        reach.append(
-            int(np.ceil(0.87 / _CELLS / width * size))
-        )  # of half a cell's diagonal in pixels, on the near side
+        reach.append(int(np.ceil(0.87 / _CELLS / width * size)))  # half a cell's diagonal in pixels, on the near side
         place = np.clip(np.floor(pixels).astype(int), -1, size)
-        cut_off = seen[[0, -1]].any() or seen[:, [0, -1]].any()  # then the view says nothing of what lies outside it
+        cut_off = seen[[0, -1]].any() or seen[:, [0, -1]].any()  # then the outline continues outside the view
         near = np.pad(_grown(seen, reach[-1]), 1, constant_values=cut_off)
         inside &= near[place[:, 1] + 1, place[:, 0] + 1]
         places.append(place)

@@ -1,12 +1,12 @@
-"""Normals and positions of the sets of ``transforms_json``: from the mesh beside the views, else from the maps of 8 bits.
+"""Normals and positions of the sets of ``transforms_json``: from the mesh beside the views, or otherwise from 8-bit maps.
 
-The mesh gives exact maps, but nothing says which of its axes is up (TRELLIS writes Z, Hunyuan3D Y) and whether it lies in the
-views' world or in the file's own; the placement is taken that agrees with everything the views show. Without a mesh, a
-position map gives the depth, rounded to 1/255; the place is set on the ray of its pixel, so that only the depth is rounded.
+The mesh gives exact maps, but the files state neither its up axis (TRELLIS writes Z, Hunyuan3D Y) nor whether it is in the
+views' world or in the file's own; the placement that agrees with all views is taken. Without a mesh, a position map gives the
+depth, rounded to 1/255; the position is set on the ray of its pixel, so that only the depth is rounded.
 
-Position maps hold p + 0.5 or p / 1.15 + 0.5, in the order x, y, z or, where OpenCV wrote a Y-up vector, z, y, x of glTF's:
--y, z, x of the world. Normal maps hold n / 2 + 0.5 of the world. What a map means is found by what its own pixels, or the
-mesh, say of it.
+Position maps hold p + 0.5 or p / 1.15 + 0.5, in the order x, y, z or, where OpenCV wrote a Y-up vector, glTF's z, y, x:
+-y, z, x of the world. Normal maps hold n / 2 + 0.5 of the world. The encoding of a map is determined from its own pixels, or
+from the mesh.
 """
 
 import dataclasses
@@ -30,19 +30,19 @@ _ORDERS = {
 _SPANS = (1.0, 1.15)
 _STEPS = 2.5
 _LOOSE_STEPS = 8.0
-"""By how many steps of 1/255 a position map may miss: where places are taken from it, and where it only says whose mesh it is,
-which JPEG can say as well."""
+"""Tolerance of a position map in steps of 1/255: where positions are read from it, and, looser because JPEG suffices, where
+it only identifies the mesh."""
 
 _TIE = 0.02
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Placement:
-    """How the views' world and the file's own lie in the canonical one.
+    """Transforms from the views' world and the file's own world to the canonical one.
 
     Attributes:
-      middle, side: float64[3] and float, of the box that becomes the canonical cube, in the views' world.
-      scale, offset: float and float64[3]: the views' world is the file's times ``scale`` plus ``offset``.
+      middle, side: float64[3] and float, centre and side of the box that becomes the canonical cube, in the views' world.
+      scale, offset: float and float64[3]; the views' world is the file's times ``scale`` plus ``offset``.
     """
 
     middle: np.ndarray
@@ -51,19 +51,19 @@ class Placement:
     offset: np.ndarray
 
     def canonical(self, points: np.ndarray) -> np.ndarray:
-        """float[..., 3] of the views' world in the canonical one."""
+        """Maps points float[..., 3] from the views' world to the canonical one."""
         return (points - self.middle) / self.side
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Shown:
-    """What the views show of the geometry.
+    """Geometry as stored in the views.
 
     Attributes:
       size: pixels along a side of a view.
-      outline: bool[V, H, W], by alpha; None where the views have none.
-      normal: float64[V, H, W, 3], unit; None where there are no normal maps.
-      position: float64[V, H, W, 3], the values of the position maps in [-0.5, 0.5]; None where there are none.
+      outline: bool[V, H, W], from alpha; None if the views have none.
+      normal: float64[V, H, W, 3], unit; None without normal maps.
+      position: float64[V, H, W, 3], values of the position maps in [-0.5, 0.5]; None without position maps.
     """
 
     size: int
@@ -72,7 +72,7 @@ class _Shown:
     position: np.ndarray | None
 
     def sampled(self, size: int) -> "_Shown":
-        """The same at the pixel centres of smaller views."""
+        """Samples the maps at the pixel centres of smaller views."""
         index = ((np.arange(size) + 0.5) * self.size / size).astype(int)
         maps = (self.outline, self.normal, self.position)
         return _Shown(size, *(None if one is None else one[:, index[:, None], index] for one in maps))
@@ -85,17 +85,17 @@ def read_maps(
     outline: np.ndarray | None,
     placement: Placement,
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Mask bool[V, H, W], normals and positions float[V, H, W, 3] or None, in the canonical world.
+    """Reads mask bool[V, H, W], normals and positions float[V, H, W, 3] or None, in the canonical world.
 
     Args:
-      paths: the views' images; maps and mesh lie beside them.
+      paths: images of the views; maps and mesh are searched beside them.
       size: pixels along a side of a view.
-      cameras: of the views, canonical.
-      outline: bool[V, H, W] by alpha, or None.
-      placement: of the views' world.
+      cameras: cameras of the views, in the canonical world.
+      outline: bool[V, H, W], from alpha; None if the views have none.
+      placement: placement of the views' world.
 
     Raises:
-      UserError: nothing shows the outline; or mesh, maps and outline don't fit each other.
+      UserError: nothing shows the outline, or mesh, maps and outline disagree.
     """
     normal, position = _map(paths, size, "normal"), _map(paths, size, "pos")
     shown = _Shown(size, outline, None if normal is None else evidence.unit(2 * normal)[0], position)
@@ -104,10 +104,10 @@ def read_maps(
         return _from_mesh(mesh_path, cameras, shown, placement)
     if outline is None:
         raise UserError(
-            f"{paths[0]}: neither this image nor its albedo has alpha, and there is no mesh.ply; expected one that shows the "
-            "object's outline: a background colour doesn't. Put the object's mesh beside the views as mesh.ply."
+            f"{paths[0]}: neither this image nor its albedo has alpha, and there is no mesh.ply; expected one of them, to show "
+            "the object's outline: a background colour does not. Put the object's mesh beside the views as mesh.ply."
         )
-    if position is None:  # then nothing tells what normals mean
+    if position is None:  # then the encoding of normals cannot be determined
         return outline, None, None
     if not (map_path := paths[0].with_name(f"{paths[0].stem}_pos.png")).is_file():
         raise UserError(
@@ -118,18 +118,18 @@ def read_maps(
 
 
 def _map(paths: Sequence[pathlib.Path], size: int, kind: str) -> np.ndarray | None:
-    """float64[V, H, W, 3] in [-0.5, 0.5] of the maps of a kind; None if no view has one."""
+    """Reads the maps of a kind, float64[V, H, W, 3] in [-0.5, 0.5]; None if no view has one."""
     names = [(f"{path.stem}_{kind}.png", f"{path.stem}_{kind}.jpg") for path in paths]
     if not any((path.parent / name).is_file() for path, both in zip(paths, names, strict=True) for name in both):
         return None
     found = [fields.find(path.parent, *both) for path, both in zip(paths, names, strict=True)]
     images = [fields.read_image(path)[0] for path in found]
     fields.check_sizes(found, images, size)
-    return (np.stack(images) + 0.5) / 255 - 0.5  # the writers cut fractions of a byte off
+    return (np.stack(images) + 0.5) / 255 - 0.5  # the writers truncate to whole bytes
 
 
 def _mesh_path(folder: pathlib.Path) -> pathlib.Path | None:
-    """The mesh of an object: beside the views, above them or in another folder of the object."""
+    """Returns the path of an object's mesh: beside the views, above them or in another folder of the object."""
     places = [folder / "mesh.ply"]
     if folder.name == "render_tex":
         places += [folder.parent / "mesh.ply", *sorted(folder.parent.glob("*/mesh.ply"))]
@@ -139,34 +139,34 @@ def _mesh_path(folder: pathlib.Path) -> pathlib.Path | None:
 def _from_mesh(
     path: pathlib.Path, cameras: Sequence[Camera], shown: _Shown, placement: Placement
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Maps of the mesh, placed as the views show it."""
+    """Renders mask, normals and positions from the mesh, in the placement that agrees with the views."""
     if shown.outline is None and shown.normal is None and shown.position is None:
         raise UserError(
-            f"{path}: the views have neither alpha nor normal or position maps; expected one, to place it by."
+            f"{path}: the views have neither alpha nor normal or position maps; expected one, to place the mesh by."
         )
     trials = []
     for name, mesh in _placed(path, placement):
         position, score = _trial(mesh, cameras, shown.sampled(min(_TRIAL_SIZE, shown.size)), placement)
         trials.append((score, name, mesh, position))
     trials.sort(key=lambda trial: -trial[0])
-    told = ", ".join(f"{score:.2f} with {name}" for score, name, *_ in trials)
+    found = ", ".join(f"{score:.2f} with {name}" for score, name, *_ in trials)
     best, _, mesh, position = trials[0]
     if best < evidence.AGREEMENT:
         raise UserError(
-            f"{path}: agrees with the views by {told}; expected {evidence.AGREEMENT} or more in one placement. It is another "
-            f"object's, or the maps have other axes or channels than the format's. {fields.AGAIN}"
+            f"{path}: agrees with the views by {found}; expected {evidence.AGREEMENT} or more in one placement. It belongs to "
+            f"another object, or the maps have other axes or channels than the format's. {fields.AGAIN}"
         )
     for score, _, _, other in trials[1:]:
         if score > best - _TIE and np.abs(other - position).mean() > _TIE * np.abs(position).mean():
             raise UserError(
-                f"{path}: agrees with the views by {told}; expected one that fits best. Leave this object out."
+                f"{path}: agrees with the views by {found}; expected one placement that fits best. Leave this object out."
             )
     maps = render_maps(mesh, shown.size, cameras)
     return maps.mask if shown.outline is None else maps.mask & shown.outline, maps.normal, maps.position
 
 
 def _placed(path: pathlib.Path, placement: Placement) -> list[tuple[str, Mesh]]:
-    """The mesh in the canonical world by all that the format's writers do: (in words, mesh)."""
+    """Returns (description, mesh in the canonical world) for every placement that the format's writers use."""
     result = []
     for up in ("z", "y"):
         mesh = load_asset(path, up).mesh
@@ -180,7 +180,7 @@ def _placed(path: pathlib.Path, placement: Placement) -> list[tuple[str, Mesh]]:
 
 
 def _trial(mesh: Mesh, cameras: Sequence[Camera], shown: _Shown, placement: Placement) -> tuple[np.ndarray, float]:
-    """Positions of a placed mesh float32[V, H, W, 3], and the least share by which anything that is shown agrees with it."""
+    """Returns a placed mesh's positions float32[V, H, W, 3] and its least agreement with outline, normals and positions."""
     maps = render_maps(mesh, shown.size, cameras)
     seen, shares = maps.mask, []
     if shown.outline is not None:
@@ -199,7 +199,7 @@ def _trial(mesh: Mesh, cameras: Sequence[Camera], shown: _Shown, placement: Plac
 
 
 def _readings(shown: _Shown, placement: Placement) -> list[tuple[np.ndarray, float]]:
-    """What a position map can mean: (float64[V, H, W, 3] in the canonical world, what a step of 1/255 is there)."""
+    """Returns each reading of a position map: (float64[V, H, W, 3] in the canonical world, the length there of 1/255)."""
     return [
         (placement.canonical(span * order(shown.position)), span / 255 / placement.side)
         for order in _ORDERS.values()
@@ -210,7 +210,7 @@ def _readings(shown: _Shown, placement: Placement) -> list[tuple[np.ndarray, flo
 def _from_maps(
     folder: pathlib.Path, cameras: Sequence[Camera], shown: _Shown, placement: Placement
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Maps from the files of 8 bits: positions that lie on the rays of their pixels, normals that agree with them."""
+    """Reads mask, normals and positions from 8-bit maps; positions must lie on their pixels' rays, normals agree with them."""
     centres = np.arange(shown.size) + 0.5
     results = []
     for read, step in _readings(shown, placement):
@@ -241,5 +241,5 @@ def _from_maps(
                 f"expected {evidence.AGREEMENT} or more. {fields.AGAIN}"
             )
     mask = shown.outline & shown.normal.any(axis=-1)
-    evidence.check_overlap(mask, shown.outline, f"{folder}: has no normals where the object is seen")
+    evidence.check_overlap(mask, shown.outline, f"{folder}: lacks normals where the object is visible")
     return mask, shown.normal, position

@@ -1,4 +1,4 @@
-"""Renders that come with a NeRF-style ``transforms.json``: TRELLIS' and Hunyuan3D-2.1's.
+"""Reader of renders with a NeRF-style ``transforms.json``: TRELLIS and Hunyuan3D-2.1.
 
     ROOT/renders/<sha256>/transforms.json    TRELLIS (dataset_toolkits): views in perspective
                           000.png ...        sRGB with alpha
@@ -8,13 +8,14 @@
                           000_albedo.png, 000_normal.png, 000_pos.png (or .jpg)
     ROOT/<uid>/mesh.ply   or beside the views, or in another folder of the object; Y up
 
-``transforms.json`` holds aabb, the box of the world that the views show; scale and offset, by which the file's own coordinates
-p became that world's, p scale + offset; and frames: file_path, camera_angle_x in radians and transform_matrix, camera to world
-in Blender's convention. Hunyuan's have proj_type (1 is orthographic: the view is 1.2 wide and camera_angle_x means nothing),
-azimuth and elevation in radians, azimuths from +X, and cam_dis. The box is made the canonical cube here.
+``transforms.json`` holds aabb, the box of the world that the views show; scale and offset, which map the file's own coordinates
+p to that world, p scale + offset; and frames: file_path, camera_angle_x in radians and transform_matrix, camera to world in
+Blender's convention. Hunyuan3D's frames add proj_type (1 is orthographic: the view is 1.2 wide and camera_angle_x is unused),
+azimuth and elevation in radians, azimuths from +X, and cam_dis. The reader maps the box to the canonical cube.
 
-The mask is the alpha of the image, else of its albedo, else what the mesh covers; never a colour, although the format's
-background is 127, because 127 is also a grey, and the middle of the object. Maps: see ``stored_maps``.
+The mask is the alpha of the image, otherwise that of its albedo, otherwise the area that the mesh covers. It is never a
+background colour: the format's background value 127 also occurs as a grey, and in maps at the middle of the object. For the
+maps, see ``stored_maps``.
 """
 
 import pathlib
@@ -32,7 +33,7 @@ _TEXTURE_FOLDER = "render_tex"
 
 
 def scan(folder: pathlib.Path) -> list[Entry]:
-    """The objects below a folder, sorted by uid; the set has no captions."""
+    """Lists the objects below a folder, sorted by uid; the set has no captions."""
     entries = []
     for pattern in ("*/transforms.json", "renders/*/transforms.json", f"*/{_TEXTURE_FOLDER}/transforms.json"):
         for path in folder.glob(pattern):
@@ -43,11 +44,11 @@ def scan(folder: pathlib.Path) -> list[Entry]:
 
 
 def read(entry: Entry) -> RenderedObject:
-    """All views of an object, in the order of ``transforms.json``.
+    """Reads all views of an object, in the order of ``transforms.json``.
 
     Raises:
-      UserError: a file is missing or broken; a field of ``transforms.json`` is missing or impossible; a matrix contradicts its
-        angles; nothing shows the object's outline; or mesh, maps and images don't fit each other.
+      UserError: a file is missing or broken; a field of ``transforms.json`` is missing or invalid; a matrix contradicts its
+        angles; nothing shows the object's outline; or mesh, maps and images disagree.
     """
     path = entry.path / "transforms.json"
     document = fields.read_json(path)
@@ -82,7 +83,7 @@ def read(entry: Entry) -> RenderedObject:
 
 
 def _placement(document: dict, where: str) -> Placement:
-    """How the views' world lies in the canonical one."""
+    """Reads the placement of the views' world in the canonical one."""
     low, high = fields.numbers(document, "aabb", where, ((2, 3),))
     if not (high > low).all():
         raise UserError(f"{where}: aabb goes from {low.tolist()} to {high.tolist()}; expected a box. {fields.AGAIN}")
@@ -93,7 +94,7 @@ def _placement(document: dict, where: str) -> Placement:
 
 
 def _image_path(folder: pathlib.Path, name: str, where: str) -> pathlib.Path:
-    """The image of a frame, which lies in the folder or below it."""
+    """Returns the image of a frame, which must be in the folder or below it."""
     relative = pathlib.PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts:
         raise UserError(f"{where}: file_path is {name!r}; expected a file beside transforms.json. {fields.AGAIN}")
@@ -101,7 +102,7 @@ def _image_path(folder: pathlib.Path, name: str, where: str) -> pathlib.Path:
 
 
 def _camera(frame: dict, placement: Placement, where: str) -> Camera:
-    """The camera of a frame, in the canonical world."""
+    """Builds the camera of a frame, in the canonical world."""
     matrix = fields.numbers(frame, "transform_matrix", where, ((4, 4),))
     if {"azimuth", "elevation"} <= frame.keys():
         angles = (fields.number(frame, name, where) for name in ("azimuth", "elevation"))
@@ -110,7 +111,7 @@ def _camera(frame: dict, placement: Placement, where: str) -> Camera:
         distance, found = fields.number(frame, "cam_dis", where), float(np.linalg.norm(matrix[:3, 3]))
         if abs(found - distance) > 0.01 * abs(distance):
             raise UserError(
-                f"{where}: transform_matrix stands {found:.3f} away, cam_dis is {distance:g}. {fields.AGAIN}"
+                f"{where}: transform_matrix gives the distance {found:.3f}, but cam_dis is {distance:g}. {fields.AGAIN}"
             )
     matrix[:3, 3] = placement.canonical(matrix[:3, 3])
     kind = frame.get("proj_type", 0)
@@ -125,7 +126,7 @@ def _camera(frame: dict, placement: Placement, where: str) -> Camera:
 
 
 def _alpha(path: pathlib.Path, own: np.ndarray | None, size: int) -> np.ndarray | None:
-    """uint8[H, W], the alpha of an image or else of its albedo; None where neither has any."""
+    """Returns the alpha uint8[H, W] of an image, or otherwise of its albedo; None if neither has any."""
     albedo = path.with_name(f"{path.stem}_albedo.png")
     if own is not None or not albedo.is_file():
         return own

@@ -1,1 +1,1 @@
-"""The shapes benchmark: procedural objects, their captions, their two looks, and the datasets made of them."""
+"""The shapes benchmark: procedural objects, their captions, their two looks, and the datasets made from them."""

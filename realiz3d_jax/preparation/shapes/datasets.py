@@ -1,4 +1,4 @@
-"""Making the shapes datasets on all cores; a record depends on the seed, its split and its number only."""
+"""Makes the shapes datasets on all cores; a record depends only on the seed, its split and its index."""
 
 import concurrent.futures
 import json
@@ -15,10 +15,10 @@ from realiz3d_jax.preparation.shapes import examples, objects
 from realiz3d_jax.preparation.workers import end_with_parent
 
 DEFAULT_COUNT = {"shapes_photos": 8000, "shapes_assets": 1500}
-"""Objects of the training split."""
+"""Number of objects in the training split."""
 
 HELD_OUT_COUNT = {"validation": 20, "test": 40}
-"""Objects of shapes_assets' other splits."""
+"""Number of objects in the other splits of shapes_assets."""
 
 _MAKERS = {"shapes_photos": examples.photo_example, "shapes_assets": examples.asset_example}
 
@@ -31,22 +31,22 @@ def prepare(
     seed: int = objects.SEED,
     workers: int | None = None,
 ) -> tuple[pathlib.Path, bool]:
-    """Makes a dataset of rendered objects, or takes up where an interrupted call stopped.
+    """Makes a dataset of rendered objects, resuming an interrupted call.
 
     Args:
-      directory: where datasets are kept.
+      directory: root folder of the datasets.
       dataset: "shapes_photos" or "shapes_assets".
       size: pixels along a side of a view, one of ``records.SIZES``.
-      count: objects of the training split; None for the usual number, or whatever a finished dataset has.
-      seed: of the objects.
-      workers: processes; None for one per core.
+      count: objects in the training split; None for the count of an existing dataset, or otherwise ``DEFAULT_COUNT``.
+      seed: seed of the objects.
+      workers: number of processes; None for one per core.
 
     Returns:
-      (the dataset's folder, whether it was made now and not there before).
+      (the dataset's folder, True if it was made by this call and False if it already existed).
 
     Raises:
-      UserError: a dataset with another count or seed is there, another process is making it, the directory is not
-        writable, or an argument is out of range.
+      UserError: a dataset with another count or seed exists, another process is making it, the directory is not writable,
+        or an argument is out of range.
     """
     if count is not None and count < 1:
         raise UserError(f"count {count}: expected at least 1 object.")
@@ -65,7 +65,7 @@ def prepare(
 def _render(
     dataset: str, size: int, seed: int, missing: list[Chunk], workers: int, advance: Callable[..., None]
 ) -> None:
-    """Renders chunks, in processes of their own if there are several of both."""
+    """Renders chunks, in worker processes if there are several chunks and workers."""
     if workers == 1 or len(missing) <= 1:
         for chunk in missing:
             advance(_render_chunk(dataset, size, seed, chunk))
@@ -82,7 +82,7 @@ def _render(
 
 
 def _render_chunk(dataset: str, size: int, seed: int, chunk: Chunk) -> int:
-    """Renders a chunk into its file, and returns how many objects it has."""
+    """Renders a chunk into its file and returns its number of objects."""
     split, start, stop, _ = chunk
     making.save_chunk(chunk, [_MAKERS[dataset](split, index, size, seed) for index in range(start, stop)])
     return stop - start

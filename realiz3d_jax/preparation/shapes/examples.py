@@ -1,6 +1,6 @@
-"""One record of a shapes dataset from its number: the object, its mesh, its maps and its looks.
+"""Makes one record of a shapes dataset from its index: the object, its mesh, its maps and its looks.
 
-Whatever is rendered is rendered from the mesh as it is read back from the GLB file's bytes.
+Everything is rendered from the mesh as read back from the GLB file's bytes.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from realiz3d_jax.preparation.shapes import looks, objects
 
 
 def photo_example(split: str, index: int, size: int, seed: int) -> tuple[Example, dict[str, bytes]]:
-    """A record of shapes_photos (``split`` "train") and the files that go with it: none."""
+    """Makes a record of shapes_photos (``split`` must be "train"); it has no attached files."""
     assert split == "train"
     item = objects.make_object("photos", index, seed)
     solid = _read(mesh.write_glb(item.parts), item.uid)
@@ -24,7 +24,7 @@ def photo_example(split: str, index: int, size: int, seed: int) -> tuple[Example
 
 
 def asset_example(split: str, index: int, size: int, seed: int) -> tuple[Example, dict[str, bytes]]:
-    """A record of shapes_assets and the files that go with it: the GLB."""
+    """Makes a record of shapes_assets, with its GLB as the attached file."""
     item = objects.make_object(split, index, seed)
     glb = mesh.write_glb(item.parts)
     solid = _read(glb, item.uid)
@@ -45,12 +45,12 @@ def asset_example(split: str, index: int, size: int, seed: int) -> tuple[Example
 
 
 def _read(glb: bytes, uid: str) -> mesh.Mesh:
-    """The mesh of a GLB; base colours are 8 bits of linear light, as many renderers hold them and as looks have always been."""
+    """Reads the mesh of a GLB, with base colours rounded to 8 bits of linear light, as many renderers store them."""
     solid = asset.parse_glb(glb, uid).mesh
     linear = np.round(255 * mesh.srgb_to_linear(solid.face_color.astype(np.float64))) / 255
     return dataclasses.replace(solid, face_color=mesh.linear_to_srgb(linear).astype(np.float32))
 
 
 def _generator(item: objects.ShapesObject, seed: int) -> np.random.Generator:
-    """The real look's randomness, its own stream for every object."""
+    """Returns the random generator of an object's real look, one stream per object."""
     return np.random.default_rng([seed, 7, *item.uid.encode()])

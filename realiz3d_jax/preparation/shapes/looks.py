@@ -7,10 +7,10 @@ The real look of a surface point with outward normal n, view direction v and lig
     glossy  = gloss * visible * max(0, n.h)^exponent + rim * (1 - n.v)^4,  h = (l + v)/|l + v|       (Blinn-Phong)
     pixel   = noise(srgb(tone(diffuse + glossy)))
 
-The light comes from above, to the left of the camera; each of the rays of a pixel sees it from a slightly other
-direction, which softens the shadows. Colours of a pixel's rays are averaged as displayed values over white. Sensor
-noise scales with the share of the pixel that the object covers: the background is exactly white in both looks, as
-after the segmentation of the paper's photographs.
+The light comes from above and to the left of the camera. Each ray of a pixel sees it from a slightly different direction,
+which softens the shadows. The colours of a pixel's rays are averaged as displayed values over white. Sensor noise scales
+with the fraction of the pixel that the object covers, so the background is exactly white in both looks, as in the paper's
+photographs after segmentation.
 """
 
 from collections.abc import Sequence
@@ -33,13 +33,13 @@ _LATTICE = 32
 def render_looks(
     mesh: Mesh, size: int, generator: np.random.Generator, cameras: Sequence[Camera] = STANDARD
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both looks of a mesh from all views.
+    """Renders both looks of a mesh from all views.
 
     Args:
-      mesh: in the canonical frame; each of its base colours is a material of its own.
+      mesh: mesh in the canonical frame; each base colour is a separate material.
       size: pixels along a side of a view.
-      generator: draws the real look's textures, light and noise.
-      cameras: one for each view.
+      generator: source of the real look's textures, light and noise.
+      cameras: one per view.
 
     Returns:
       (synthetic, real): uint8[V, size, size, 3] each, sRGB over white.
@@ -76,7 +76,7 @@ def render_looks(
 
 
 def _rays_near(mesh: Mesh, camera: Camera, size: int) -> np.ndarray:
-    """Indices of the rays of a view inside the mesh's bounding rectangle: int[n]; the others see the background."""
+    """Indices int[n] of a view's rays inside the mesh's bounding rectangle; all others see the background."""
     pixels, _ = camera.project(mesh.vertices, size * SAMPLES)
     low = np.maximum(np.floor(pixels.min(axis=0)).astype(int), 0)
     high = np.minimum(np.ceil(pixels.max(axis=0)).astype(int), size * SAMPLES)
@@ -84,7 +84,7 @@ def _rays_near(mesh: Mesh, camera: Camera, size: int) -> np.ndarray:
 
 
 def _average(values: np.ndarray, seen: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage float64[size, size] and mean colour over white float64[size, size, 3] of the rays of each pixel."""
+    """Coverage float64[size, size] and mean colour over white float64[size, size, 3] of each pixel's rays."""
     rows, columns = np.divmod(seen, size * SAMPLES)
     pixel = rows // SAMPLES * size + columns // SAMPLES
     rays = SAMPLES * SAMPLES
@@ -99,7 +99,7 @@ def _to_bytes(image: np.ndarray) -> np.ndarray:
 
 
 class _Light:
-    """A sun above and to the left of the camera, a cool sky, and light that a warm floor sends back."""
+    """A sun above and to the left of the camera, a cool sky, and light reflected from a warm floor."""
 
     def __init__(self, generator: np.random.Generator):
         self._left = np.deg2rad(48 + 10 * generator.uniform(-1, 1))
@@ -118,7 +118,7 @@ class _Light:
         camera: Camera,
         generator: np.random.Generator,
     ) -> np.ndarray:
-        """Displayed colour float64[n, 3] of surface points under the light of a view; arguments float64[n, 3]."""
+        """Displayed colour float64[n, 3] of surface points lit for a view; all array arguments are float64[n, 3]."""
         right, up, backward = camera.axes
         towards = (
             -np.sin(self._left) * np.cos(self._height) * right
@@ -144,7 +144,7 @@ class _Light:
 
 
 class _Texture:
-    """A solid texture: it multiplies a base colour, in linear light, by a pattern of the place on the object."""
+    """A solid texture: multiplies a base colour, in linear light, by a pattern that depends on the object position."""
 
     def __init__(self, generator: np.random.Generator):
         self._kind = TEXTURES[generator.integers(len(TEXTURES))]
@@ -155,7 +155,7 @@ class _Texture:
         self._lattice = generator.random((_LATTICE,) * 3, np.float32).reshape(-1)
 
     def __call__(self, position: np.ndarray, albedo: np.ndarray) -> np.ndarray:
-        """albedo float64[n, 3] (linear) at positions float64[n, 3], textured."""
+        """Returns ``albedo`` float64[n, 3] (linear) textured at ``position`` float64[n, 3]."""
         speckle = 0.1 * (self._noise(position / 0.045) - 0.5)
         return albedo * np.exp(self._pattern(position) + speckle)[:, None]
 
@@ -174,7 +174,7 @@ class _Texture:
         return 0.4 * np.tanh(8 * (self._noise(position / 0.17 + 0.5) - 0.5))
 
     def _noise(self, position: np.ndarray) -> np.ndarray:
-        """Smooth noise in [0, 1] with one random value for each cell of a periodic lattice: float[n] at float[n, 3]."""
+        """Smooth noise float[n] in [0, 1] at float[n, 3], interpolating one random value per cell of a periodic lattice."""
         position = position.astype(np.float32)
         cell = np.floor(position)
         fraction = position - cell

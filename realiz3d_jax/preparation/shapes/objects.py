@@ -1,14 +1,13 @@
 """The objects of the shapes benchmark: one or two solids in clear colours, with a caption.
 
-An object follows from (seed, split, index) alone. One in ``SINGLE_SHARE`` is a single solid, "a red cone"; the others
-are two of different shape and colour in a relation that the four views show differently: "a red cone with a small blue
-torus on top".
+An object depends on (seed, split, index) alone. A fraction ``SINGLE_SHARE`` of the objects are single solids, "a red cone".
+The others are two solids of different shape and colour in a relation that the four views show differently: "a red cone with
+a small blue torus on top".
 
-What splits share. A *combination* is the set of (colour, shape) pairs of an object's parts. The order of their SHA-256
-gives every combination one role: the first ones are for ``validation``, the next for ``test``, all others for
-training; the held-out splits draw from their own combinations and every training split (photos, synthetic train) from
-those for training. So no caption of a held-out split, in any
-order, size or relation of its parts, has been seen in training, while each colour and each shape has.
+A *combination* is the set of (colour, shape) pairs of an object's parts. Sorted by SHA-256, the first combinations are
+reserved for ``validation``, the next for ``test``, and all others for training. The held-out splits draw from their own
+combinations, and every training split (photos, synthetic train) from those for training. Training therefore shows every
+colour and every shape, but no held-out caption in any order, size or relation of its parts.
 """
 
 import dataclasses
@@ -46,19 +45,19 @@ SHAPES = {
 }
 
 SIZES = {"small": 0.55, "": 0.8, "large": 1.15}
-"""Sizes that words stand for, relative to one another; an object is normalised in the end."""
+"""Relative sizes by word; each object is normalised at the end."""
 
 _SIZE_PAIRS = (("", ""), ("", "small"), ("large", "small"), ("large", ""), ("small", ""), ("small", "large"))
 
 RELATIONS = ("on top", "next to", "in front of", "behind")
 
 _SINK = {"sphere": 0.04, "cube": 0.0, "cone": 0.14, "cylinder": 0.0, "torus": 0.02, "pyramid": 0.14}
-"""How deep, as a fraction of its height, another solid sinks into the top of each."""
+"""Depth to which another solid sinks into the top of each shape, as a fraction of the shape's height."""
 
 _SPLITS = {"photos": 0, "train": 1, "validation": 2, "test": 3}
 _ROLES = {"photos": "train", "train": "train", "validation": "validation", "test": "test"}
 _HELD_OUT = {1: {"validation": 4, "test": 7}, 2: {"validation": 60, "test": 100}}
-"""How many combinations of one and of two parts are held out for each split."""
+"""Number of combinations of one and of two parts that each split holds out."""
 
 Pair = tuple[str, str]
 """(colour, shape)"""
@@ -69,8 +68,8 @@ class ShapesObject:
     """A composed object.
 
     Attributes:
-      uid: its name, unique in the benchmark.
-      caption: what it is, in words.
+      uid: name, unique in the benchmark.
+      caption: description of the object.
       combination: the sorted (colour, shape) pairs of its parts.
       parts: its surfaces in one world frame, not normalised.
     """
@@ -82,7 +81,7 @@ class ShapesObject:
 
 
 def _combinations() -> dict[tuple[str, int], list[tuple[Pair, ...]]]:
-    """All combinations by (role, number of parts)."""
+    """Returns all combinations by (role, number of parts)."""
     pairs = sorted(itertools.product(COLORS, SHAPES))
     singles = [(pair,) for pair in pairs]
     doubles = [(one, two) for one, two in itertools.combinations(pairs, 2) if one[0] != two[0] and one[1] != two[1]]
@@ -98,18 +97,18 @@ COMBINATIONS = _combinations()
 
 
 def make_object(split: str, index: int, seed: int = SEED) -> ShapesObject:
-    """The object number ``index`` of a split.
+    """Makes object number ``index`` of a split.
 
-    Combinations come in a shuffled order that goes through all of them before any comes again.
+    Combinations are taken in a shuffled order that uses each once before any repeats.
 
     Args:
       split: "photos", "train", "validation" or "test".
-      index: from 0.
-      seed: of the whole benchmark.
+      index: index of the object, from 0.
+      seed: seed of the whole benchmark.
     """
     singles, following = (int(np.floor(number * SINGLE_SHARE)) for number in (index, index + 1))
     if _ROLES[split] != "train":
-        # Few single solids are held out; a held-out split takes each once, and goes on with pairs.
+        # Few single solids are held out; a held-out split takes each once, then continues with pairs.
         available = len(COMBINATIONS[_ROLES[split], 1])
         singles, following = min(singles, available), min(following, available)
     single = following > singles
@@ -126,7 +125,7 @@ def make_object(split: str, index: int, seed: int = SEED) -> ShapesObject:
 
 @functools.cache
 def _order(seed: int, split: int, single: bool, number: int) -> list[int]:
-    """The order in which a split takes its combinations."""
+    """Returns the order in which a split takes its combinations."""
     return np.random.default_rng([seed, split, int(single)]).permutation(number).tolist()
 
 
@@ -136,7 +135,7 @@ def _surface(shape: str) -> primitives.Surface:
 
 
 def _composed(combination: tuple[Pair, ...], generator: np.random.Generator) -> tuple[str, tuple[mesh.Part, ...]]:
-    """Two solids in a relation, and the caption."""
+    """Composes two solids in a relation; returns the caption and the parts."""
     swapped, relation = generator.integers(2), RELATIONS[generator.integers(len(RELATIONS))]
     first, second = combination[::-1] if swapped else combination
     sizes = _SIZE_PAIRS[generator.integers(len(_SIZE_PAIRS))]
@@ -165,7 +164,7 @@ def _noun(size: str, pair: Pair) -> str:
 
 
 def _solid(pair: Pair, size: float, generator: np.random.Generator) -> mesh.Part:
-    """A solid of a size, with a few percent of jitter in size, in proportion and in heading."""
+    """Makes a solid of the given size, with slight jitter in size, proportion and heading."""
     vertices, faces, normals = _surface(pair[1])
     width, height = size * (1 + 0.05 * generator.uniform(-1, 1, 2))
     angle = np.deg2rad(3) * generator.uniform(-1, 1)

@@ -1,8 +1,8 @@
-"""The solids that objects are composed of, as triangles with normals.
+"""The solids from which objects are composed, as triangles with normals.
 
-Each function gives a solid standing on z = 0 round the z axis, with its natural proportions, about 1 wide or high.
-They were chosen to be told apart by their outlines alone at 32 pixels and elevation 0: disc, wide square, tall
-rectangle, tall triangle, low triangle, ring.
+Each function returns a solid that stands on z = 0 around the z axis, in its natural proportions, about 1 wide or high. Their
+outlines alone distinguish them at 32 pixels and elevation 0: disc, wide square, tall rectangle, tall triangle, low triangle,
+ring.
 """
 
 import itertools
@@ -16,7 +16,7 @@ _SEGMENTS = 32
 
 
 def sphere() -> Surface:
-    """Diameter 1."""
+    """A sphere of diameter 1."""
     return _lathe(
         lambda angle: (0.5 * np.sin(angle), 0.5 - 0.5 * np.cos(angle)),
         lambda angle: (np.sin(angle), -np.cos(angle)),
@@ -25,27 +25,27 @@ def sphere() -> Surface:
 
 
 def cube() -> Surface:
-    """Side 0.82, turned so that every view sees two faces of different width."""
+    """A cube of side 0.82, turned so that every view sees two faces of different width."""
     return _turned(_faceted(_BOX_QUADS, _square(0.82, 0.0) + _square(0.82, 0.82)), 10)
 
 
 def pyramid() -> Surface:
-    """Low and wide, on a square, turned so that every view sees two faces."""
+    """A low, wide square pyramid, turned so that every view sees two faces."""
     return _turned(_faceted(_PYRAMID_POLYGONS, [*_square(0.86, 0.0), (0.0, 0.0, 0.68)]), 30)
 
 
 def cone() -> Surface:
-    """Height 1.05 on a disc of diameter 0.76."""
+    """A cone of height 1.05 on a disc of diameter 0.76."""
     return _revolved([(0.0, 0.0), (0.38, 0.0), (0.0, 1.05)])
 
 
 def cylinder() -> Surface:
-    """Height 1, diameter 0.46."""
+    """A cylinder of height 1 and diameter 0.46."""
     return _revolved([(0.0, 0.0), (0.23, 0.0), (0.23, 1.0), (0.0, 1.0)])
 
 
 def torus() -> Surface:
-    """An upright ring of outer diameter 1 whose hole is seen from the front and from the back."""
+    """An upright ring of outer diameter 1 whose hole is visible from the front and the back."""
     major, minor = 0.345, 0.155
     vertices, faces, normals = _lathe(
         lambda angle: (major + minor * np.cos(angle), minor * np.sin(angle)),
@@ -66,7 +66,7 @@ _PYRAMID_POLYGONS = [(3, 2, 1, 0), (0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)]
 
 
 def _faceted(polygons: list[tuple[int, ...]], points: list[tuple[float, float, float]]) -> Surface:
-    """Flat polygons, counter-clockwise from outside, each with vertices of its own."""
+    """Builds flat polygons, counter-clockwise seen from outside, each with its own vertices."""
     points = np.asarray(points)
     vertices, faces, normals = [], [], []
     for polygon in polygons:
@@ -86,7 +86,7 @@ def _turned(surface: Surface, degrees: float) -> Surface:
 
 
 def _revolved(profile: list[tuple[float, float]]) -> Surface:
-    """Revolves straight pieces of a profile (radius, height), from the bottom up, with sharp edges between them."""
+    """Revolves straight pieces of a profile (radius, height), bottom to top, with sharp edges between them."""
     surfaces = []
     for start, end in itertools.pairwise(profile):
         start, end = np.array(start), np.array(end)
@@ -109,7 +109,7 @@ def _revolved(profile: list[tuple[float, float]]) -> Surface:
 
 
 def _lathe(curve, normal_curve, parameters: np.ndarray) -> Surface:
-    """Revolves a curve (radius, height) of ``parameters`` round the z axis, outside on the curve's right hand."""
+    """Revolves a curve (radius, height) of ``parameters`` around the z axis; the outside is on the curve's right."""
     angles = np.arange(_SEGMENTS + 1) * (2 * np.pi / _SEGMENTS)
     radius, height = curve(parameters)
     outward, upward = normal_curve(parameters)
