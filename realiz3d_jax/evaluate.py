@@ -23,10 +23,10 @@ from realiz3d_jax import errors, files, startup
 from realiz3d_jax.checkpoints.release import PRETRAINED
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.metrics import benchmark, domain_score, evaluation
+from realiz3d_jax.metrics import domain_score, evaluation
 from realiz3d_jax.metrics.evaluation import LINES
 from realiz3d_jax.metrics.metric import Line
-from realiz3d_jax.sampling import items
+from realiz3d_jax.sampling import benchmark, items
 
 FLAGS = flags.FlagValues()
 _SAMPLES = flags.DEFINE_multi_string(
