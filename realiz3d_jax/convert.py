@@ -39,32 +39,49 @@ from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.tokenizer import Tokenizer
 from realiz3d_jax.sampling.pretrained import open_model
 
+FLAGS = flags.FlagValues()
 _SOURCE = flags.DEFINE_multi_string(
     "source",
     None,
     "Pipeline folder in the Hugging Face layout, or PixArt's original .pth. May be repeated; each part is taken from the "
     "first folder that has it.",
+    flag_values=FLAGS,
 )
-_HUB = flags.DEFINE_multi_string("hub", None, "Like --source, as a repository of the Hugging Face Hub: OWNER/NAME.")
-_PRESET = flags.DEFINE_enum("preset", None, list(PIXART), "Transformer in --source, if --source is a file.")
+_HUB = flags.DEFINE_multi_string(
+    "hub", None, "Like --source, as a repository of the Hugging Face Hub: OWNER/NAME.", flag_values=FLAGS
+)
+_PRESET = flags.DEFINE_enum(
+    "preset", None, list(PIXART), "Transformer in --source, if --source is a file.", flag_values=FLAGS
+)
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     None,
     list(huggingface.DTYPES),
     "Dtype of the converted parameters; by default float32, and bfloat16 for the text encoder, which is never trained.",
+    flag_values=FLAGS,
 )
-_VERIFY = flags.DEFINE_bool("verify", False, "Read the converted files again and compare checksums.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run of realiz3d_jax.train; for --export, also an exported checkpoint.")
+_VERIFY = flags.DEFINE_bool("verify", False, "Read the converted files again and compare checksums.", flag_values=FLAGS)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Run of realiz3d_jax.train; for --export, also an exported checkpoint.", flag_values=FLAGS
+)
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "The .safetensors file to write for --workdir, or the folder for --source or --hub."
+    "output",
+    None,
+    "The .safetensors file to write for --workdir, or the folder for --source or --hub.",
+    flag_values=FLAGS,
 )
-_EXPORT = flags.DEFINE_string("export", None, "Folder to write for diffusers: config.json and weights.")
+_EXPORT = flags.DEFINE_string(
+    "export", None, "Folder to write for diffusers: config.json and weights.", flag_values=FLAGS
+)
 _METRICS = flags.DEFINE_string(
     "metrics",
     None,
     "The metrics.json of realiz3d_jax.evaluate for samples of the run, stored in the exported checkpoint.",
+    flag_values=FLAGS,
 )
-_COMMAND = flags.DEFINE_string("command", "", "Command that trained the run, stored in the exported checkpoint.")
+_COMMAND = flags.DEFINE_string(
+    "command", "", "Command that trained the run, stored in the exported checkpoint.", flag_values=FLAGS
+)
 
 _USES: dict[str, tuple[set[str], set[str]]] = {
     "source": ({"output"}, {"preset", "dtype", "verify"}),
@@ -96,7 +113,7 @@ def main(argv: list[str]) -> None:
 
 def _find_use() -> str:
     known = {name for use, (needed, possible) in _USES.items() for name in {use} | needed | possible}
-    given = {name for name in known if flags.FLAGS[name].present}
+    given = {name for name in known if FLAGS[name].present}
     use = next((use for use in _USES if use in given), None)
     if use is None:
         raise UserError(f"nothing to convert; give one of {', '.join(f'--{use}' for use in _USES)}.")
@@ -259,4 +276,4 @@ def _last_metrics(workdir: pathlib.Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, FLAGS)

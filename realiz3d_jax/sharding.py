@@ -45,7 +45,10 @@ def rules_of(config: backbone.Config) -> tuple[tuple[str, int | None], ...]:
     return (*((f"backbone/{pattern}", axis) for pattern, axis in backbone.of(config).PARTS.split), *RULES)
 
 
-def make_device_mesh(config: DeviceConfig, devices: list[jax.Device] | None = None) -> Mesh:
+def make_device_mesh(
+    config: DeviceConfig,
+    devices: list[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
+) -> Mesh:
     """The device mesh of ``config`` over ``devices`` (all, by default).
 
     Raises:

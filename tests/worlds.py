@@ -1,7 +1,7 @@
 """A small world for tests: data of a few objects, models of the ``tiny`` size with random parameters, configs of them."""
 
-import copy
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import io
@@ -16,7 +16,6 @@ import jax
 import numpy as np
 import pytest
 import sentencepiece
-from absl import flags
 
 from realiz3d_jax import errors
 from realiz3d_jax.checkpoints import exported
@@ -167,29 +166,20 @@ def command(module: str, *arguments: str, **options: Any) -> subprocess.Popen:
 def run_command(module: str, *arguments: str) -> int:
     """Runs a command within this process, on a command line; returns its exit status, messages go to stderr.
 
-    Two commands may have a flag of the same name, which absl refuses within one process: the flags of all commands are set
-    aside meanwhile, and those of this one are defined anew.
+    The command is imported again, so that its flags have their defaults and no settings of an earlier call.
     """
     name = f"realiz3d_jax.{module}"
-    kept = {key: copy.copy(value) for key, value in flags.FLAGS.__dict__.items()}
-    kept["__flags_by_module"] = {key: list(value) for key, value in flags.FLAGS.flags_by_module_dict().items()}
-    for owner, defined in kept["__flags_by_module"].items():
-        if owner.startswith("realiz3d_jax."):
-            for flag in defined:
-                delattr(flags.FLAGS, flag.name)
     argv = [name, *arguments]
     try:
         imported = sys.modules.get(name)
         loaded = importlib.reload(imported) if imported else importlib.import_module(name)
+        parse = getattr(loaded, "parse", functools.partial(errors.parse_flags, flag_values=loaded.FLAGS))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", argv)  # config_flags looks for overrides there
-            loaded.main(getattr(loaded, "parse", errors.parse_flags)(argv))
+            loaded.main(parse(argv))
         return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except SystemExit as error:
         return error.code
-    finally:
-        flags.FLAGS.__dict__.clear()
-        flags.FLAGS.__dict__.update(kept)

@@ -53,7 +53,7 @@ class Pretrained:
 
     @functools.cached_property
     def encoder(self) -> TextEncoder:
-        """The text encoder, read when it is first asked for.
+        """The text encoder, read on first use.
 
         Raises:
           UserError: it is missing, damaged or another one.
@@ -61,7 +61,7 @@ class Pretrained:
         return self.encoders.open_text(list(self.device_mesh.devices.flat))
 
     def generator(self, sampling: SamplingConfig) -> Generator:
-        """What draws images from the model; raises UserError as ``encoder`` does."""
+        """Returns a generator that draws images from the model; raises UserError as ``encoder`` does."""
         codec_params = self.encoders.open_codec_params(self.device_mesh)
         return Generator(self.model, self.encoder, sampling, codec_params)
 
@@ -94,7 +94,7 @@ def open_model(
       devices: that hold the parameters; all by default.
 
     Raises:
-      UserError: nothing is there, it is damaged, or its parameters are not those that its config describes.
+      UserError: the source is missing or damaged, or its parameters are not those that its config describes.
     """
     config = read_config(source, encoders_folder)
     model = make_model(config)

@@ -164,7 +164,7 @@ DAMAGES = {
     ),
     "another width": (
         lambda folder: change(folder / "transformer" / "config.json", attention_head_dim=16),
-        rf"transformer/{WEIGHTS}: \d+ tensors are not those of this model; is it another checkpoint or preset\?\n"
+        rf"transformer/{WEIGHTS}: \d+ tensors do not match this model; is it another checkpoint or preset\?\n"
         r"  pos_embed.proj.weight is \[24, 4, 2, 2\]; expected \[32, 4, 2, 2\]\n(.*\n)+"
         r"  proj_out.weight is \[32, 24\]; expected \[32, 32\]\n",
     ),

@@ -1,6 +1,7 @@
 """The command ``evaluate``: from folders of items to metrics, and what it says of bad ones."""
 
 import hashlib
+import importlib
 import json
 import pathlib
 import shutil
@@ -8,18 +9,16 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from PIL import Image
 from sampled_items import RIGS, SIDES, true_views, write_item
 
-from realiz3d_jax import evaluate
+from realiz3d_jax import errors, evaluate
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 from realiz3d_jax.geometry.mesh import gltf_to_world
-from realiz3d_jax.metrics import domain_score
+from realiz3d_jax.metrics import domain_score, evaluation
 from realiz3d_jax.preparation.shapes import datasets
 
 LARGE = 64
@@ -58,8 +57,6 @@ def samples(data: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
 @pytest.fixture
 def run_evaluate(data: pathlib.Path, classifier: pathlib.Path, tmp_path: pathlib.Path):
     """Runs the command on folders; returns what it wrote."""
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["test"])
 
     def run(
         *folders: pathlib.Path,
@@ -68,15 +65,15 @@ def run_evaluate(data: pathlib.Path, classifier: pathlib.Path, tmp_path: pathlib
         split: str = "test",
     ) -> dict:
         values = {
-            "samples": [str(folder) for folder in folders],
             "split": split,
-            "output": str(output),
-            "data": str(data),
+            "output": output,
+            "data": data,
             "base-images": base,
-            "classifier": str(classifier),
+            "classifier": classifier,
         }
-        with flagsaver.flagsaver(**values):
-            evaluate.main(["evaluate"])
+        command = importlib.reload(evaluate)  # flags as they are by default
+        flags = [f"--samples={folder}" for folder in folders] + [f"--{name}={value}" for name, value in values.items()]
+        command.main(errors.parse_flags(["evaluate", *flags], command.FLAGS))
         return json.loads(output.read_text())
 
     return run
@@ -101,7 +98,17 @@ def test_each_folder_is_a_row_beside_the_true_renders_of_its_objects(run_evaluat
     assert f"{out['silhouette_iou']['mean']:.3f}" in printed
 
 
-def test_views_that_no_mesh_controlled_are_evaluated_by_looks_alone(run_evaluate, samples, data, tmp_path):
+def test_distances_between_few_objects_are_given_with_a_caution(run_evaluate, samples, monkeypatch, capsys):
+    run_evaluate(samples)
+    assert (
+        "warning: FID and KID rest on 3 objects, and change with each; expected 20 or more" in capsys.readouterr().err
+    )
+    monkeypatch.setattr(evaluation, "FEWEST_OBJECTS", 3)
+    run_evaluate(samples)
+    assert "FID and KID rest on" not in capsys.readouterr().err
+
+
+def test_views_that_no_mesh_controlled_are_judged_by_looks_alone(run_evaluate, samples, data, tmp_path):
     record = records.open_split(data, "shapes_assets", "test")[0]
     mesh = next(data.rglob("*.glb"))
     write_item(tmp_path / "free" / "x", "x", record["real"], mesh, task="text_to_multiview")
@@ -238,7 +245,7 @@ def exchange_mesh(item: pathlib.Path) -> None:
         (lose_view, r"view_180\.png: cannot be read as an image"),
         (shrink_view, r"found views of 16 x 16, 32 x 32"),
         (break_description, r"item\.json: cannot be read"),
-        (lose_mesh, r"gone\.glb is not there"),
+        (lose_mesh, r"gone\.glb is missing"),
         (exchange_mesh, r"is not the mesh that"),
     ],
 )
@@ -254,7 +261,7 @@ def test_a_damaged_item_is_named_and_earlier_metrics_stay(run_evaluate, samples,
 @pytest.mark.parametrize("content", ["precious", '{"prompt": "a red cone"}', "[]"])
 def test_a_file_that_is_no_earlier_metrics_is_not_replaced(run_evaluate, samples, tmp_path, content):
     (tmp_path / "prompts.jsonl").write_text(content)
-    with pytest.raises(UserError, match=r"prompts\.jsonl: is there already and was not written by this command"):
+    with pytest.raises(UserError, match=r"prompts\.jsonl: already exists and was not written by this command"):
         run_evaluate(samples, output=tmp_path / "prompts.jsonl")
     assert (tmp_path / "prompts.jsonl").read_text() == content
 

@@ -9,14 +9,11 @@ import pytest
 from PIL import Image
 from worlds import World, load_config, random_params, run_command
 
-import realiz3d_jax.geometry.assets.asset
-import realiz3d_jax.geometry.texturing.texture
-import realiz3d_jax.geometry.texturing.unwrap
 from realiz3d_jax.checkpoints import exported
 from realiz3d_jax.data import records
 from realiz3d_jax.geometry.assets.asset import Asset, load_asset
 from realiz3d_jax.geometry.mesh import gltf_to_world
-from realiz3d_jax.sampling import items
+from realiz3d_jax.sampling import items, run
 
 STEPS, BATCH = 3, 2
 VIEWS = [f"view_{azimuth:03d}.png" for azimuth in (0, 90, 180, 270)]
@@ -147,9 +144,7 @@ def firsts(asset: Asset) -> list[int]:
 def skip_baking(monkeypatch) -> None:
     """Items get an empty file in the place of the textured mesh."""
     baked = types.SimpleNamespace(coverage=0.5, overlap=0.2)
-    monkeypatch.setattr(
-        realiz3d_jax.geometry.texturing.texture, "texture_asset", lambda *_, size, harmonise: (b"", baked)
-    )
+    monkeypatch.setattr(run, "texture_asset", lambda *_, size, harmonise: (b"", baked))
 
 
 def test_each_mesh_of_a_manifest_is_read_and_unwrapped_once(sample, assets, tmp_path, monkeypatch):
@@ -162,11 +157,8 @@ def test_each_mesh_of_a_manifest_is_read_and_unwrapped_once(sample, assets, tmp_
 
         return call
 
-    for module, name in (
-        (realiz3d_jax.geometry.assets.asset, "load_asset"),
-        (realiz3d_jax.geometry.texturing.unwrap, "unwrap"),
-    ):
-        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    for name in ("load_asset", "unwrap"):
+        monkeypatch.setattr(run, name, counted(getattr(run, name)))
     skip_baking(monkeypatch)
     meshes = [str(assets.path / assets[number]["mesh"]) for number in (0, 1, 0)]
     manifest = tmp_path / "prompts.jsonl"
@@ -186,8 +178,8 @@ def test_where_baking_fails_the_views_are_kept_and_the_problem_is_told_each_time
             raise MemoryError("too many charts")
         return unwrap(asset)
 
-    unwrap = realiz3d_jax.geometry.texturing.unwrap.unwrap
-    monkeypatch.setattr(realiz3d_jax.geometry.texturing.unwrap, "unwrap", failing)
+    unwrap = run.unwrap
+    monkeypatch.setattr(run, "unwrap", failing)
     for name in ("bad", "good"):
         (tmp_path / f"{name}.glb").write_bytes((assets.path / assets[0]["mesh"]).read_bytes())
     manifest = tmp_path / "prompts.jsonl"
@@ -197,7 +189,9 @@ def test_where_baking_fails_the_views_are_kept_and_the_problem_is_told_each_time
         assert sample(tmp_path / "out", f"--manifest={manifest}", textured=True) == 1
         printed = capsys.readouterr()
         assert "2 items, 1 problem" in printed.out
-        assert "bad: the views are there, but they could not be baked (MemoryError('too many charts'))" in printed.err
+        assert (
+            "bad: the views were written, but they could not be baked (MemoryError('too many charts'))" in printed.err
+        )
     assert (tmp_path / "out" / "good" / "textured.glb").exists()
     assert sorted(path.name for path in (tmp_path / "out" / "bad").iterdir()) == sorted(
         [*VIEWS, *MAPS, "grid.png", "item.json"]
@@ -275,6 +269,15 @@ def test_seed_prompt_and_mesh_each_change_the_images(sample, assets, tmp_path):
         assert sample(tmp_path / str(number), *flags) == 0
         grids.add(next((tmp_path / str(number)).glob("*/grid.png")).read_bytes())
     assert len(grids) == 4
+
+
+def test_words_that_the_model_was_not_taught_are_named_once(sample, assets, tmp_path, capsys):
+    lines = [{"prompt": prompt} for prompt in ("a wooden cone", "a wooden Chair", "a red cone")]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert sample(tmp_path / "out", f"--manifest={tmp_path / 'prompts.jsonl'}", task="text_to_multiview") == 0
+    assert capsys.readouterr().err.count("had the words 'wooden', 'chair', so they change the views at random") == 1
+    assert sample(tmp_path / "known", "--prompt=a small red cone", task="text_to_multiview") == 0
+    assert "at random" not in capsys.readouterr().err
 
 
 def test_text_to_multiview_needs_no_mesh(sample, tmp_path, capsys):

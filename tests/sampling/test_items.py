@@ -95,5 +95,5 @@ def test_a_mesh_that_is_gone_or_another_one_is_named(folder, tmp_path):
     with pytest.raises(UserError, match=r"mesh\.glb: is not the mesh that .*one was made with"):
         items.check_mesh(items.read(folder))
     (tmp_path / "mesh.glb").unlink()
-    with pytest.raises(UserError, match=r"mesh\.glb is not there; put it back"):
+    with pytest.raises(UserError, match=r"mesh\.glb is missing; put it back"):
         items.check_mesh(items.read(folder))
