@@ -5,7 +5,7 @@
     python -m realiz3d_jax.convert --workdir RUN --output FILE    exports what sampling needs of a run, and how it was made
     python -m realiz3d_jax.convert --workdir RUN --export DIR     exports the trained backbone for diffusers
 
-The first two write those of ``transformer.safetensors`` (an exported checkpoint, see ``checkpoints.release``),
+The first two write those of ``transformer.safetensors`` (an exported checkpoint, see ``checkpoints.exported``),
 ``vae.safetensors``, ``text_encoder.safetensors`` (see ``checkpoints.converted``) and ``tokenizer/`` that the source has. At
 most one model and one tensor are in memory at a time.
 """
@@ -24,9 +24,9 @@ import rich.table
 from absl import flags
 
 from realiz3d_jax import errors, files, startup
-from realiz3d_jax.checkpoints import bases, converted, release, workdirs
+from realiz3d_jax.checkpoints import bases, converted, exported, workdirs
+from realiz3d_jax.checkpoints.exported import read_on_host
 from realiz3d_jax.checkpoints.importers import huggingface
-from realiz3d_jax.checkpoints.release import read_on_host
 from realiz3d_jax.config.build import make_model
 from realiz3d_jax.config.schema import InitConfig, TrainConfig
 from realiz3d_jax.data.config import DataConfig
@@ -39,32 +39,49 @@ from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.tokenizer import Tokenizer
 from realiz3d_jax.sampling.pretrained import open_model
 
+FLAGS = flags.FlagValues()
 _SOURCE = flags.DEFINE_multi_string(
     "source",
     None,
     "Pipeline folder in the Hugging Face layout, or PixArt's original .pth. May be repeated; each part is taken from the "
     "first folder that has it.",
+    flag_values=FLAGS,
 )
-_HUB = flags.DEFINE_multi_string("hub", None, "Like --source, as a repository of the Hugging Face Hub: OWNER/NAME.")
-_PRESET = flags.DEFINE_enum("preset", None, list(PIXART), "Transformer in --source, if --source is a file.")
+_HUB = flags.DEFINE_multi_string(
+    "hub", None, "Like --source, as a repository of the Hugging Face Hub: OWNER/NAME.", flag_values=FLAGS
+)
+_PRESET = flags.DEFINE_enum(
+    "preset", None, list(PIXART), "Transformer in --source, if --source is a file.", flag_values=FLAGS
+)
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     None,
     list(huggingface.DTYPES),
     "Dtype of the converted parameters; by default float32, and bfloat16 for the text encoder, which is never trained.",
+    flag_values=FLAGS,
 )
-_VERIFY = flags.DEFINE_bool("verify", False, "Read the converted files again and compare checksums.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run of realiz3d_jax.train; for --export, also an exported checkpoint.")
+_VERIFY = flags.DEFINE_bool("verify", False, "Read the converted files again and compare checksums.", flag_values=FLAGS)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Run of realiz3d_jax.train; for --export, also an exported checkpoint.", flag_values=FLAGS
+)
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "The .safetensors file to write for --workdir, or the folder for --source or --hub."
+    "output",
+    None,
+    "The .safetensors file to write for --workdir, or the folder for --source or --hub.",
+    flag_values=FLAGS,
 )
-_EXPORT = flags.DEFINE_string("export", None, "Folder to write for diffusers: config.json and weights.")
+_EXPORT = flags.DEFINE_string(
+    "export", None, "Folder to write for diffusers: config.json and weights.", flag_values=FLAGS
+)
 _METRICS = flags.DEFINE_string(
     "metrics",
     None,
     "The metrics.json of realiz3d_jax.evaluate for samples of the run, stored in the exported checkpoint.",
+    flag_values=FLAGS,
 )
-_COMMAND = flags.DEFINE_string("command", "", "Command that trained the run, stored in the exported checkpoint.")
+_COMMAND = flags.DEFINE_string(
+    "command", "", "Command that trained the run, stored in the exported checkpoint.", flag_values=FLAGS
+)
 
 _USES: dict[str, tuple[set[str], set[str]]] = {
     "source": ({"output"}, {"preset", "dtype", "verify"}),
@@ -82,7 +99,7 @@ def main(argv: list[str]) -> None:
     use = _find_use()
     startup.start()
     if use == "workdir":
-        _release(pathlib.Path(_WORKDIR.value), pathlib.Path(_OUTPUT.value))
+        _write_exported(pathlib.Path(_WORKDIR.value), pathlib.Path(_OUTPUT.value))
     elif use == "export":
         _export(pathlib.Path(_WORKDIR.value), pathlib.Path(_EXPORT.value))
     elif use == "hub":
@@ -96,7 +113,7 @@ def main(argv: list[str]) -> None:
 
 def _find_use() -> str:
     known = {name for use, (needed, possible) in _USES.items() for name in {use} | needed | possible}
-    given = {name for name in known if flags.FLAGS[name].present}
+    given = {name for name in known if FLAGS[name].present}
     use = next((use for use in _USES if use in given), None)
     if use is None:
         raise UserError(f"nothing to convert; give one of {', '.join(f'--{use}' for use in _USES)}.")
@@ -158,9 +175,9 @@ def _convert_part(
     imported = huggingface.import_model(source, dtype, config)
     leaves, facts = jax.tree.leaves(imported.params), {"command": command, **imported.facts}
     with files.writing(output / path.name, sum(leaf.nbytes for leaf in leaves)):
-        if _is_release(path):
+        if _is_exported(path):
             params = {"backbone": imported.params}
-            release.write(path, release.Release(params, _base_config(parts, output), facts))
+            exported.write(path, exported.ExportedCheckpoint(params, _base_config(parts, output), facts))
         else:
             converted.write(path, config, imported.params, facts)
     kind = huggingface.IMPORTERS[type(config)].CLASSES[0]
@@ -170,7 +187,7 @@ def _convert_part(
 
 def _verify(path: pathlib.Path, config: Any, expected: str) -> None:
     """Reads a converted file again and compares its checksum, after the source has left memory."""
-    found = converted.checksum_on_disk(path, config, "backbone/" if _is_release(path) else "")
+    found = converted.checksum_on_disk(path, config, "backbone/" if _is_exported(path) else "")
     if found != expected:
         raise UserError(
             f"{path.name}: the file has SHA-256 {found}; expected {expected}, as in the source. "
@@ -178,7 +195,7 @@ def _verify(path: pathlib.Path, config: Any, expected: str) -> None:
         )
 
 
-def _is_release(path: pathlib.Path) -> bool:
+def _is_exported(path: pathlib.Path) -> bool:
     return path.stem == "transformer"
 
 
@@ -229,7 +246,7 @@ def _export(source: pathlib.Path, output: pathlib.Path) -> None:
 # To one file
 
 
-def _release(workdir: pathlib.Path, output: pathlib.Path) -> None:
+def _write_exported(workdir: pathlib.Path, output: pathlib.Path) -> None:
     """Writes an exported checkpoint: the partitions for sampling (averaged where trained), the config and the facts."""
     model = open_model(workdir)
     facts = {
@@ -246,7 +263,7 @@ def _release(workdir: pathlib.Path, output: pathlib.Path) -> None:
     files.writable_directory(output.parent)
     data = dataclasses.replace(model.config.data, directory=DataConfig().directory)
     config = dataclasses.replace(model.config, init=InitConfig(), data=data)  # no paths of the machine that trained it
-    release.write(output, release.Release(jax.device_get(model.params), config, facts))
+    exported.write(output, exported.ExportedCheckpoint(jax.device_get(model.params), config, facts))
     print(
         f"{output}: {facts['parameters']:,} parameters after {facts['step']} steps, {output.stat().st_size / 1e6:.1f} MB"
     )
@@ -259,4 +276,4 @@ def _last_metrics(workdir: pathlib.Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, FLAGS)

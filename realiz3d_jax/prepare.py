@@ -33,69 +33,86 @@ from realiz3d_jax.preparation.shapes import datasets, objects
 from realiz3d_jax.sampling import pretrained
 from realiz3d_jax.sampling.pretrained import SHIPPED, open_model
 
+FLAGS = flags.FlagValues()
 _DATASET = flags.DEFINE_string(
     "dataset",
     None,
     "Dataset to make: shapes_photos (for pre-training the base model), "
     "shapes_assets (meshes, geometry maps and renders) or shapes_generated (see --self-generate).",
+    flag_values=FLAGS,
 )
-_DIRECTORY = flags.DEFINE_string("directory", "datasets", "Root folder of the datasets.")
+_DIRECTORY = flags.DEFINE_string("directory", "datasets", "Root folder of the datasets.", flag_values=FLAGS)
 _ASSETS = flags.DEFINE_string(
     "assets",
     None,
     "Your own assets to render: a folder (GLB, glTF, OBJ, PLY, STL, OFF; searched recursively) or a manifest "
     "(CSV or JSON lines: mesh, caption, uid, up). Needs --collection.",
+    flag_values=FLAGS,
 )
 _RENDER_SET = flags.DEFINE_string(
-    "render-set", None, "Folder of a published render set. Needs --render-format and --collection."
+    "render-set", None, "Folder of a published render set. Needs --render-format and --collection.", flag_values=FLAGS
 )
-_RENDER_FORMAT = flags.DEFINE_enum("render-format", None, list(FORMATS), "Format of --render-set.")
+_RENDER_FORMAT = flags.DEFINE_enum("render-format", None, list(FORMATS), "Format of --render-set.", flag_values=FLAGS)
 _CAPTIONS = flags.DEFINE_string(
-    "captions", None, "Captions, JSON or CSV; for --assets by default captions.json or captions.csv in the folder."
+    "captions",
+    None,
+    "Captions, JSON or CSV; for --assets by default captions.json or captions.csv in the folder.",
+    flag_values=FLAGS,
 )
-_UP = flags.DEFINE_enum("up", None, ["y", "z"], "Up axis of the assets, if it differs from their format's default.")
+_UP = flags.DEFINE_enum(
+    "up", None, ["y", "z"], "Up axis of the assets, if it differs from their format's default.", flag_values=FLAGS
+)
 _BEAM = flags.DEFINE_string(
     "beam",
     None,
     "Render --assets with Apache Beam (requirements-beam.txt) and these pipeline options, such as --runner=DirectRunner.",
+    flag_values=FLAGS,
 )
-_CONFIG = flag.define("Render settings, configs/data/render.py[:RIG]; by default the four standard views.")
+_CONFIG = flag.define("Render settings, configs/data/render.py[:RIG]; by default the four standard views.", FLAGS)
 _COLLECTION = flags.DEFINE_string(
     "collection",
     records.SHAPES,
     "Prefix of the datasets' names: the shapes benchmark, or your own collection.",
+    flag_values=FLAGS,
 )
-_SIZE = flags.DEFINE_integer("size", 32, f"Pixels along a side of a view: {', '.join(map(str, records.SIZES))}.")
+_SIZE = flags.DEFINE_integer(
+    "size", 32, f"Pixels along a side of a view: {', '.join(map(str, records.SIZES))}.", flag_values=FLAGS
+)
 _COUNT = flags.DEFINE_integer(
     "count",
     None,
     "Objects in the training split, or training captions to self-generate from (held-out ones are added); by default "
     + ", ".join(f"{count} for {name}" for name, count in datasets.DEFAULT_COUNT.items())
     + ".",
+    flag_values=FLAGS,
 )
-_SEED = flags.DEFINE_integer("seed", objects.SEED, "Seed of the objects.")
+_SEED = flags.DEFINE_integer("seed", objects.SEED, "Seed of the objects.", flag_values=FLAGS)
 _SELF_GENERATE = flags.DEFINE_bool(
     "self-generate",
     False,
     "Make the real training images: the base model draws the captions of the collection's assets.",
+    flag_values=FLAGS,
 )
 _ENCODE = flags.DEFINE_bool(
     "encode",
     False,
     "Encode the collection's assets and self-generated images for training --base, a converted text-to-image model: "
     "images and maps by its autoencoder, captions by its text encoder.",
+    flag_values=FLAGS,
 )
 _BASE = flags.DEFINE_string(
     "base",
     str(SHIPPED["base"]),
     "Base model for --self-generate and --encode: a workdir, an exported checkpoint, or a folder of realiz3d_jax.convert.",
+    flag_values=FLAGS,
 )
 _ENCODERS = flags.DEFINE_string(
     "encoders",
     "",
     "Folder with the text encoder and the autoencoder of --base, if it differs from the one in its config.",
+    flag_values=FLAGS,
 )
-_WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one per core.")
+_WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one per core.", flag_values=FLAGS)
 
 _MOST_ROWS = 40
 """Maximum number of rows in the table of skipped assets."""
@@ -277,7 +294,7 @@ def main(argv: list[str]) -> None:
     print(DATASETS[dataset]())
 
 
-parse = flag.parse(_CONFIG)
+parse = flag.parse(_CONFIG, FLAGS)
 
 if __name__ == "__main__":
-    errors.run(main, parse)
+    errors.run(main, FLAGS, parse)

@@ -14,16 +14,27 @@ from realiz3d_jax import errors, startup
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.reporting import build
 
-_METRICS = flags.DEFINE_string("metrics", None, "JSON file written by realiz3d_jax.evaluate.", required=True)
-_SAMPLES = flags.DEFINE_multi_string("samples", [], "Evaluated folder of samples; repeat for several columns.")
-_RUNS = flags.DEFINE_multi_string(
-    "runs", [], "Workdir of realiz3d_jax.train, for its training curves; may be repeated."
+FLAGS = flags.FlagValues()
+_METRICS = flags.DEFINE_string(
+    "metrics", None, "JSON file written by realiz3d_jax.evaluate.", required=True, flag_values=FLAGS
 )
-_OUTPUT = flags.DEFINE_string("output", None, "HTML file to write.", required=True)
-_DATA = flags.DEFINE_string("data", "datasets", "Dataset folder of realiz3d_jax.prepare, for the true renders.")
-_SPLIT = flags.DEFINE_enum("split", "test", ["validation", "test"], "Split from which the objects are taken.")
-_OBJECTS = flags.DEFINE_integer("objects", 12, "Maximum number of objects to show.", lower_bound=1)
-_PAGES = flags.DEFINE_integer("pages", 12, "Maximum number of objects with a page of their own.", lower_bound=0)
+_SAMPLES = flags.DEFINE_multi_string(
+    "samples", [], "Evaluated folder of samples; repeat for several columns.", flag_values=FLAGS
+)
+_RUNS = flags.DEFINE_multi_string(
+    "runs", [], "Workdir of realiz3d_jax.train, for its training curves; may be repeated.", flag_values=FLAGS
+)
+_OUTPUT = flags.DEFINE_string("output", None, "HTML file to write.", required=True, flag_values=FLAGS)
+_DATA = flags.DEFINE_string(
+    "data", "datasets", "Dataset folder of realiz3d_jax.prepare, for the true renders.", flag_values=FLAGS
+)
+_SPLIT = flags.DEFINE_enum(
+    "split", "test", ["validation", "test"], "Split from which the objects are taken.", flag_values=FLAGS
+)
+_OBJECTS = flags.DEFINE_integer("objects", 12, "Maximum number of objects to show.", lower_bound=1, flag_values=FLAGS)
+_PAGES = flags.DEFINE_integer(
+    "pages", 12, "Maximum number of objects with a page of their own.", lower_bound=0, flag_values=FLAGS
+)
 
 
 def main(argv: list[str]) -> None:
@@ -48,4 +59,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, FLAGS)

@@ -16,12 +16,15 @@ from realiz3d_jax.config.schema import from_config_dict
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.training.loop import NonFiniteError, train
 
-_CONFIG = flag.define("A file of configs/, FILE.py or FILE.py:SIZE.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; the config's own workdir by default.")
+FLAGS = flags.FlagValues()
+_CONFIG = flag.define("A file of configs/, FILE.py or FILE.py:SIZE.", FLAGS)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where the run lives; the config's own workdir by default.", flag_values=FLAGS
+)
 
 
 def main(argv: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; settings are given as --config.KEY=VALUE.")
     config = from_config_dict(_CONFIG.value)
@@ -33,8 +36,8 @@ def main(argv: list[str]) -> None:
         sys.exit(3)
 
 
-parse = flag.parse(_CONFIG)
+parse = flag.parse(_CONFIG, FLAGS)
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
-    errors.run(main, parse)
+    flags.mark_flag_as_required("config", FLAGS)
+    errors.run(main, FLAGS, parse)

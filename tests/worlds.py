@@ -1,7 +1,7 @@
 """A small world for tests: data of a few objects, models of the ``tiny`` size with random parameters, configs of them."""
 
-import copy
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import io
@@ -16,10 +16,9 @@ import jax
 import numpy as np
 import pytest
 import sentencepiece
-from absl import flags
 
 from realiz3d_jax import errors
-from realiz3d_jax.checkpoints import release
+from realiz3d_jax.checkpoints import exported
 from realiz3d_jax.config import schema as configs
 from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.data import records
@@ -40,7 +39,7 @@ class World:
 
     Attributes:
       data: a folder with the three datasets; the self-generated images are noise.
-      base: a release of a base model.
+      base: an exported checkpoint of a base model.
     """
 
     data: pathlib.Path
@@ -66,7 +65,7 @@ def make_world(folder: pathlib.Path) -> World:
 
     builders.write(data, "shapes_generated", 32, {"train": generated}, {"count": OBJECTS})
     base = folder / "base.safetensors"
-    write_release(base, load_config("base", {"data.directory": str(data)}))
+    write_exported(base, load_config("base", {"data.directory": str(data)}))
     return World(data, base)
 
 
@@ -99,9 +98,9 @@ def random_like(shapes: Any, seed: int = 0) -> Any:
     return jax.tree.map(lambda leaf: np.float32(0.1 * random.normal(size=leaf.shape)), shapes)
 
 
-def write_release(path: pathlib.Path, config: TrainConfig, seed: int = 0) -> None:
-    """A release with random parameters."""
-    release.write(path, release.Release(random_params(config, seed), config, {"seed": seed}))
+def write_exported(path: pathlib.Path, config: TrainConfig, seed: int = 0) -> None:
+    """An exported checkpoint with random parameters."""
+    exported.write(path, exported.ExportedCheckpoint(random_params(config, seed), config, {"seed": seed}))
 
 
 def adam_state(opt_state: Any) -> AdamState:
@@ -167,29 +166,20 @@ def command(module: str, *arguments: str, **options: Any) -> subprocess.Popen:
 def run_command(module: str, *arguments: str) -> int:
     """Runs a command within this process, on a command line; returns its exit status, messages go to stderr.
 
-    Two commands may have a flag of the same name, which absl refuses within one process: the flags of all commands are set
-    aside meanwhile, and those of this one are defined anew.
+    The command is imported again, so that its flags have their defaults and no settings of an earlier call.
     """
     name = f"realiz3d_jax.{module}"
-    kept = {key: copy.copy(value) for key, value in flags.FLAGS.__dict__.items()}
-    kept["__flags_by_module"] = {key: list(value) for key, value in flags.FLAGS.flags_by_module_dict().items()}
-    for owner, defined in kept["__flags_by_module"].items():
-        if owner.startswith("realiz3d_jax."):
-            for flag in defined:
-                delattr(flags.FLAGS, flag.name)
     argv = [name, *arguments]
     try:
         imported = sys.modules.get(name)
         loaded = importlib.reload(imported) if imported else importlib.import_module(name)
+        parse = getattr(loaded, "parse", functools.partial(errors.parse_flags, flag_values=loaded.FLAGS))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", argv)  # config_flags looks for overrides there
-            loaded.main(getattr(loaded, "parse", errors.parse_flags)(argv))
+            loaded.main(parse(argv))
         return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except SystemExit as error:
         return error.code
-    finally:
-        flags.FLAGS.__dict__.clear()
-        flags.FLAGS.__dict__.update(kept)

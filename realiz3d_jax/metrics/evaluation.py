@@ -1,11 +1,12 @@
 """All metrics of a set of generated objects, side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from realiz3d_jax import progress
+from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.projection import correspondence
 from realiz3d_jax.metrics import consistency, distribution, domain_score, silhouette
@@ -37,6 +38,34 @@ LINES: dict[str, tuple[Line, ...]] = {
 STRIPS = tuple(metric.strip for metric in METRICS if metric.strip is not None)
 """The charts of single objects."""
 
+FEWEST_OBJECTS = 20
+"""Below this number of objects, distances between distributions say little."""
+
+
+def common_size(items: Iterable[Item], name: str) -> int:
+    """The number of pixels along a side of all views; ``name`` is what an error calls the items.
+
+    Raises:
+      UserError: the sizes differ.
+    """
+    sizes: dict[int, str] = {}
+    for item in items:
+        sizes.setdefault(item.views.shape[1], item.name)
+    if len(sizes) > 1:
+        found = ", ".join(f"{size} pixels ({first})" for size, first in sizes.items())
+        raise UserError(f"{name}: found views of {found}; expected one size, since their figures do not compare.")
+    return next(iter(sizes))
+
+
+def caution(objects: int) -> str | None:
+    """A warning if FID and KID rest on fewer than ``FEWEST_OBJECTS``, else None."""
+    if objects >= FEWEST_OBJECTS:
+        return None
+    return (
+        f"FID and KID rest on {objects} object{'s' * (objects != 1)}, and change with each; expected {FEWEST_OBJECTS} or more "
+        "to compare models by them. Sample more objects, or compare by the other metrics."
+    )
+
 
 def evaluate_views(
     items: Sequence[Item],
@@ -67,8 +96,9 @@ def evaluate_views(
     tracked = progress.track(items, description)
     for item, scores, found in zip(tracked, np.split(probabilities, ends), np.split(features, ends), strict=True):
         where = None
-        if item.mesh is not None:
-            where = correspondence(load_asset(item.mesh, item.up).mesh, item.views.shape[1], item.cameras)
+        if item.mesh is not None or item.asset is not None:
+            asset = item.asset or load_asset(item.mesh, item.up)
+            where = correspondence(asset.mesh, item.views.shape[1], item.cameras)
         one = Evaluated(item, where, scores, found)
         row: dict[str, Any] = {"name": item.name, "caption": item.caption}
         for metric in metrics:

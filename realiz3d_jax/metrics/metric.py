@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from realiz3d_jax.geometry.assets.asset import Asset
 from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.geometry.projection import Correspondence
 
@@ -29,6 +30,7 @@ class Item:
       cameras: one for each view.
       mesh: the file of the mesh that controlled the views, or None if there was none.
       up: the axis that points up in that file, "y" or "z"; None leaves it to the format.
+      asset: the content of that file, if it has already been read.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Item:
     cameras: tuple[Camera, ...]
     mesh: pathlib.Path | None = None
     up: str | None = None
+    asset: Asset | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

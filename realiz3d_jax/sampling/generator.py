@@ -23,8 +23,10 @@ class Generator:
     """Draws images from a model: what a request means is decided here, the arithmetic is ``Model.sample``.
 
     Attributes:
-      encoder: of captions; may be None where ``draw`` alone is called.
-      codec_params: of the model's codec, if it has any, on the devices of the model's.
+      model: the model, without its parameters.
+      encoder: text encoder; may be None if only ``draw`` is called.
+      sampling: steps, guidance and inference-time shifting.
+      codec_params: parameters of the model's codec, if it has any, on the devices of the model's parameters.
 
     A batch is shared out among the devices that hold the parameters, if their number divides it; if not, each draws all of it.
     """
@@ -46,7 +48,7 @@ class Generator:
         """Images uint8[B, V, H, W, 3].
 
         Args:
-          params: the partitions of a stage, on a mesh as ``open_model`` and a run's state have them.
+          params: the partitions of a stage, on a device mesh as ``open_model`` and a run's state have them.
           captions: B lists of G captions each: one for a grid of V consistent views, V for as many images of their own.
           seeds: B seeds; an item's noise depends on its seed alone, not on the batch that it is drawn in.
           domain: the domain of all blocks that inference-time shifting leaves alone.
@@ -69,7 +71,7 @@ class Generator:
         control: np.ndarray | jax.Array | None = None,
         views: int = 4,
     ) -> np.ndarray:
-        """As the call, of what is encoded: captions [B, G, ...], the empty one [...], the control as the codec stores it."""
+        """Draws as the call does, from encoded captions [B, G, ...], the empty caption [...] and a stored control."""
         sampler = self.sampling.make_sampler()
         timesteps = sampler.timesteps(self.model.process, self.sampling.steps, self.sampling.spacing)
         plan = self.model.method.inference_plan(
@@ -100,7 +102,7 @@ class Generator:
         return self.encoder.encode(captions)
 
     def _sharding(self, params: Params, batch: int) -> NamedSharding:
-        """Of a batch: over all devices that hold the parameters if they divide it, else a copy on each (0: a copy)."""
+        """Sharding of a batch: over all devices that hold the parameters if they divide it, else a copy on each (0: a copy)."""
         mesh = jax.tree.leaves(params)[0].sharding.mesh
         return NamedSharding(mesh, PartitionSpec(mesh.axis_names if batch and batch % mesh.size == 0 else None))
 
@@ -116,7 +118,7 @@ def _sample(
     sampler,
     timesteps,
     views,
-    mesh,
+    device_mesh,
     params,
     codec_params,
     seeds,
@@ -131,7 +133,7 @@ def _sample(
     noise = jax.vmap(lambda key: jax.random.normal(key, (views, side, side, model.config.in_channels)))(keys)
     if control is not None and model.task == "texture":
         control = model.codec.control(control)
-    latents = parallel.on_mesh(mesh, model.sample)(
+    latents = parallel.on_device_mesh(device_mesh, model.sample)(
         params,
         sampler,
         np.array(timesteps),

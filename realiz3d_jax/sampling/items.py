@@ -1,7 +1,7 @@
 """The folder of a sampled item: its views, the maps that controlled them, its textured mesh, and ``item.json``.
 
-Written and read here alone. The files of the views and their cameras follow from the rig and the views of it that ``item.json``
-states; items from before it stated them are of the standard rig.
+Items are written and read here alone. The files of the views and their cameras follow from the rig and from the chosen views of
+it, which ``item.json`` states; items from before it did so have the standard rig.
 """
 
 import dataclasses
@@ -21,28 +21,29 @@ from realiz3d_jax.data.geometry_maps import Geometry
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import checksum
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Camera
+from realiz3d_jax.metrics import metric
 from realiz3d_jax.views import VIEWS, to_grid
 
 DESCRIPTION = "item.json"
 TEXTURED = "textured.glb"
 
 BAKED = "baked"
-"""Where ``item.json`` says what came of baking; all else in it says how the item is made."""
+"""Key of ``item.json`` for the outcome of baking; all other keys state how the item is made."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Item:
-    """What the folder of an item says of it; ``read_views`` reads the pictures.
+    """A sampled item, as its folder describes it; ``read_views`` reads the pictures.
 
     Attributes:
-      folder: where it lies.
+      folder: the item's folder.
       uid: its name.
       caption: what it should show.
       task: "texture" or "text_to_multiview".
-      domain: the look that was asked for; None of a model that knows no domains.
-      mesh: the file of the mesh that controlled the views as it was named then, or None if there was none.
-      up: what is up in that file, "y" or "z"; None leaves it to the format.
-      sha256: of that file, in hexadecimal.
+      domain: the requested look; None for a model that knows no domains.
+      mesh: file of the mesh that controlled the views, as it was named at the time; None if there was none.
+      up: up axis of that file, "y" or "z"; None for the default of its format.
+      sha256: SHA-256 of that file, in hexadecimal.
       cameras: one for each of the four views.
       names: the files of the views, in the same order.
       description: all that ``item.json`` says.
@@ -82,7 +83,7 @@ def read(folder: pathlib.Path) -> Item:
     Raises:
       UserError: ``item.json`` is missing, damaged, or states no cameras.
     """
-    path, mend = folder / DESCRIPTION, "Remove the folder and sample it again."
+    path, fix = folder / DESCRIPTION, "Remove the folder and sample it again."
     try:
         found = json.loads(path.read_text())
         uid, caption, task, mesh = (found[key] for key in ("uid", "caption", "task", "mesh"))
@@ -91,16 +92,16 @@ def read(folder: pathlib.Path) -> Item:
             source = pathlib.Path(mesh["path"]), mesh.get("up"), mesh["sha256"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}); expected what realiz3d_jax.sample writes. {mend}"
+            f"{path}: cannot be read ({type(error).__name__}: {error}); expected what realiz3d_jax.sample writes. {fix}"
         ) from error
     for key, value in (("uid", uid), ("caption", caption), ("task", task)):
         if not isinstance(value, str):
-            raise UserError(f"{path}: {key} is {value!r}; expected a text. {mend}")
-    cameras, names = _views_of(found, path, mend)
+            raise UserError(f"{path}: {key} is {value!r}; expected a text. {fix}")
+    cameras, names = _views_of(found, path, fix)
     return Item(folder, uid, caption, task, found.get("domain"), *source, cameras, names, found)
 
 
-def _views_of(description: dict[str, Any], path: pathlib.Path, mend: str) -> tuple[tuple[Camera, ...], tuple[str, ...]]:
+def _views_of(description: dict[str, Any], path: pathlib.Path, fix: str) -> tuple[tuple[Camera, ...], tuple[str, ...]]:
     """The cameras of the views and the files of these."""
     try:
         rig = records.rig_of(description) if "rig" in description else STANDARD_RIG
@@ -110,19 +111,19 @@ def _views_of(description: dict[str, Any], path: pathlib.Path, mend: str) -> tup
     except (ValueError, LookupError, TypeError, AttributeError, UserError) as error:
         raise UserError(
             f"{path}: its rig cannot be used ({error}); expected azimuths, elevations, projection, width, fov and "
-            f"distance. {mend}"
+            f"distance. {fix}"
         ) from error
     views = description.get("views", list(range(VIEWS)))
     counted = isinstance(views, list) and all(type(view) is int and 0 <= view < len(cameras) for view in views)
     if not counted or len(views) != VIEWS:
-        raise UserError(f"{path}: views are {views!r}; expected four of the rig's {len(cameras)}, from 0. {mend}")
+        raise UserError(f"{path}: views are {views!r}; expected four of the rig's {len(cameras)}, from 0. {fix}")
     return tuple(cameras[view] for view in views), rig.names(views)
 
 
 def check_mesh(item: Item) -> None:
-    """Raises UserError unless the mesh that controlled the views, if any, is there and has not changed."""
+    """Raises UserError unless the mesh that controlled the views, if any, still exists and has not changed."""
     if item.mesh is not None and not item.mesh.is_file():
-        raise UserError(f"{item.folder / DESCRIPTION}: its mesh {item.mesh} is not there; put it back or sample again.")
+        raise UserError(f"{item.folder / DESCRIPTION}: its mesh {item.mesh} is missing; put it back or sample again.")
     if item.mesh is not None and checksum(item.mesh) != item.sha256:
         raise UserError(
             f"{item.mesh}: is not the mesh that {item.folder} was made with; put that back or sample again."
@@ -143,9 +144,39 @@ def read_views(item: Item, size: int | None = None) -> np.ndarray:
     side = size or views[0].shape[0]
     if any(view.shape[:2] != (side, side) for view in views):
         found = ", ".join(f"{view.shape[1]} x {view.shape[0]}" for view in views)
-        expected = f"{size} x {size}, as the figures were made from" if size else "squares of one size"
+        expected = f"{size} x {size}, as the metrics were made from" if size else "squares of one size"
         raise UserError(f"{item.folder}: found views of {found} pixels, expected {expected}. Sample it again.")
     return np.stack(views)
+
+
+def to_judge(item: Item) -> metric.Item:
+    """The item with its views, as the metrics take it.
+
+    Raises:
+      UserError: a view is damaged, or the mesh is gone or another one.
+    """
+    check_mesh(item)
+    return metric.Item(item.uid, item.caption, read_views(item), item.cameras, item.mesh, item.up)
+
+
+def read_pictures(folder: str | os.PathLike[str], size: int) -> np.ndarray:
+    """The views of the items below a folder, or the PNGs in it: uint8[n, size, size, 3].
+
+    Raises:
+      UserError: there are fewer than two, or one is damaged or of another size.
+    """
+    folder = pathlib.Path(folder)
+    paths = sorted(folder.glob("*/view_*.png")) or sorted(folder.glob("*.png"))
+    if len(paths) < 2:
+        raise UserError(f"{folder}: found {len(paths)} PNGs, expected two or more, or sampled items.")
+    images = [read_image(path) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape[:2] != (size, size):
+            raise UserError(
+                f"{path}: found {image.shape[1]} x {image.shape[0]} pixels, expected {size} x {size}, "
+                "as the samples have. Take images of one size."
+            )
+    return np.stack(images)
 
 
 def read_image(path: pathlib.Path, mode: str = "RGB") -> np.ndarray:
@@ -164,7 +195,7 @@ def read_image(path: pathlib.Path, mode: str = "RGB") -> np.ndarray:
 
 
 def find(folder: pathlib.Path, description: dict[str, Any]) -> dict[str, Any] | None:
-    """What ``item.json`` of a folder says if the item is there already, made as ``description`` says; None without a folder.
+    """The description of an existing item that was made as ``description`` says; None if the folder does not exist.
 
     Raises:
       UserError: the folder holds something else.
@@ -177,11 +208,11 @@ def find(folder: pathlib.Path, description: dict[str, Any]) -> dict[str, Any] | 
         names = [name for name in description | found if name != BAKED and found.get(name) != description.get(name)]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
-            f"{folder}: is there already and is not an item of this command; choose another --output."
+            f"{folder}: already exists and is not an item of this command; choose another --output."
         ) from error
     if names:
         raise UserError(
-            f"{folder}: is there already, made with another {', '.join(names)}; it was left as it is. Choose another --output."
+            f"{folder}: already exists, made with another {', '.join(names)}; it was left as it is. Choose another --output."
         )
     return found
 
@@ -200,9 +231,9 @@ def write(
       folder: must not hold anything.
       description: JSON values, for ``item.json``.
       views: uint8[4, H, W, 3].
-      names: of their files, ``view_name``.
+      names: names of their files, as ``view_name`` makes them.
       geometry: the maps that controlled them.
-      textured: the GLB that they were baked into.
+      textured: the GLB that the views were baked into.
     """
     with files.new_directory(folder) as new:
         for name, view in zip(names, views, strict=True):

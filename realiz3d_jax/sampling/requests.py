@@ -1,4 +1,4 @@
-"""What is to be sampled: one prompt with its seed and, for texturing, the geometry that controls it."""
+"""Requests for the sampler: one prompt with its seed and, for texturing, the geometry that controls it."""
 
 import dataclasses
 import json
@@ -10,6 +10,7 @@ from realiz3d_jax.data import records
 from realiz3d_jax.data.geometry_maps import Geometry
 from realiz3d_jax.data.pipeline import StreamConfig
 from realiz3d_jax.errors import UserError
+from realiz3d_jax.geometry.assets.asset import Asset
 
 _LONGEST_UID = 100
 
@@ -21,10 +22,11 @@ class Request:
     Attributes:
       uid: the name of its output folder.
       prompt: its caption.
-      seed: of its noise, 0 to 2^32 - 1.
-      mesh: the file of the mesh that controls it, None without one.
-      up: "y" or "z", what is up in that file; None leaves it to the format, as ``geometry.assets.asset.load_asset`` does.
-      geometry: its maps where a dataset holds them already; else they are rendered from ``mesh``.
+      seed: seed of its noise, 0 to 2^32 - 1.
+      mesh: file of the mesh that controls it, or None.
+      up: up axis of that file, "y" or "z"; None for the default of its format.
+      geometry: its maps if a dataset already holds them; else they are rendered from ``mesh`` or ``asset``.
+      asset: the mesh itself, in the place of a file.
     """
 
     uid: str
@@ -33,13 +35,14 @@ class Request:
     mesh: pathlib.Path | None = None
     up: str | None = None
     geometry: Geometry | None = None
+    asset: Asset | None = None
 
 
 def from_split(source: StreamConfig, split: str, seed: int) -> list[Request]:
     """The objects of a split of the assets that a model was trained on; item n has the seed ``seed + n``.
 
     Raises:
-      UserError: the dataset is not there or of other views, or a seed is out of range.
+      UserError: the dataset is missing or has other views, or a seed is out of range.
     """
     data = source.data
     held = records.open_split(data.directory, records.dataset_name(data.collection, "assets"), split, data.size)

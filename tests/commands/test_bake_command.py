@@ -11,7 +11,7 @@ from worlds import run_command
 
 from realiz3d_jax.data import records
 from realiz3d_jax.geometry.assets.asset import load_asset
-from realiz3d_jax.geometry.cameras import Rig
+from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 from realiz3d_jax.geometry.mesh import world_to_gltf
 from realiz3d_jax.geometry.render import RayScene
 from realiz3d_jax.geometry.texturing import texture
@@ -163,6 +163,23 @@ def test_views_that_an_item_does_not_state_or_that_are_perspective_are_not_baked
         assert message in capsys.readouterr().err
     assert bake(mesh, tmp_path / "items" / "flat", "--view-width=1.2") == 0
     assert "5 views see" in capsys.readouterr().out
+
+
+def test_views_of_an_item_on_another_mesh_are_baked_with_a_caution_that_names_the_right_one(
+    case, world, tmp_path, capsys
+):
+    mesh, _ = case
+    write_item(tmp_path / "items" / "one", "one", true_views(mesh, 32, STANDARD_RIG), mesh)
+    other = mesh.parent / next(path.name for path in sorted(mesh.parent.glob("test_*.glb")) if path != mesh)
+    flags = ("--texture-size=512",)
+    assert bake(mesh, tmp_path / "items" / "one", *flags) == 0
+    assert "drawn for" not in capsys.readouterr().err
+    assert bake(other, tmp_path / "items" / "one", *flags) == 0
+    error = capsys.readouterr().err
+    assert f"warning: {other}: is not the mesh that the views of" in error
+    assert f"Give --mesh={mesh}, or sample again." in error
+    assert bake(mesh, tmp_path / "items" / "one", *flags, "--up=z") == 0
+    assert "were drawn with no --up, found --up=z" in capsys.readouterr().err
 
 
 def test_the_asset_itself_is_never_replaced(case, capsys):

@@ -9,14 +9,11 @@ import pytest
 from PIL import Image
 from worlds import World, load_config, random_params, run_command
 
-import realiz3d_jax.geometry.assets.asset
-import realiz3d_jax.geometry.texturing.texture
-import realiz3d_jax.geometry.texturing.unwrap
-from realiz3d_jax.checkpoints import release
+from realiz3d_jax.checkpoints import exported
 from realiz3d_jax.data import records
 from realiz3d_jax.geometry.assets.asset import Asset, load_asset
 from realiz3d_jax.geometry.mesh import gltf_to_world
-from realiz3d_jax.sampling import items
+from realiz3d_jax.sampling import items, run
 
 STEPS, BATCH = 3, 2
 VIEWS = [f"view_{azimuth:03d}.png" for azimuth in (0, 90, 180, 270)]
@@ -25,7 +22,7 @@ MAPS = ["control.npz", "mask.png", "normal.png", "position.png"]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, pathlib.Path]:
-    """A release for each task, whose shifters are large enough to be seen after three steps."""
+    """An exported checkpoint for each task, whose shifters are large enough to be seen after three steps."""
     folder = tmp_path_factory.mktemp("models")
     paths = {}
     for task in ("texture", "text_to_multiview"):
@@ -33,7 +30,7 @@ def models(tmp_path_factory) -> dict[str, pathlib.Path]:
         params = random_params(config)
         params["shifters"]["left"] *= 30
         paths[task] = folder / f"{task}.safetensors"
-        release.write(paths[task], release.Release(params, config, {}))
+        exported.write(paths[task], exported.ExportedCheckpoint(params, config, {}))
     return paths
 
 
@@ -147,9 +144,7 @@ def firsts(asset: Asset) -> list[int]:
 def skip_baking(monkeypatch) -> None:
     """Items get an empty file in the place of the textured mesh."""
     baked = types.SimpleNamespace(coverage=0.5, overlap=0.2)
-    monkeypatch.setattr(
-        realiz3d_jax.geometry.texturing.texture, "texture_asset", lambda *_, size, harmonise: (b"", baked)
-    )
+    monkeypatch.setattr(run, "texture_asset", lambda *_, size, harmonise: (b"", baked))
 
 
 def test_each_mesh_of_a_manifest_is_read_and_unwrapped_once(sample, assets, tmp_path, monkeypatch):
@@ -162,11 +157,8 @@ def test_each_mesh_of_a_manifest_is_read_and_unwrapped_once(sample, assets, tmp_
 
         return call
 
-    for module, name in (
-        (realiz3d_jax.geometry.assets.asset, "load_asset"),
-        (realiz3d_jax.geometry.texturing.unwrap, "unwrap"),
-    ):
-        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    for name in ("load_asset", "unwrap"):
+        monkeypatch.setattr(run, name, counted(getattr(run, name)))
     skip_baking(monkeypatch)
     meshes = [str(assets.path / assets[number]["mesh"]) for number in (0, 1, 0)]
     manifest = tmp_path / "prompts.jsonl"
@@ -186,8 +178,8 @@ def test_where_baking_fails_the_views_are_kept_and_the_problem_is_told_each_time
             raise MemoryError("too many charts")
         return unwrap(asset)
 
-    unwrap = realiz3d_jax.geometry.texturing.unwrap.unwrap
-    monkeypatch.setattr(realiz3d_jax.geometry.texturing.unwrap, "unwrap", failing)
+    unwrap = run.unwrap
+    monkeypatch.setattr(run, "unwrap", failing)
     for name in ("bad", "good"):
         (tmp_path / f"{name}.glb").write_bytes((assets.path / assets[0]["mesh"]).read_bytes())
     manifest = tmp_path / "prompts.jsonl"
@@ -197,7 +189,9 @@ def test_where_baking_fails_the_views_are_kept_and_the_problem_is_told_each_time
         assert sample(tmp_path / "out", f"--manifest={manifest}", textured=True) == 1
         printed = capsys.readouterr()
         assert "2 items, 1 problem" in printed.out
-        assert "bad: the views are there, but they could not be baked (MemoryError('too many charts'))" in printed.err
+        assert (
+            "bad: the views were written, but they could not be baked (MemoryError('too many charts'))" in printed.err
+        )
     assert (tmp_path / "out" / "good" / "textured.glb").exists()
     assert sorted(path.name for path in (tmp_path / "out" / "bad").iterdir()) == sorted(
         [*VIEWS, *MAPS, "grid.png", "item.json"]
@@ -246,7 +240,7 @@ def test_real_and_synthetic_differ_and_shifting_all_blocks_makes_them_equal(samp
 
 def test_a_model_that_knows_no_domains_records_none_and_can_be_asked_for_none(sample, assets, tmp_path, capsys):
     config = load_config("syn_only")
-    release.write(tmp_path / "syn_only.safetensors", release.Release(random_params(config), config, {}))
+    exported.write(tmp_path / "syn_only.safetensors", exported.ExportedCheckpoint(random_params(config), config, {}))
     flags = (f"--workdir={tmp_path / 'syn_only.safetensors'}", "--limit=1")
     assert sample(tmp_path / "out", *flags) == 0
     (path,) = (tmp_path / "out").glob("*/item.json")
@@ -275,6 +269,15 @@ def test_seed_prompt_and_mesh_each_change_the_images(sample, assets, tmp_path):
         assert sample(tmp_path / str(number), *flags) == 0
         grids.add(next((tmp_path / str(number)).glob("*/grid.png")).read_bytes())
     assert len(grids) == 4
+
+
+def test_words_that_the_model_was_not_taught_are_named_once(sample, assets, tmp_path, capsys):
+    lines = [{"prompt": prompt} for prompt in ("a wooden cone", "a wooden Chair", "a red cone")]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert sample(tmp_path / "out", f"--manifest={tmp_path / 'prompts.jsonl'}", task="text_to_multiview") == 0
+    assert capsys.readouterr().err.count("had the words 'wooden', 'chair', so they change the views at random") == 1
+    assert sample(tmp_path / "known", "--prompt=a small red cone", task="text_to_multiview") == 0
+    assert "at random" not in capsys.readouterr().err
 
 
 def test_text_to_multiview_needs_no_mesh(sample, tmp_path, capsys):
@@ -390,7 +393,7 @@ def test_a_file_name_that_is_no_folder_name_still_gives_an_item(sample, assets, 
         (["--mesh=a.glb"], 2, "--mesh was given without --prompt"),
         (["--manifest=a.jsonl", "--prompt=a"], 2, "expected one of the two ways"),
         (["--manifest=/nowhere/a.jsonl"], 2, "/nowhere/a.jsonl: cannot be read"),
-        (["--workdir=/nowhere"], 2, "/nowhere: there is no such workdir or release"),
+        (["--workdir=/nowhere"], 2, "/nowhere: there is no such workdir or exported checkpoint"),
         (["--data=/nowhere"], 2, "python -m realiz3d_jax.prepare --dataset shapes_assets --directory /nowhere"),
         (["--seed=4294967296", "--prompt=a"], 2, "seed: found 4294967296, expected 0 to 4294967295"),
         (["--seed=4294967295"], 2, "seed: found 4294967297, expected 0 to 4294967295"),
