@@ -14,8 +14,8 @@ POSITIONS = {"synthetic_grids": {"next_index": 5}, "real_images": {"next_index":
 def make_run(devices: int = 1, **changes) -> Run:
     """A run of Stage 2; in the names of ``changes``, keys of the config, "__" stands for a dot."""
     named = {key.replace("__", "."): value for key, value in changes.items()}
-    mesh = {"mesh.data": 1, "mesh.fsdp": devices}
-    return setup.make_run(load_config("stage2", {**mesh, **named}), jax.devices()[:devices])
+    split = {"devices.data": 1, "devices.fsdp": devices}
+    return setup.make_run(load_config("stage2", {**split, **named}), jax.devices()[:devices])
 
 
 def random_state(run: Run, seed: int = 0) -> TrainState:

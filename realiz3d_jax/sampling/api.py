@@ -185,7 +185,7 @@ def open_model(source: Path | None = None, *, task: str = "texture", encoders: P
     JAX is configured as for the commands (``startup.configure``), as far as this process has not used it yet.
 
     Args:
-      source: a run's workdir, a released ``.safetensors``, or the folder of a converted model.
+      source: a run's workdir, an exported checkpoint (``.safetensors``), or the folder of a converted model.
       task: "texture" or "text_to_multiview", which shipped model is opened; of no account with a ``source``.
       encoders: the folder with the model's text encoder and autoencoder, if it is not where its config says.
 
@@ -295,9 +295,8 @@ def _requests(
         if not prompt.strip():
             raise UserError(f"prompt: found {prompt!r}; say what to show.")
         asset, path = (mesh, None) if isinstance(mesh, Asset) else (None, mesh)
-        uid = (
-            f"item_{number:04d}" if mesh is None else requests.as_uid(pathlib.Path(asset.name if asset else path).stem)
-        )
+        name = path if asset is None else asset.name
+        uid = f"item_{number:04d}" if name is None else requests.as_uid(pathlib.Path(name).stem)
         uid = uid if uid not in wanted else requests.as_uid(f"{number:04d}_{uid}")
         request = requests.make_request(uid, prompt, seed, None if path is None else pathlib.Path(path), up)
         wanted[uid] = dataclasses.replace(request, asset=asset)
@@ -321,7 +320,7 @@ def _judged(result: Result | np.ndarray | Path, number: int) -> list[metric.Item
     """The items of the metrics for a result, for views, or for a folder of items."""
     if isinstance(result, Result):
         uid, caption, mesh = (result.description[key] for key in ("uid", "caption", "mesh"))
-        file = mesh if mesh and result.description["task"] == "texture" else {"path": None, "up": None}
+        file: dict[str, Any] = mesh if mesh and result.description["task"] == "texture" else {"path": None, "up": None}
         path = None if file["path"] is None else pathlib.Path(file["path"])
         return [metric.Item(uid, caption, result.views, result.cameras, path, file["up"], result.asset)]
     if isinstance(result, np.ndarray):

@@ -103,8 +103,10 @@ class Generator:
 
     def _sharding(self, params: Params, batch: int) -> NamedSharding:
         """Sharding of a batch: over all devices that hold the parameters if they divide it, else a copy on each (0: a copy)."""
-        mesh = jax.tree.leaves(params)[0].sharding.mesh
-        return NamedSharding(mesh, PartitionSpec(mesh.axis_names if batch and batch % mesh.size == 0 else None))
+        device_mesh = jax.tree.leaves(params)[0].sharding.mesh
+        return NamedSharding(
+            device_mesh, PartitionSpec(device_mesh.axis_names if batch and batch % device_mesh.size == 0 else None)
+        )
 
 
 @functools.partial(jax.jit, static_argnums=0)
