@@ -17,7 +17,7 @@ from absl import flags
 from realiz3d_jax import errors, sharding, startup
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.sampling.pretrained import SHIPPED, open_model
-from realiz3d_jax.sharding import MeshConfig
+from realiz3d_jax.sharding import DeviceConfig
 
 _ITEMS = flags.DEFINE_integer("items", 16, "Captions in a batch; four images each.")
 _STEPS = flags.DEFINE_integer("steps", 20, "Steps of DPM-Solver++.")
@@ -34,8 +34,8 @@ def main(argv: list[str]) -> None:
     counts = [1 << power for power in range(jax.device_count().bit_length())]
     params = {}
     for count in counts:
-        mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:count])
-        params[count] = jax.device_put(base.params, sharding.replicated(mesh))
+        device_mesh = sharding.make_device_mesh(DeviceConfig(), jax.devices()[:count])
+        params[count] = jax.device_put(base.params, sharding.replicated(device_mesh))
     captions = [["a red cone"] * 4] * _ITEMS.value
     seconds: dict[int, list[float]] = {count: [] for count in counts}
     for _ in range(_ROUNDS.value + 1):

@@ -26,7 +26,7 @@ from realiz3d_jax.method import plans
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.models import attention, parallel
 from realiz3d_jax.sampling import generator
-from realiz3d_jax.sharding import MeshConfig
+from realiz3d_jax.sharding import DeviceConfig
 from realiz3d_jax.training import compiled
 from realiz3d_jax.training.setup import Run, make_run
 from realiz3d_jax.views import VIEWS
@@ -122,7 +122,7 @@ def _make_run(stage: str, data: int, fsdp: int, **changes: Any) -> Run:
         steps=1_000,
         method={"name": "realiz3d"},
         optimizer=OptimizerConfig(learning_rate=5e-5, weight_decay=0.0),
-        mesh=MeshConfig(data, fsdp),
+        devices=DeviceConfig(data, fsdp),
     )
     return make_run(config, empty_caption=noise.caption(config))
 
@@ -154,13 +154,13 @@ def _tpu_rows() -> Iterator[list[str]]:
 
 def _sampling(run: Run) -> tuple[Any, ...]:
     """The arguments of the jitted sampler for eight grids that the devices share."""
-    where = sharding.batch_sharding(run.mesh)
+    where = sharding.batch_sharding(run.device_mesh)
     batch = {**noise.batch(run.config, run.stage.iterations[0]), "seeds": np.arange(_DEVICES, dtype=np.uint32)}
     batch = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=where), batch)
     sampler = run.config.sampling.make_sampler()
     timesteps = sampler.timesteps(run.model.process, 4, run.config.sampling.spacing)
     return (
-        *(run.model, sampler, tuple(timesteps.tolist()), VIEWS, run.mesh.abstract_mesh),
+        *(run.model, sampler, tuple(timesteps.tolist()), VIEWS, run.device_mesh.abstract_mesh),
         run.abstract_state.params,
         jax.eval_shape(lambda: run.model.codec.init(jax.random.key(0))),
         *(batch["seeds"], batch["captions"], batch["control"]),

@@ -15,7 +15,7 @@ from benchmarks import noise
 from realiz3d_jax import errors, startup
 from realiz3d_jax.checkpoints import bases
 from realiz3d_jax.config.schema import OptimizerConfig, TrainConfig
-from realiz3d_jax.sharding import MeshConfig
+from realiz3d_jax.sharding import DeviceConfig
 from realiz3d_jax.training.setup import make_run
 
 _BASE = flags.DEFINE_string("base", "pixart_sigma", "A base model of checkpoints/bases.py.")
@@ -42,11 +42,13 @@ def main(argv: list[str]) -> None:
         steps=100,
         method={"name": "realiz3d"},
         optimizer=OptimizerConfig(learning_rate=5e-5, weight_decay=0.0),
-        mesh=MeshConfig(fsdp=_FSDP.value),
+        devices=DeviceConfig(fsdp=_FSDP.value),
     )
     run = make_run(config, empty_caption=noise.caption(config))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.abstract_state.params))
-    print(f"{_BASE.value}, {_STAGE.value}: {parameters:,} parameters on {run.mesh.size} {jax.devices()[0].device_kind}")
+    print(
+        f"{_BASE.value}, {_STAGE.value}: {parameters:,} parameters on {run.device_mesh.size} {jax.devices()[0].device_kind}"
+    )
     state = run.initial_state()
     for iteration in run.stage.iterations:
         batch = run.put(noise.batch(config, iteration))

@@ -2,7 +2,7 @@
 
 Needs Stage 1: ``python -m realiz3d_jax.train --config configs/stage1.py`` (of the same ``:NAME``).
 
-``:shapes`` (the default): 1,600 steps in seven minutes on two CPU cores; ``README.md`` states the figures.
+``:shapes`` (the default): 1,600 steps in seven minutes on two CPU cores; ``README.md`` states the metrics.
 
 What was tried there, one seed each: with ``--config.method.freeze_shared=true`` real mode has a real score of 0.571, an IoU
 of 0.919 and 15.1 dB of overlap-only consistency; by default 0.817, 0.906 and 13.8. Realism is what real images are there for,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a judged result on any machine: data, Stage 1, Stage 2, samples, figures, report. About 15 minutes on two
+# From nothing to an evaluated result on any machine: data, Stage 1, Stage 2, samples, metrics, report. About 15 minutes on two
 # CPU cores after the installation. What an interrupted call has finished is not done again.
 #   bash launch/quickstart.sh [OUTPUT, by default runs/quickstart]
 set -euo pipefail
@@ -28,7 +28,7 @@ for domain in real synthetic; do
   python -m realiz3d_jax.sample --workdir "$output/stage2" --data "$data" --split test --domain "$domain" --output "$output/$domain"
 done
 
-step "6/6 figures and report"
+step "6/6 metrics and report"
 python -m realiz3d_jax.evaluate --samples "$output/real" --samples "$output/synthetic" --data "$data" --output "$output/metrics.json"
 python -m realiz3d_jax.report --metrics "$output/metrics.json" --samples "$output/real" --samples "$output/synthetic" \
   --runs "$output/stage1" --runs "$output/stage2" --data "$data" --output "$output/report.html"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs one training command on every worker of a TPU pod slice, and again after a preemption until it has finished:
-#   bash launch/tpu_pod.sh NAME ZONE --config configs/stage2.py --workdir /mnt/shared/stage2 --config.mesh.fsdp=16
+#   bash launch/tpu_pod.sh NAME ZONE --config configs/stage2.py --workdir /mnt/shared/stage2 --config.devices.fsdp=16
 # NAME is a TPU VM that exists; the checkout is copied to it. Workdir and data must lie on a file system that every worker has
 # mounted at the same place (Filestore, or a bucket through gcsfuse).
 set -euo pipefail

@@ -5,7 +5,7 @@
     python -m realiz3d_jax.convert --workdir RUN --output FILE    exports what sampling needs of a run, and how it was made
     python -m realiz3d_jax.convert --workdir RUN --export DIR     exports the trained backbone for diffusers
 
-The first two write those of ``transformer.safetensors`` (an exported checkpoint, see ``checkpoints.release``),
+The first two write those of ``transformer.safetensors`` (an exported checkpoint, see ``checkpoints.exported``),
 ``vae.safetensors``, ``text_encoder.safetensors`` (see ``checkpoints.converted``) and ``tokenizer/`` that the source has. At
 most one model and one tensor are in memory at a time.
 """
@@ -24,9 +24,9 @@ import rich.table
 from absl import flags
 
 from realiz3d_jax import errors, files, startup
-from realiz3d_jax.checkpoints import bases, converted, release, workdirs
+from realiz3d_jax.checkpoints import bases, converted, exported, workdirs
+from realiz3d_jax.checkpoints.exported import read_on_host
 from realiz3d_jax.checkpoints.importers import huggingface
-from realiz3d_jax.checkpoints.release import read_on_host
 from realiz3d_jax.config.build import make_model
 from realiz3d_jax.config.schema import InitConfig, TrainConfig
 from realiz3d_jax.data.config import DataConfig
@@ -99,7 +99,7 @@ def main(argv: list[str]) -> None:
     use = _find_use()
     startup.start()
     if use == "workdir":
-        _release(pathlib.Path(_WORKDIR.value), pathlib.Path(_OUTPUT.value))
+        _write_exported(pathlib.Path(_WORKDIR.value), pathlib.Path(_OUTPUT.value))
     elif use == "export":
         _export(pathlib.Path(_WORKDIR.value), pathlib.Path(_EXPORT.value))
     elif use == "hub":
@@ -175,9 +175,9 @@ def _convert_part(
     imported = huggingface.import_model(source, dtype, config)
     leaves, facts = jax.tree.leaves(imported.params), {"command": command, **imported.facts}
     with files.writing(output / path.name, sum(leaf.nbytes for leaf in leaves)):
-        if _is_release(path):
+        if _is_exported(path):
             params = {"backbone": imported.params}
-            release.write(path, release.Release(params, _base_config(parts, output), facts))
+            exported.write(path, exported.ExportedCheckpoint(params, _base_config(parts, output), facts))
         else:
             converted.write(path, config, imported.params, facts)
     kind = huggingface.IMPORTERS[type(config)].CLASSES[0]
@@ -187,7 +187,7 @@ def _convert_part(
 
 def _verify(path: pathlib.Path, config: Any, expected: str) -> None:
     """Reads a converted file again and compares its checksum, after the source has left memory."""
-    found = converted.checksum_on_disk(path, config, "backbone/" if _is_release(path) else "")
+    found = converted.checksum_on_disk(path, config, "backbone/" if _is_exported(path) else "")
     if found != expected:
         raise UserError(
             f"{path.name}: the file has SHA-256 {found}; expected {expected}, as in the source. "
@@ -195,7 +195,7 @@ def _verify(path: pathlib.Path, config: Any, expected: str) -> None:
         )
 
 
-def _is_release(path: pathlib.Path) -> bool:
+def _is_exported(path: pathlib.Path) -> bool:
     return path.stem == "transformer"
 
 
@@ -246,7 +246,7 @@ def _export(source: pathlib.Path, output: pathlib.Path) -> None:
 # To one file
 
 
-def _release(workdir: pathlib.Path, output: pathlib.Path) -> None:
+def _write_exported(workdir: pathlib.Path, output: pathlib.Path) -> None:
     """Writes an exported checkpoint: the partitions for sampling (averaged where trained), the config and the facts."""
     model = open_model(workdir)
     facts = {
@@ -263,7 +263,7 @@ def _release(workdir: pathlib.Path, output: pathlib.Path) -> None:
     files.writable_directory(output.parent)
     data = dataclasses.replace(model.config.data, directory=DataConfig().directory)
     config = dataclasses.replace(model.config, init=InitConfig(), data=data)  # no paths of the machine that trained it
-    release.write(output, release.Release(jax.device_get(model.params), config, facts))
+    exported.write(output, exported.ExportedCheckpoint(jax.device_get(model.params), config, facts))
     print(
         f"{output}: {facts['parameters']:,} parameters after {facts['step']} steps, {output.stat().st_size / 1e6:.1f} MB"
     )

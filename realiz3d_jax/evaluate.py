@@ -1,9 +1,9 @@
-"""Judges generated objects: ``python -m realiz3d_jax.evaluate --samples out/real --samples out/synthetic --output out.json``.
+"""Evaluates samples: ``python -m realiz3d_jax.evaluate --samples out/real --samples out/synthetic --output out.json``.
 
 Each ``--samples`` is a folder that ``realiz3d_jax.sample`` wrote, and becomes a row of the table and of the JSON file. For
 items of the benchmark's split, the true renders of the same objects in both looks make two more rows: what a perfect result of
-either look would score. Items are judged by the cameras they state; those of other cameras than the benchmark's are not
-compared with its true renders. ``--train-classifier`` makes the classifier that judges realism, once.
+either look would score. Items are evaluated with the cameras they state; those of other cameras than the benchmark's are not
+compared with its true renders. ``--train-classifier`` makes the classifier that scores realism, once.
 """
 
 import itertools
@@ -20,7 +20,7 @@ import rich.table
 from absl import flags
 
 from realiz3d_jax import errors, files, startup
-from realiz3d_jax.checkpoints.release import PRETRAINED
+from realiz3d_jax.checkpoints.exported import PRETRAINED
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.metrics import domain_score, evaluation
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
         _train_classifier(pathlib.Path(_CLASSIFIER.value))
         return
     if not _SAMPLES.value or not _OUTPUT.value:
-        raise UserError("--samples or --output is missing; expected folders to judge and a JSON file to write.")
+        raise UserError("--samples or --output is missing; expected folders to evaluate and a JSON file to write.")
     output = pathlib.Path(_OUTPUT.value)
     files.writable_directory(output.parent)
     _check_replaceable(output)
@@ -118,7 +118,7 @@ _ARROWS = {1: "↑", -1: "↓", 0: ""}
 
 
 def table(rows: dict[str, dict[str, Any]]) -> rich.table.Table:
-    """The figures, to look at: a line for each, a column for each folder."""
+    """The metrics, to look at: a line for each, a column for each folder."""
     result = rich.table.Table(title="Realism, control and consistency")
     result.add_column("", no_wrap=True)
     for name in rows:

@@ -3,8 +3,8 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, TypeVar
 
 import rich.console
 import rich.progress
@@ -30,7 +30,8 @@ def bar(description: str, total: int, done: int = 0) -> Iterator[Callable[..., N
             task = progress.add_task(description, total=total, completed=done, note="")
 
             def advance(count: int = 1, note: str = "") -> None:
-                progress.update(task, advance=count, **({"note": note} if note else {}))
+                fields: dict[str, Any] = {"note": note} if note else {}
+                progress.update(task, advance=count, **fields)
 
             yield advance
             if inner:
@@ -64,7 +65,7 @@ def _display() -> Iterator[rich.progress.Progress]:
             _shown.remove(progress)
 
 
-def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+def track(items: Collection[Item], description: str, total: int | None = None) -> Iterator[Item]:
     """Iterates over ``items`` (``total`` of them) under a progress bar."""
     with bar(description, len(items) if total is None else total) as advance:
         for item in items:

@@ -33,7 +33,7 @@ RULES: tuple[tuple[str, int | None], ...] = (
 
 
 @dataclasses.dataclass(frozen=True)
-class MeshConfig:
+class DeviceConfig:
     """The device mesh; -1 takes what is left. ``data`` replicates parameters, ``fsdp`` shards them."""
 
     data: int = -1
@@ -45,8 +45,11 @@ def rules_of(config: backbone.Config) -> tuple[tuple[str, int | None], ...]:
     return (*((f"backbone/{pattern}", axis) for pattern, axis in backbone.of(config).PARTS.split), *RULES)
 
 
-def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh of ``config`` over ``devices`` (all, by default).
+def make_device_mesh(
+    config: DeviceConfig,
+    devices: list[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
+) -> Mesh:
+    """The device mesh of ``config`` over ``devices`` (all, by default).
 
     Raises:
       UserError: the axes' product is not the number of devices.
@@ -57,23 +60,23 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
         sizes[sizes.index(-1)] = len(devices) // max(-int(np.prod(sizes)), 1)
     if min(sizes) < 1 or np.prod(sizes) != len(devices):
         raise UserError(
-            f"config.mesh: data={config.data}, fsdp={config.fsdp} does not fit {len(devices)} devices; "
+            f"config.devices: data={config.data}, fsdp={config.fsdp} does not fit {len(devices)} devices; "
             "their product must be that number (-1 takes what is left)."
         )
     return jax.make_mesh(tuple(sizes), BATCH_AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(device_mesh: Mesh) -> NamedSharding:
     """The leading axis over all devices."""
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    return NamedSharding(device_mesh, PartitionSpec(BATCH_AXES))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(device_mesh: Mesh) -> NamedSharding:
     """One copy on every device."""
-    return NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(device_mesh, PartitionSpec())
 
 
-def params_sharding(params: Tree, mesh: Mesh, rules: tuple[tuple[str, int | None], ...] = RULES) -> Tree:
+def params_sharding(params: Tree, device_mesh: Mesh, rules: tuple[tuple[str, int | None], ...] = RULES) -> Tree:
     """The sharding of every leaf of ``{partition: ...}``, by ``rules``.
 
     Raises:
@@ -82,9 +85,9 @@ def params_sharding(params: Tree, mesh: Mesh, rules: tuple[tuple[str, int | None
 
     def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         axis = rule("/".join(str(key.key) for key in path), rules)
-        if axis is None or leaf.shape[axis] % mesh.shape["fsdp"]:
-            return replicated(mesh)
-        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
+        if axis is None or leaf.shape[axis] % device_mesh.shape["fsdp"]:
+            return replicated(device_mesh)
+        return NamedSharding(device_mesh, PartitionSpec(*[None] * axis, "fsdp"))
 
     return jax.tree_util.tree_map_with_path(sharding, params)
 

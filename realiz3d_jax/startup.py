@@ -40,7 +40,7 @@ def configure(split_cpu: bool = False) -> None:
         with contextlib.suppress(RuntimeError):  # the devices have been used already, and stay as they are
             jax.config.update("jax_num_cpu_devices", min(MAX_CPU_DEVICES, 1 << (cores.bit_length() - 1)))
     jax.config.update("jax_threefry_partitionable", True)
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]  # set while jax is imported
         jax.config.update(
             "jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "realiz3d_jax" / "compilations")
         )

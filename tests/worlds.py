@@ -18,7 +18,7 @@ import pytest
 import sentencepiece
 
 from realiz3d_jax import errors
-from realiz3d_jax.checkpoints import release
+from realiz3d_jax.checkpoints import exported
 from realiz3d_jax.config import schema as configs
 from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.data import records
@@ -39,7 +39,7 @@ class World:
 
     Attributes:
       data: a folder with the three datasets; the self-generated images are noise.
-      base: a release of a base model.
+      base: an exported checkpoint of a base model.
     """
 
     data: pathlib.Path
@@ -65,7 +65,7 @@ def make_world(folder: pathlib.Path) -> World:
 
     builders.write(data, "shapes_generated", 32, {"train": generated}, {"count": OBJECTS})
     base = folder / "base.safetensors"
-    write_release(base, load_config("base", {"data.directory": str(data)}))
+    write_exported(base, load_config("base", {"data.directory": str(data)}))
     return World(data, base)
 
 
@@ -98,9 +98,9 @@ def random_like(shapes: Any, seed: int = 0) -> Any:
     return jax.tree.map(lambda leaf: np.float32(0.1 * random.normal(size=leaf.shape)), shapes)
 
 
-def write_release(path: pathlib.Path, config: TrainConfig, seed: int = 0) -> None:
-    """A release with random parameters."""
-    release.write(path, release.Release(random_params(config, seed), config, {"seed": seed}))
+def write_exported(path: pathlib.Path, config: TrainConfig, seed: int = 0) -> None:
+    """An exported checkpoint with random parameters."""
+    exported.write(path, exported.ExportedCheckpoint(random_params(config, seed), config, {"seed": seed}))
 
 
 def adam_state(opt_state: Any) -> AdamState:

@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from realiz3d_jax.checkpoints import release
+from realiz3d_jax.checkpoints import exported
 from realiz3d_jax.config.schema import InitConfig, LogConfig, OptimizerConfig, SamplingConfig
 from realiz3d_jax.data.config import DataConfig
 from realiz3d_jax.diffusion.ddpm import DDPM
@@ -21,7 +21,7 @@ from realiz3d_jax.models.mmdit import MMDiTConfig
 from realiz3d_jax.models.presets import PIXART, PRESETS
 from realiz3d_jax.models.vae import VAEConfig
 
-SHIPPED_BASE = release.PRETRAINED / "shapes_base.safetensors"
+SHIPPED_BASE = exported.PRETRAINED / "shapes_base.safetensors"
 
 _SD_SCALE, _SDXL_SCALE = 0.18215, 0.13025
 _LONGEST_CAPTION = {_SD_SCALE: 120, _SDXL_SCALE: 300}
@@ -117,8 +117,8 @@ def find(name: str) -> Base:
     Raises:
       UserError: there is no such base or folder.
     """
-    if (pathlib.Path(name) / release.TRANSFORMER).is_file():
-        held = release.read_config(name)
+    if (pathlib.Path(name) / exported.TRANSFORMER).is_file():
+        held = exported.read_config(name)
         base = published(held.model, held.codec.autoencoder, name, diffusion=held.diffusion)
         return dataclasses.replace(base, data=dataclasses.replace(held.data, encoders=name))
     if name not in BASES:

@@ -95,7 +95,7 @@ def checksum_on_disk(path: str | os.PathLike[str], config: Any, prefix: str = ""
     """Computes ``huggingface.checksum`` of a file's parameters, reading one array at a time.
 
     Args:
-      path: file of the model.
+          path: file of the model.
       config: config of the model.
       prefix: prefix of the arrays' names: "", or the partition and "/" in an exported checkpoint.
 

@@ -24,7 +24,7 @@ from realiz3d_jax.models.t5_text import T5Encoder
 from realiz3d_jax.models.text import TextEncoder, WordEncoder
 from realiz3d_jax.models.tokenizer import Tokenizer
 from realiz3d_jax.models.vae import VAEConfig
-from realiz3d_jax.sharding import MeshConfig
+from realiz3d_jax.sharding import DeviceConfig
 
 _CAPTIONS = 8
 """Captions encoded at once; with more devices than this, one per device."""
@@ -81,25 +81,25 @@ class Encoders:
         if not self.sha256:
             return WordEncoder(data.text_channels, data.text_tokens)
         tokenizer = Tokenizer(_path(config, huggingface.TOKENIZER))
-        mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=-1), devices)
+        device_mesh = sharding.make_device_mesh(DeviceConfig(data=1, fsdp=-1), devices)
 
         def lay(params: Params) -> Params:
-            return sharding.params_sharding({"text_encoder": params}, mesh)["text_encoder"]
+            return sharding.params_sharding({"text_encoder": params}, device_mesh)["text_encoder"]
 
         found = converted.read(_path(config, converted.TEXT_ENCODER), T5Config, lay)
-        split = NamedSharding(mesh, PartitionSpec("fsdp"))
-        batch = max(_CAPTIONS, mesh.size)
+        split = NamedSharding(device_mesh, PartitionSpec("fsdp"))
+        batch = max(_CAPTIONS, device_mesh.size)
         return T5Encoder(found.config, found.params, tokenizer, data.text_tokens, batch, split)
 
-    def open_codec_params(self, mesh: Mesh) -> Params | None:
-        """Reads the codec's parameters, replicated on every device of ``mesh``; None if the codec has none.
+    def open_codec_params(self, device_mesh: Mesh) -> Params | None:
+        """Reads the codec's parameters, replicated on every device of ``device_mesh``; None if the codec has none.
 
         Raises:
           UserError: as ``sha256``.
         """
         if not self.sha256:
             return None
-        everywhere = sharding.replicated(mesh)
+        everywhere = sharding.replicated(device_mesh)
         lay = functools.partial(jax.tree.map, lambda _: everywhere)
         return converted.read(_path(self.config, converted.AUTOENCODER), VAEConfig, lay).params
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from realiz3d_jax.config.schema import TrainConfig, from_config_dict
+from realiz3d_jax.config.schema import TrainConfig, from_stored
 from realiz3d_jax.errors import UserError
 
 Tree = Any
@@ -93,7 +93,7 @@ def config_of(manager: ocp.CheckpointManager) -> TrainConfig:
     with reading(folder):
         meta = manager.restore(manager.latest_step(), args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
     try:
-        return from_config_dict(meta["config"])
+        return from_stored(meta["config"])
     except UserError as error:
         raise UserError(f"{folder}: was trained by another version ({error}) Train it again.") from error
 

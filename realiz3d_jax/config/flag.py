@@ -1,11 +1,13 @@
 """The flag --config FILE.py[:NAME], with --config.KEY=VALUE, of the commands that have one."""
 
+import re
 from collections.abc import Callable
 
 from absl import flags
 from ml_collections import config_flags
 
 from realiz3d_jax import errors
+from realiz3d_jax.config import renamed
 from realiz3d_jax.errors import UserError
 
 
@@ -30,7 +32,9 @@ def parse(flag: flags.FlagHolder, flag_values: flags.FlagValues) -> Callable[[li
         except OSError as error:
             raise UserError(f"--config: {error}") from error
         except (AttributeError, KeyError) as error:
-            raise UserError(f"--config.KEY=VALUE: there is no such key: {error.args[0]}") from error
+            told = str(error.args[0])
+            hint = renamed.hint(re.search(r"\w+", told)[0])
+            raise UserError(f"--config.KEY=VALUE: there is no such key: {hint or told}") from error
         return rest
 
     return parsed

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import ml_collections
 
+from realiz3d_jax.config import renamed
 from realiz3d_jax.data.config import DataConfig
 from realiz3d_jax.diffusion import samplers
 from realiz3d_jax.diffusion.ddpm import DDPM
@@ -21,7 +22,7 @@ from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.models import backbone
 from realiz3d_jax.models.codec import Codec, PixelCodec, codec_class
 from realiz3d_jax.models.control import VIEWPOINTS
-from realiz3d_jax.sharding import MeshConfig
+from realiz3d_jax.sharding import DeviceConfig
 from realiz3d_jax.views import AZIMUTHS
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class InitConfig:
     """Where parameters that this stage does not make itself come from.
 
     Attributes:
-      source: a workdir or a released ``.safetensors``, whose partitions are taken over; empty: all are made afresh.
+      source: a workdir or an exported checkpoint, whose partitions are taken over; empty: all are made afresh.
       partitions: the partitions taken from it.
       command: what makes ``source``; the error message quotes it when it is missing.
       unfinished: whether a run that has not come to its end may be taken over.
@@ -149,10 +150,10 @@ class TrainConfig:
       accumulation: parts that a batch is computed in, one after the other, which holds the activations of one at a time; the
         gradient is that of the whole batch.
       abort_after: so many non-finite steps in a row end the run with an error.
-      model: the backbone, ``family`` and its sizes.
-      diffusion: ``process`` and its settings.
-      codec: ``codec``, "pixel" or "autoencoder", and its sizes.
-      method: ``name`` and the options of that method.
+      model: the backbone, by its ``name``, and its sizes.
+      diffusion: the process, by its ``name``, and its settings.
+      codec: by its ``name``, "pixel" or "autoencoder", and its sizes.
+      method: the method's ``name`` and its options.
       sampling: how images are drawn from the model unless a command says otherwise.
     """
 
@@ -173,22 +174,22 @@ class TrainConfig:
     codec: Codec = dataclasses.field(default_factory=PixelCodec)
     optimizer: OptimizerConfig = OptimizerConfig()
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    devices: DeviceConfig = dataclasses.field(default_factory=DeviceConfig)
     log: LogConfig = LogConfig()
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
 
 
-_VARIANTS: dict[type, tuple[str, str, Callable[[str], type]]] = {
-    backbone.Config: ("family", "dit", backbone.config_class),
-    Process: ("process", "ddpm", process_class),
-    Codec: ("codec", "pixel", codec_class),
+_VARIANTS: dict[type, tuple[str, Callable[[str], type]]] = {
+    backbone.Config: ("dit", backbone.config_class),
+    Process: ("ddpm", process_class),
+    Codec: ("pixel", codec_class),
 }
-"""Fields that can be of several classes: the key that tells which, its default, and what finds the class by it."""
+"""Fields of several possible classes: the default of the key ``name``, and the function that finds the class of a name."""
 
 
 def is_latent(config: TrainConfig) -> bool:
     """Whether the model works on what pretrained encoders make of images and captions, and reads data that is encoded."""
-    return config.codec.codec != "pixel"
+    return config.codec.name != "pixel"
 
 
 def config_dict(config: Any) -> ml_collections.ConfigDict:
@@ -197,19 +198,29 @@ def config_dict(config: Any) -> ml_collections.ConfigDict:
 
 
 def from_config_dict(values: Mapping[str, Any]) -> TrainConfig:
-    """The schema's view of a config.
+    """The schema's view of a config that a file in ``configs/`` and flags state.
 
     Raises:
       UserError: a key is unknown, missing, of another type than its field, or out of its range.
     """
     plain = values.to_dict() if isinstance(values, ml_collections.ConfigDict) else values
+    renamed.refuse(plain)
     config = build(TrainConfig, plain, "config")
     _check_ranges(config)
     return config
 
 
+def from_stored(values: Mapping[str, Any]) -> TrainConfig:
+    """``from_config_dict`` of a stored config, whose keys may have their earlier names (see ``config.renamed``).
+
+    Raises:
+      UserError: as ``from_config_dict``, or a key is there under both its earlier and its present name.
+    """
+    return from_config_dict(renamed.update(values))
+
+
 def to_json(config: TrainConfig) -> str:
-    """``config`` as JSON; ``from_config_dict(json.loads(...))`` gives it back."""
+    """``config`` as JSON; ``from_stored(json.loads(...))`` gives it back."""
     return json.dumps(dataclasses.asdict(config), indent=2)
 
 
@@ -323,8 +334,8 @@ def build(schema: type[Dataclass], values: Mapping[str, Any], path: str) -> Data
 
 def _value(kind: Any, value: Any, path: str) -> Any:
     if kind in _VARIANTS:
-        key, default, find = _VARIANTS[kind]
-        kind = find(value.get(key, default))
+        default, find = _VARIANTS[kind]
+        kind = find(value.get("name", default))
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return build(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

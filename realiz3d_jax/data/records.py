@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled, no stubs
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
@@ -252,7 +252,7 @@ class Records(Sequence):
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray | str | int]:
+    def __getitem__(self, index: int) -> Example:
         return {name: _plain(value) for name, value in self._source[range(len(self))[index]].items()}
 
 
@@ -281,7 +281,7 @@ def open_split(directory: str | os.PathLike[str], dataset: str, split: str, size
         raise UserError(f"{path}: the dataset {dataset} does not exist. {fix}")
     again = f"Remove {path} and make it again by\n  {prepare_command(directory, dataset, size)}"
     try:
-        builder = tfds.builder_from_directory(path)
+        builder: Any = tfds.builder_from_directory(path)  # its decorators hide the signatures
         metadata = json.loads((path / "metadata.json").read_text())
     except Exception as error:  # TFDS defines no exception for files that it cannot parse
         raise UserError(f"{path}: cannot be read as a dataset ({type(error).__name__}: {error}). {again}") from error
@@ -299,9 +299,10 @@ def open_split(directory: str | os.PathLike[str], dataset: str, split: str, size
 def rig_of(metadata: dict) -> cameras.Rig | None:
     """Rig stated in a dataset's metadata; None if every record has its own cameras."""
     rig = metadata["rig"]
-    return rig and cameras.Rig(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in rig.items()}
-    )
+    if not rig:
+        return None
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in rig.items()}
+    return cameras.Rig(**fields)
 
 
 def check_views(held: Records, rig: cameras.Rig, names: Iterable[str]) -> None:

@@ -27,7 +27,7 @@ class DDPM:
     num_timesteps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
-    process: str = "ddpm"
+    name: str = "ddpm"
 
     @functools.cached_property
     def exact_alphas_cumprod(self) -> np.ndarray:

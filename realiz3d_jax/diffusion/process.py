@@ -1,6 +1,6 @@
 """The contract of a diffusion process, and the lookup of one by its name.
 
-A process is one module of this folder with a frozen dataclass ``Process`` whose field ``process`` is the module's name. It
+A process is one module of this folder with a frozen dataclass ``Process`` whose field ``name`` is the module's name. It
 mixes data x_0 and noise ε into x = signal · x_0 + sigma · ε and defines what the model predicts; step and samplers know
 nothing else of it.
 """
@@ -22,7 +22,7 @@ class Process(Protocol):
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     @property
-    def process(self) -> str: ...
+    def name(self) -> str: ...
     @property
     def num_timesteps(self) -> int: ...
 
@@ -67,7 +67,7 @@ def process_class(name: str) -> type[Process]:
     names = [found.name for found in pkgutil.iter_modules(package.__path__)]
     modules = [importlib.import_module(f"{package.__name__}.{found}") for found in names]
     classes = [module.Process for module in modules if dataclasses.is_dataclass(getattr(module, "Process", None))]
-    known: dict[str, type[Process]] = {found.process: found for found in classes}
+    known: dict[str, type[Process]] = {found.name: found for found in classes}
     if name not in known:
-        raise UserError(f"config.diffusion.process: found {name!r}, expected one of {', '.join(known)}.")
+        raise UserError(f"config.diffusion.name: found {name!r}, expected one of {', '.join(known)}.")
     return known[name]

@@ -24,7 +24,7 @@ class RectifiedFlow:
 
     num_timesteps: int = 1000
     shift: float = 3.0
-    process: str = "rectified_flow"
+    name: str = "rectified_flow"
 
     def draw_timesteps(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Random timesteps float32[shape] in (0, T)."""

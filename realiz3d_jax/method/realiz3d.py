@@ -27,12 +27,12 @@ class Method:
       rank: R of the Domain Shifters.
       tau: tau_B, the largest fraction of the blocks that a real iteration freezes, or reassigns.
       reassignment_probability: p_B.
-      layer_aware: real iterations freeze the first blocks and their inputs.
+          layer_aware: real iterations freeze the first blocks and their inputs.
       freeze_shared: real iterations also freeze the parts that all blocks share (timestep, modulation, caption), so that the
         features of frozen blocks stay exactly as they are. The paper's "blocks" leaves this open. By default these parts
         train, and early features move a little: on the shapes benchmark that is more realistic, and freezing them more
         consistent (``configs/stage2.py`` has the measurements).
-      real_fraction: the share of real iterations, in both stages.
+          real_fraction: the share of real iterations, in both stages.
       real_warmup_steps: the first steps of Stage 2, on real samples only.
     """
 

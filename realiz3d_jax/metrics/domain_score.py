@@ -258,7 +258,7 @@ def _augmented_image(key: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.A
     return jnp.clip(image, 0.0, 1.0), colour < 0.5
 
 
-def _tiles(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+def _tiles(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Standard normal values, constant over tiles of 4 x 4 pixels on a randomly shifted grid: float32 of ``shape``."""
     value_key, corner_key = jax.random.split(key)
     rows, columns, channels = shape

@@ -1,7 +1,7 @@
 """The contract of a backbone, and the lookup of one by its name.
 
 A backbone is one module of this folder, such as ``models/dit.py``. It defines ``Config``, a frozen dataclass whose field
-``family`` is the module's name, and with it everything that ``Backbone`` lists. ``captions`` is the dict of arrays [B, G, ...]
+``name`` is the module's name, and with it everything that ``Backbone`` lists. ``captions`` is the dict of arrays [B, G, ...]
 that the text encoder gives; a backbone reads the entries that it knows. It takes ``block_shift: [L, B|1, D]`` and knows nothing
 of domains.
 """
@@ -24,7 +24,7 @@ class Config(Protocol):
     """The fields that every backbone's config has, whatever else it holds.
 
     Attributes:
-      family: the backbone's module.
+      name: the backbone's module.
       width: D, a multiple of 4 and of ``heads``.
       depth: L, the number of blocks.
       heads: K.
@@ -41,7 +41,7 @@ class Config(Protocol):
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     @property
-    def family(self) -> str: ...
+    def name(self) -> str: ...
     @property
     def width(self) -> int: ...
     @property
@@ -132,8 +132,8 @@ def of(config: ConfigT) -> Backbone[ConfigT]:
     return cast(Backbone[ConfigT], importlib.import_module(type(config).__module__))
 
 
-def config_class(family: str) -> type[Config]:
-    """The ``Config`` of the backbone called ``family``.
+def config_class(name: str) -> type[Config]:
+    """The ``Config`` of the backbone called ``name``.
 
     Raises:
       UserError: no backbone has this name.
@@ -142,7 +142,7 @@ def config_class(family: str) -> type[Config]:
     modules = [
         importlib.import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)
     ]
-    families = {module.Config.family: module.Config for module in modules if hasattr(module, "PARTS")}
-    if family not in families:
-        raise UserError(f"config.model.family: found {family!r}, expected one of {', '.join(families)}.")
-    return families[family]
+    known = {module.Config.name: module.Config for module in modules if hasattr(module, "PARTS")}
+    if name not in known:
+        raise UserError(f"config.model.name: found {name!r}, expected one of {', '.join(known)}.")
+    return known[name]

@@ -27,7 +27,7 @@ class Codec(Protocol):
     """Encodes, stores and decodes images; all methods take arrays with any leading axes, the last of which are a grid's views.
 
     Attributes:
-      codec: its name in a config.
+      name: of the codec in a config.
       channels: C of a latent.
       control_channels: channels of the texturing task's control, as the model takes it.
       factor: side of an image over the side of its latent.
@@ -37,7 +37,7 @@ class Codec(Protocol):
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     @property
-    def codec(self) -> str: ...
+    def name(self) -> str: ...
     @property
     def channels(self) -> int: ...
     @property
@@ -76,7 +76,7 @@ class Codec(Protocol):
 class PixelCodec:
     """Pixels as latents, scaled to [-1, 1], and control maps as they are; the codec has no parameters."""
 
-    codec: str = "pixel"
+    name: str = "pixel"
     channels = 3
     control_channels = 3 * MAPS
     factor = 1
@@ -117,7 +117,7 @@ class AutoencoderCodec:
     autoencoder: VAEConfig = dataclasses.field(default_factory=VAEConfig)
     whole_grid: bool = False
     tile: int = 128
-    codec: str = "autoencoder"
+    name: str = "autoencoder"
     bound = None
 
     @property
@@ -169,7 +169,7 @@ class AutoencoderCodec:
         return to_views(function(to_grid(views)), views.shape[-4])
 
 
-_CODECS = {codec.codec: codec for codec in (PixelCodec, AutoencoderCodec)}
+_CODECS = {codec.name: codec for codec in (PixelCodec, AutoencoderCodec)}
 
 
 def codec_class(name: str) -> type:
@@ -179,7 +179,7 @@ def codec_class(name: str) -> type:
       UserError: no codec has this name.
     """
     if name not in _CODECS:
-        raise UserError(f"config.codec.codec: found {name!r}, expected one of {', '.join(_CODECS)}.")
+        raise UserError(f"config.codec.name: found {name!r}, expected one of {', '.join(_CODECS)}.")
     return _CODECS[name]
 
 

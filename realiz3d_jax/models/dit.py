@@ -66,7 +66,7 @@ class DiTConfig:
     """Size and execution of a transformer.
 
     Attributes:
-      width: D, a multiple of 4 and of ``heads``.
+          width: D, a multiple of 4 and of ``heads``.
       depth: L, number of blocks.
       heads: K.
       patch_size: side of a token, in latent pixels.
@@ -91,7 +91,7 @@ class DiTConfig:
       attention: back end, see ``attention.BACKENDS``.
       skip_frozen_backward: whether the backward pass of frozen blocks is skipped at run time (a conditional in the
         scan) or computed and masked. The gradients are the same; which is faster depends on size and platform.
-      family: this module, see ``backbone``.
+      name: this module, see ``backbone``.
     """
 
     width: int
@@ -114,7 +114,7 @@ class DiTConfig:
     scan_unroll: int = 1
     attention: str = "xla"
     skip_frozen_backward: bool = True
-    family: str = "dit"
+    name: str = "dit"
 
 
 Config = DiTConfig

@@ -93,7 +93,7 @@ class MMDiTConfig:
     scan_unroll: int = 1
     attention: str = "xla"
     skip_frozen_backward: bool = True
-    family: str = "mmdit"
+    name: str = "mmdit"
 
 
 Config = MMDiTConfig

@@ -25,7 +25,7 @@ from realiz3d_jax.method.interface import Params
 from realiz3d_jax.models.codec import Codec
 from realiz3d_jax.models.text import TextEncoder
 from realiz3d_jax.preparation import making
-from realiz3d_jax.sharding import MeshConfig
+from realiz3d_jax.sharding import DeviceConfig
 
 _CHUNK = 8
 """Records per chunk: the most work that a killed process can lose, and the content of one file."""
@@ -36,7 +36,7 @@ class _Opened:
     codec: Codec
     codec_params: Params
     text: TextEncoder
-    mesh: Mesh
+    device_mesh: Mesh
 
     def images(self, images: np.ndarray) -> np.ndarray:
         """Moments float16[n, V, h, w, 2 C] of images uint8[n, V, H, W, 3], one item per device at a time."""
@@ -52,8 +52,8 @@ class _Opened:
         return [_half(states[mask]) for states, mask in zip(found["states"], found["mask"], strict=True)]
 
     def _moments(self, function: Callable, arrays: np.ndarray) -> np.ndarray:
-        where = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
-        devices, parts = self.mesh.size, []
+        where = NamedSharding(self.device_mesh, PartitionSpec(self.device_mesh.axis_names))
+        devices, parts = self.device_mesh.size, []
         for start in range(0, len(arrays), devices):
             part = arrays[start : start + devices]
             missing = np.repeat(part[-1:], devices - len(part), axis=0)  # one shape: one compilation, same bits
@@ -132,8 +132,10 @@ def encode(
 
 
 def _open(encoders: Encoders, devices: list[jax.Device]) -> _Opened:
-    mesh = sharding.make_mesh(MeshConfig(), devices)
-    return _Opened(encoders.config.codec, encoders.open_codec_params(mesh), encoders.open_text(devices), mesh)
+    device_mesh = sharding.make_device_mesh(DeviceConfig(), devices)
+    return _Opened(
+        encoders.config.codec, encoders.open_codec_params(device_mesh), encoders.open_text(devices), device_mesh
+    )
 
 
 def _assets(using: _Opened, items: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, bytes]]]:

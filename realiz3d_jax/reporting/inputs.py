@@ -13,7 +13,7 @@ import numpy as np
 
 from realiz3d_jax import files
 from realiz3d_jax.config.build import outline
-from realiz3d_jax.config.schema import TrainConfig, from_config_dict
+from realiz3d_jax.config.schema import TrainConfig, from_stored
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.metrics.figures import Figures
 from realiz3d_jax.sampling import items
@@ -159,7 +159,7 @@ def read_run(path: str | os.PathLike[str]) -> TrainingRun:
     command = f"python -m realiz3d_jax.train --config configs/STAGE.py --workdir {path}"
     values = files.read_json(path / "config.json", command)
     try:
-        config = from_config_dict(values)
+        config = from_stored(values)
     except UserError as error:
         raise UserError(f"{path / 'config.json'}: {error}") from error
     log = path / "metrics.jsonl"

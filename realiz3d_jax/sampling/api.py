@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from realiz3d_jax import files, startup
-from realiz3d_jax.checkpoints.release import PRETRAINED
+from realiz3d_jax.checkpoints.exported import PRETRAINED
 from realiz3d_jax.config.schema import SamplingConfig
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.assets.asset import Asset, load_asset

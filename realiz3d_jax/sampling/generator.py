@@ -48,7 +48,7 @@ class Generator:
         """Images uint8[B, V, H, W, 3].
 
         Args:
-          params: the partitions of a stage, on a mesh as ``open_model`` and a run's state have them.
+          params: the partitions of a stage, on a device mesh as ``open_model`` and a run's state have them.
           captions: B lists of G captions each: one for a grid of V consistent views, V for as many images of their own.
           seeds: B seeds; an item's noise depends on its seed alone, not on the batch that it is drawn in.
           domain: the domain of all blocks that inference-time shifting leaves alone.
@@ -118,7 +118,7 @@ def _sample(
     sampler,
     timesteps,
     views,
-    mesh,
+    device_mesh,
     params,
     codec_params,
     seeds,
@@ -133,7 +133,7 @@ def _sample(
     noise = jax.vmap(lambda key: jax.random.normal(key, (views, side, side, model.config.in_channels)))(keys)
     if control is not None and model.task == "texture":
         control = model.codec.control(control)
-    latents = parallel.on_mesh(mesh, model.sample)(
+    latents = parallel.on_device_mesh(device_mesh, model.sample)(
         params,
         sampler,
         np.array(timesteps),

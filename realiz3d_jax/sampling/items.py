@@ -144,7 +144,7 @@ def read_views(item: Item, size: int | None = None) -> np.ndarray:
     side = size or views[0].shape[0]
     if any(view.shape[:2] != (side, side) for view in views):
         found = ", ".join(f"{view.shape[1]} x {view.shape[0]}" for view in views)
-        expected = f"{size} x {size}, as the figures were made from" if size else "squares of one size"
+        expected = f"{size} x {size}, as the metrics were made from" if size else "squares of one size"
         raise UserError(f"{item.folder}: found views of {found} pixels, expected {expected}. Sample it again.")
     return np.stack(views)
 

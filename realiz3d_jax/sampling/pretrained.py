@@ -1,4 +1,4 @@
-"""Opening a trained model for inference: the one that ships, a release file, or a workdir."""
+"""Opening a trained model for inference: the one that ships, an exported checkpoint, or a workdir."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from realiz3d_jax import sharding
-from realiz3d_jax.checkpoints import converted, release
+from realiz3d_jax.checkpoints import converted, exported
 from realiz3d_jax.checkpoints.bases import SHIPPED_BASE
 from realiz3d_jax.checkpoints.encoders import Encoders
 from realiz3d_jax.config.build import find_stage, make_model
@@ -18,12 +18,12 @@ from realiz3d_jax.method.interface import Params, Stage
 from realiz3d_jax.method.model import Model
 from realiz3d_jax.models.text import TextEncoder
 from realiz3d_jax.sampling.generator import Generator
-from realiz3d_jax.sharding import MeshConfig
+from realiz3d_jax.sharding import DeviceConfig
 
 SHIPPED = {
     "base": SHIPPED_BASE,
-    "texture": release.PRETRAINED / "shapes_texture.safetensors",
-    "text_to_multiview": release.PRETRAINED / "shapes_text_to_multiview.safetensors",
+    "texture": exported.PRETRAINED / "shapes_texture.safetensors",
+    "text_to_multiview": exported.PRETRAINED / "shapes_text_to_multiview.safetensors",
 }
 """The models of the shapes benchmark that ship with the project: the base model, and one finished model for each task."""
 
@@ -34,7 +34,7 @@ class Pretrained:
 
     Attributes:
       source: where it was read from.
-      params: one copy on every device of ``mesh``.
+      params: one copy on every device of ``device_mesh``.
       checksum: SHA-256 of its parameters, in hexadecimal.
     """
 
@@ -42,7 +42,7 @@ class Pretrained:
     config: TrainConfig
     model: Model
     stage: Stage
-    mesh: Mesh
+    device_mesh: Mesh
     params: Params
     checksum: str
 
@@ -58,11 +58,11 @@ class Pretrained:
         Raises:
           UserError: it is missing, damaged or another one.
         """
-        return self.encoders.open_text(list(self.mesh.devices.flat))
+        return self.encoders.open_text(list(self.device_mesh.devices.flat))
 
     def generator(self, sampling: SamplingConfig) -> Generator:
         """Returns a generator that draws images from the model; raises UserError as ``encoder`` does."""
-        codec_params = self.encoders.open_codec_params(self.mesh)
+        codec_params = self.encoders.open_codec_params(self.device_mesh)
         return Generator(self.model, self.encoder, sampling, codec_params)
 
     @property
@@ -73,8 +73,8 @@ class Pretrained:
 
 def read_config(source: str | os.PathLike[str], encoders_folder: str = "") -> TrainConfig:
     """The config of a trained model; arguments and errors as for ``open_model``."""
-    config = release.read_config(source)
-    beside = release.find(source).parent
+    config = exported.read_config(source)
+    beside = exported.find(source).parent
     if not encoders_folder and (beside / converted.TEXT_ENCODER).is_file():
         encoders_folder = str(beside)  # a converted model's own, wherever its folder has been moved
     if encoders_folder:
@@ -87,7 +87,7 @@ def open_model(
     encoders_folder: str = "",
     devices: list[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
 ) -> Pretrained:
-    """Reads a release, a converted model's folder, or the newest checkpoint of a workdir (averaged parameters).
+    """Reads an exported checkpoint, a converted model's folder, or the newest checkpoint of a workdir (averaged parameters).
 
     Args:
       encoders_folder: takes the place of ``config.data.encoders``, unless it is empty.
@@ -99,11 +99,11 @@ def open_model(
     config = read_config(source, encoders_folder)
     model = make_model(config)
     stage = find_stage(model, config.stage)
-    mesh = sharding.make_mesh(MeshConfig(), devices)
-    everywhere = sharding.replicated(mesh)
+    device_mesh = sharding.make_device_mesh(DeviceConfig(), devices)
+    everywhere = sharding.replicated(device_mesh)
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
         jax.eval_shape(lambda: model.init(stage.partitions, jax.random.key(0))),
     )
-    params = release.read_params(source, like)
-    return Pretrained(pathlib.Path(source), config, model, stage, mesh, params, release.checksum(params))
+    params = exported.read_params(source, like)
+    return Pretrained(pathlib.Path(source), config, model, stage, device_mesh, params, exported.checksum(params))

@@ -29,7 +29,7 @@ from realiz3d_jax.training.setup import Run, make_run
 from realiz3d_jax.training.state import TrainState, unsplit_parameters
 from realiz3d_jax.views import VIEWS
 
-_FREE = ("workdir", "log", "mesh", "sampling")
+_FREE = ("workdir", "log", "devices", "sampling")
 """Settings that a resumed run may change silently: they affect only where it runs and what it logs."""
 
 PREEMPTED = 128 + signal.SIGTERM
@@ -74,16 +74,16 @@ def train(config: TrainConfig, workdir: pathlib.Path) -> TrainState:
                 stream.set_state(positions[name])
         first = int(state.step)
         print(monitoring.describe_params(state.params, run.stage), flush=True)
-        if unsplit := unsplit_parameters(run.abstract_state, run.mesh, config.model):
+        if unsplit := unsplit_parameters(run.abstract_state, run.device_mesh, config.model):
             print(unsplit, file=sys.stderr, flush=True)
         print(
-            f"{config.stage} on {run.mesh.size} {jax.devices()[0].device_kind} "
-            f"(data {run.mesh.shape['data']}, fsdp {run.mesh.shape['fsdp']}), attention: {config.model.attention}, "
-            f"steps {first} to {config.steps}, workdir {workdir}",
+            f"{config.stage} on {run.device_mesh.size} {jax.devices()[0].device_kind} "
+            f"(data {run.device_mesh.shape['data']}, fsdp {run.device_mesh.shape['fsdp']}), "
+            f"attention: {config.model.attention}, steps {first} to {config.steps}, workdir {workdir}",
             flush=True,
         )
         files.write_text(workdir / "config.json", to_json(dataclasses.replace(config, workdir=str(workdir))))
-        devices = list(run.mesh.devices.flat)
+        devices = list(run.device_mesh.devices.flat)
         with (
             monitoring.Monitor(workdir, config, run.stage, devices, VIEWS, first) as monitor,
             progress.bar(config.stage, config.steps, done=first) as advance,

@@ -32,7 +32,7 @@ class Previews:
     def _generator(self) -> Generator:
         run = self._run
         sampling = dataclasses.replace(run.config.sampling, steps=STEPS)
-        return Generator(run.model, run.encoder, sampling, run.encoders.open_codec_params(run.mesh))
+        return Generator(run.model, run.encoder, sampling, run.encoders.open_codec_params(run.device_mesh))
 
     def __call__(self, params: Params) -> np.ndarray:
         """Draws uint8[H, W, 3], one row of 2x2 grids per domain; grids hold single images if the stage trains no control."""

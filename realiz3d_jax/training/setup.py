@@ -1,4 +1,4 @@
-"""Builds a run from a config: model, stage, mesh, initial state, compiled steps."""
+"""Builds a run from a config: model, stage, device_mesh, initial state, compiled steps."""
 
 import dataclasses
 import functools
@@ -32,7 +32,7 @@ class Run:
       config: settings of the run, with the batch of all devices and the checksums of its sources.
       model: the model.
       stage: the stage.
-      mesh: the device mesh.
+      device_mesh: the device mesh.
       encoder: encoder of captions; None if the data holds encoded captions.
       encoders: files of the text encoder and the autoencoder.
       step_config: settings of a step.
@@ -43,7 +43,7 @@ class Run:
     config: TrainConfig
     model: Model
     stage: Stage
-    mesh: Mesh
+    device_mesh: Mesh
     encoder: TextEncoder | None
     encoders: Encoders
     step_config: StepConfig
@@ -95,7 +95,7 @@ class Run:
 
     def put(self, batch: Batch) -> Batch:
         """Converts this host's part of a batch to global arrays, split over all devices."""
-        split = sharding.batch_sharding(self.mesh)
+        split = sharding.batch_sharding(self.device_mesh)
         return jax.tree.map(lambda array: jax.make_array_from_process_local_data(split, array), batch)
 
 
@@ -125,8 +125,8 @@ def make_run(
             f"config.steps: found {config.steps}, but the first {stage.second_warmup} steps of this stage are all {second}, so "
             f"it would run no {first} step; expected more steps, or a shorter warm-up of the method."
         )
-    mesh = sharding.make_mesh(config.mesh, devices)
-    config = _with_whole_batch(config, mesh.size)
+    device_mesh = sharding.make_device_mesh(config.devices, devices)
+    config = _with_whole_batch(config, device_mesh.size)
     if any(kind.stream == sources.REAL_IMAGES for kind in stage.iterations):
         base = sources.base_checksum(config.init)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, base_sha256=base))
@@ -147,20 +147,20 @@ def make_run(
     abstract_state = jax.eval_shape(
         lambda: new_state(model.init(stage.partitions, jax.random.key(0)), stage, step_config.optimizer)
     )
-    shardings = state_sharding(abstract_state, mesh, config.model)
+    shardings = state_sharding(abstract_state, device_mesh, config.model)
     abstract_state = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract_state, shardings
     )
     steps = {
         kind.name: jax.jit(
-            parallel.on_mesh(mesh, make_step(step_config, kind)),
-            in_shardings=(shardings, sharding.batch_sharding(mesh)),
-            out_shardings=(shardings, sharding.replicated(mesh)),
+            parallel.on_device_mesh(device_mesh, make_step(step_config, kind)),
+            in_shardings=(shardings, sharding.batch_sharding(device_mesh)),
+            out_shardings=(shardings, sharding.replicated(device_mesh)),
             donate_argnums=0,
         )
         for kind in stage.iterations
     }
-    return Run(config, model, stage, mesh, encoder, encoders, step_config, steps, abstract_state)
+    return Run(config, model, stage, device_mesh, encoder, encoders, step_config, steps, abstract_state)
 
 
 def _empty_caption(config: TrainConfig, encoder: TextEncoder | None, encoders: Encoders) -> Captions:

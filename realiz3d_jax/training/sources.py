@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from realiz3d_jax.checkpoints import release, workdirs
-from realiz3d_jax.checkpoints.release import checksum, read_on_host
+from realiz3d_jax.checkpoints import exported, workdirs
+from realiz3d_jax.checkpoints.exported import checksum, read_on_host
 from realiz3d_jax.config.build import outline
 from realiz3d_jax.config.schema import InitConfig, TrainConfig
 from realiz3d_jax.data import records
@@ -36,10 +36,10 @@ def read_init(config: TrainConfig, like: Params) -> Params:
             f"{' and '.join(like)} from there. Make it with:\n  {config.init.command}"
         )
     with _naming(config.init):
-        before = release.read_config(source)
+        before = exported.read_config(source)
         _check_same(config, before, source, tuple(like))
         _check_finished(config, before, source)
-        return release.read_params(source, like)
+        return exported.read_params(source, like)
 
 
 _EXECUTION = (
@@ -80,7 +80,7 @@ def _check_same(config: TrainConfig, before: TrainConfig, source: pathlib.Path, 
 
 def _check_finished(config: TrainConfig, before: TrainConfig, source: pathlib.Path) -> None:
     """Raises UserError if ``source`` is an unfinished run, unless ``config.init.unfinished`` allows it."""
-    if release.find(source).is_file() or config.init.unfinished:
+    if exported.find(source).is_file() or config.init.unfinished:
         return
     step = workdirs.latest_step(source)
     if step < before.steps:
@@ -99,7 +99,7 @@ def base_checksum(init: InitConfig) -> str:
     if not init.source or not pathlib.Path(init.source).exists():
         return ""
     with _naming(init):
-        before = release.read_config(init.source)
+        before = exported.read_config(init.source)
         if before.data.base_sha256:
             return before.data.base_sha256
         is_base = outline(before)[0].partitions == ("backbone",)
@@ -123,7 +123,7 @@ def _meaning(config: TrainConfig) -> dict[str, Any]:
     meaning |= {f"diffusion.{name}": value for name, value in dataclasses.asdict(config.diffusion).items()}
     if config.task == "text_to_multiview":
         meaning["viewpoints"] = config.viewpoints
-    meaning["codec.codec"] = config.codec.codec
+    meaning["codec.name"] = config.codec.name
     if isinstance(config.codec, AutoencoderCodec):
         vae = config.codec.autoencoder
         meaning |= {"codec.autoencoder.scale": vae.scale, "codec.autoencoder.shift": vae.shift}

@@ -59,9 +59,9 @@ def stream_key(seed: int, name: str, step: jax.Array | int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())), step)
 
 
-def state_sharding(state: TrainState, mesh: Mesh, config: backbone.Config) -> TrainState:
+def state_sharding(state: TrainState, device_mesh: Mesh, config: backbone.Config) -> TrainState:
     """Returns the sharding of every leaf of a state or its shapes; moments and averages are sharded like their parameters."""
-    params = params_sharding(state.params, mesh, rules_of(config))
+    params = params_sharding(state.params, device_mesh, rules_of(config))
     flat = zip(*(jax.tree_util.tree_leaves_with_path(tree) for tree in (state.params, params)), strict=True)
     places = {path: (leaf.shape, where) for (path, leaf), (_, where) in flat}
 
@@ -69,9 +69,9 @@ def state_sharding(state: TrainState, mesh: Mesh, config: backbone.Config) -> Tr
         """Matches a leaf to a parameter by the end of its path, whatever containers hold the optimizer's moments."""
         inner = next((n for n in range(len(path), 0, -1) if not isinstance(path[n - 1], DictKey)), 0)
         shape, where = places.get(path[inner:], (None, None))
-        return where if leaf.shape == shape else replicated(mesh)
+        return where if leaf.shape == shape else replicated(device_mesh)
 
-    whole: Any = replicated(mesh)  # a leaf of this state is a sharding
+    whole: Any = replicated(device_mesh)  # a leaf of this state is a sharding
     return TrainState(
         step=whole,
         params=params,
@@ -82,15 +82,15 @@ def state_sharding(state: TrainState, mesh: Mesh, config: backbone.Config) -> Tr
     )
 
 
-def unsplit_parameters(state: TrainState, mesh: Mesh, config: backbone.Config) -> str:
+def unsplit_parameters(state: TrainState, device_mesh: Mesh, config: backbone.Config) -> str:
     """Describes parameters that ``fsdp`` does not divide although the rules split them, and their extra memory; "" if none.
 
     Args:
       state: a state or its shapes.
-      mesh: the device mesh.
+      device_mesh: the device mesh.
       config: config of the backbone.
     """
-    parts = mesh.shape["fsdp"]
+    parts = device_mesh.shape["fsdp"]
     lines, total = [], 0.0
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
         name = "/".join(str(key.key) for key in path)

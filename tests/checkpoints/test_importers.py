@@ -132,7 +132,7 @@ def test_every_tensor_that_is_missing_surplus_or_misshapen_is_told_at_once(folde
     with pytest.raises(UserError) as caught:
         huggingface.import_model(tmp_path / "a.safetensors", "float32", SMALL)
     message = str(caught.value)
-    assert "a.safetensors: 4 tensors are not those of this model" in message
+    assert "a.safetensors: 4 tensors do not match this model" in message
     assert "transformer_blocks.2.attn1.to_k.weight is missing; expected [24, 24]" in message
     assert "proj_out.bias is missing; expected [32]" in message
     assert "scale_shift_table is [2, 25]; expected [2, 24]" in message

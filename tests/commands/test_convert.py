@@ -31,9 +31,9 @@ from sd3_reference import SMALL as SD3
 from sd3_reference import make_reference as make_sd3
 from transformers import T5Config as TheirT5Config
 from transformers import T5EncoderModel
-from worlds import REPOSITORY, assert_same, load_config, random_params, run_command, write_release, write_tokenizer
+from worlds import REPOSITORY, assert_same, load_config, random_params, run_command, write_exported, write_tokenizer
 
-from realiz3d_jax.checkpoints import converted, release
+from realiz3d_jax.checkpoints import converted, exported
 from realiz3d_jax.checkpoints.importers import huggingface
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.models import control, dit, presets
@@ -84,7 +84,7 @@ def test_every_part_of_a_pipeline_is_what_the_importers_read(pipeline, tmp_path,
     told = capsys.readouterr().out
     assert names(output) == MADE
     expected = {part: huggingface.import_model(pipeline / part, dtype) for part in huggingface.KINDS}
-    transformer = release.read(output / "transformer.safetensors")
+    transformer = exported.read(output / "transformer.safetensors")
     assert_same(transformer.params, {"backbone": expected["transformer"].params})
     assert transformer.config.model == dataclasses.replace(
         CONFIG, dtype="bfloat16", remat="attention", positions="view"
@@ -121,7 +121,7 @@ def test_the_original_pth_is_converted_by_the_name_of_its_preset(pipeline, tmp_p
     torch.save({"state_dict": original_names(pixart_reference.make_reference(CONFIG, seed=0))}, source)
     assert convert(source, tmp_path / "out", "--preset=small") == 0
     expected = huggingface.import_model(pipeline / "transformer", "float32")
-    assert_same(release.read(tmp_path / "out" / "transformer.safetensors").params["backbone"], expected.params)
+    assert_same(exported.read(tmp_path / "out" / "transformer.safetensors").params["backbone"], expected.params)
     assert convert(source, tmp_path / "other") == 2
     assert "a file needs --preset" in capsys.readouterr().err
 
@@ -164,7 +164,7 @@ DAMAGES = {
     ),
     "another width": (
         lambda folder: change(folder / "transformer" / "config.json", attention_head_dim=16),
-        rf"transformer/{WEIGHTS}: \d+ tensors are not those of this model; is it another checkpoint or preset\?\n"
+        rf"transformer/{WEIGHTS}: \d+ tensors do not match this model; is it another checkpoint or preset\?\n"
         r"  pos_embed.proj.weight is \[24, 4, 2, 2\]; expected \[32, 4, 2, 2\]\n(.*\n)+"
         r"  proj_out.weight is \[32, 24\]; expected \[32, 32\]\n",
     ),
@@ -371,7 +371,7 @@ def test_of_a_repository_only_what_is_converted_is_fetched(pipeline, tmp_path, m
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     assert run_command("convert", "--hub=owner/name", f"--output={tmp_path / 'out'}") == 0
     assert fetched == [name for name, wanted in repository.items() if wanted]
-    facts = release.read(tmp_path / "out" / "transformer.safetensors").facts
+    facts = exported.read(tmp_path / "out" / "transformer.safetensors").facts
     assert facts["command"] == "python -m realiz3d_jax.convert --hub owner/name"
 
 
@@ -434,7 +434,7 @@ def test_a_pipeline_is_converted_opened_exported_and_computes_what_diffusers_com
     assert convert(pipeline, tmp_path / "out") == 0
     path = tmp_path / "out" / "transformer.safetensors"
     model = open_model(path)
-    assert model.checksum == release.read(path).facts["parameters_sha256"]
+    assert model.checksum == exported.read(path).facts["parameters_sha256"]
     assert export(path, tmp_path / "exported") == 0
     inputs = draw_inputs(CONFIG)
     expected = theirs(tmp_path / "exported", **inputs)
@@ -478,7 +478,7 @@ def test_bfloat16_is_exported_as_it_is(pipeline, tmp_path):
 def test_a_controlled_model_is_exported_with_more_input_channels_and_its_shifts_beside_it(tmp_path, capsys):
     config = load_config("stage2")
     params = random_params(config)
-    write_release(tmp_path / "model.safetensors", config)
+    write_exported(tmp_path / "model.safetensors", config)
     assert export(tmp_path / "model.safetensors", tmp_path / "exported") == 0
     assert json.loads((tmp_path / "exported" / "config.json").read_text())["in_channels"] == 3 + 6
     inputs = draw_inputs(config.model)
@@ -499,7 +499,7 @@ def test_a_controlled_model_is_exported_with_more_input_channels_and_its_shifts_
 
 def test_viewpoints_are_exported_as_what_they_add_to_the_patches(tmp_path):
     config = load_config("stage2", {"task": "text_to_multiview"})
-    write_release(tmp_path / "model.safetensors", config)
+    write_exported(tmp_path / "model.safetensors", config)
     assert export(tmp_path / "model.safetensors", tmp_path / "exported") == 0
     assert json.loads((tmp_path / "exported" / "config.json").read_text())["in_channels"] == 3
     beside = safetensors.numpy.load_file(tmp_path / "exported" / huggingface.SHIFTS)
@@ -521,8 +521,8 @@ def test_of_a_run_the_averaged_backbone_is_exported(tmp_path):
 
 def test_what_is_no_run_or_cannot_be_written_is_not_exported(tmp_path, capsys):
     assert export(tmp_path / "none", tmp_path / "exported") == 2
-    assert "none: there is no such workdir or release" in capsys.readouterr().err
-    write_release(tmp_path / "model.safetensors", load_config("base"))
+    assert "none: there is no such workdir or exported checkpoint" in capsys.readouterr().err
+    write_exported(tmp_path / "model.safetensors", load_config("base"))
     with largest_file(20_000):
         assert export(tmp_path / "model.safetensors", tmp_path / "exported") == 2
     assert f"exported/{WEIGHTS}: cannot be written (File too large); expected room for" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The command ``evaluate``: from folders of items to figures, and what it says of bad ones."""
+"""The command ``evaluate``: from folders of items to metrics, and what it says of bad ones."""
 
 import hashlib
 import importlib
@@ -22,7 +22,7 @@ from realiz3d_jax.metrics import domain_score, evaluation
 from realiz3d_jax.preparation.shapes import datasets
 
 LARGE = 64
-"""Pixels of views that are judged closely."""
+"""Pixels of views that are evaluated closely."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def samples(data: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 @pytest.fixture
-def judge(data: pathlib.Path, classifier: pathlib.Path, tmp_path: pathlib.Path):
+def run_evaluate(data: pathlib.Path, classifier: pathlib.Path, tmp_path: pathlib.Path):
     """Runs the command on folders; returns what it wrote."""
 
     def run(
@@ -79,10 +79,10 @@ def judge(data: pathlib.Path, classifier: pathlib.Path, tmp_path: pathlib.Path):
     return run
 
 
-def test_each_folder_is_a_row_beside_the_true_renders_of_its_objects(judge, samples, tmp_path, capsys):
+def test_each_folder_is_a_row_beside_the_true_renders_of_its_objects(run_evaluate, samples, tmp_path, capsys):
     shutil.copytree(samples, tmp_path / "half")
     shutil.rmtree(next((tmp_path / "half").iterdir()))
-    result = judge(samples, tmp_path / "half", base=str(samples))
+    result = run_evaluate(samples, tmp_path / "half", base=str(samples))
     assert list(result["rows"]) == ["out", "half", "true synthetic renders", "true real renders"]
     assert [row["count"]["objects"] for row in result["rows"].values()] == [3, 2, 3, 3]
     assert {name: reference["images"] for name, reference in result["references"].items()} == {"real": 12, "base": 12}
@@ -98,26 +98,26 @@ def test_each_folder_is_a_row_beside_the_true_renders_of_its_objects(judge, samp
     assert f"{out['silhouette_iou']['mean']:.3f}" in printed
 
 
-def test_distances_between_few_objects_are_given_with_a_caution(judge, samples, monkeypatch, capsys):
-    judge(samples)
+def test_distances_between_few_objects_are_given_with_a_caution(run_evaluate, samples, monkeypatch, capsys):
+    run_evaluate(samples)
     assert (
         "warning: FID and KID rest on 3 objects, and change with each; expected 20 or more" in capsys.readouterr().err
     )
     monkeypatch.setattr(evaluation, "FEWEST_OBJECTS", 3)
-    judge(samples)
+    run_evaluate(samples)
     assert "FID and KID rest on" not in capsys.readouterr().err
 
 
-def test_views_that_no_mesh_controlled_are_judged_by_looks_alone(judge, samples, data, tmp_path):
+def test_views_that_no_mesh_controlled_are_judged_by_looks_alone(run_evaluate, samples, data, tmp_path):
     record = records.open_split(data, "shapes_assets", "test")[0]
     mesh = next(data.rglob("*.glb"))
     write_item(tmp_path / "free" / "x", "x", record["real"], mesh, task="text_to_multiview")
-    result = judge(tmp_path / "free")
+    result = run_evaluate(tmp_path / "free")
     assert list(result["rows"]) == ["free"]  # no object of the split, so no true renders
     assert result["rows"]["free"]["consistency"] is None
 
 
-def test_an_item_of_any_format_is_judged_as_that_of_its_glb(judge, samples, tmp_path):
+def test_an_item_of_any_format_is_evaluated_as_that_of_its_glb(run_evaluate, samples, tmp_path):
     """The mesh again as an OBJ that has Z up, which only ``item.json`` says."""
     item = sorted(samples.iterdir())[0]
     shutil.copytree(item, tmp_path / "again" / item.name)
@@ -133,7 +133,7 @@ def test_an_item_of_any_format_is_judged_as_that_of_its_glb(judge, samples, tmp_
     path.write_text("\n".join(lines))
     description["mesh"] = {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "up": "z"}
     (tmp_path / "again" / item.name / "item.json").write_text(json.dumps(description))
-    rows = judge(samples, tmp_path / "again")["rows"]
+    rows = run_evaluate(samples, tmp_path / "again")["rows"]
     assert rows["again"]["items"][0] == rows["out"]["items"][0]
 
 
@@ -150,7 +150,7 @@ def write_true(
 
 
 @pytest.mark.parametrize(("rig", "chosen"), RIGS.values(), ids=RIGS.keys())
-def test_true_views_are_as_good_under_any_cameras_and_wrong_ones_are_not(judge, data, tmp_path, rig, chosen):
+def test_true_views_are_as_good_under_any_cameras_and_wrong_ones_are_not(run_evaluate, data, tmp_path, rig, chosen):
     changes = {
         "true": None,
         "permuted": lambda views: views[:, [1, 2, 3, 0]],
@@ -158,7 +158,7 @@ def test_true_views_are_as_good_under_any_cameras_and_wrong_ones_are_not(judge, 
         "another object's": lambda views: views[[1, 2, 0]],
     }
     folders = [write_true(tmp_path / name, data, rig, chosen, change) for name, change in changes.items()]
-    rows = judge(write_true(tmp_path / "standard", data, STANDARD_RIG, SIDES), *folders)["rows"]
+    rows = run_evaluate(write_true(tmp_path / "standard", data, STANDARD_RIG, SIDES), *folders)["rows"]
     outline = {name: rows[name]["silhouette_iou"]["mean"] for name in ("standard", *changes)}
     whole = {name: rows[name]["consistency"]["whole"]["psnr"] for name in ("standard", *changes)}
     others = {name: rows[name]["consistency"]["overlap"]["psnr"] for name in ("standard", *changes)}
@@ -171,41 +171,43 @@ def test_true_views_are_as_good_under_any_cameras_and_wrong_ones_are_not(judge, 
         assert others[name] < others["true"] - 6
 
 
-def test_views_of_other_cameras_are_not_compared_with_renders_that_show_others(judge, samples, data, tmp_path, capsys):
+def test_views_of_other_cameras_are_not_compared_with_renders_that_show_others(
+    run_evaluate, samples, data, tmp_path, capsys
+):
     rig, chosen = RIGS["another width"]
     write_true(tmp_path / "wide", data, rig, chosen)
-    rows = judge(tmp_path / "wide")["rows"]
+    rows = run_evaluate(tmp_path / "wide")["rows"]
     assert list(rows) == ["wide"]
     assert "fid_real" not in rows["wide"]
     assert "wide has other cameras than the renders of shapes_assets" in capsys.readouterr().err
     write_true(tmp_path / "standard", data, STANDARD_RIG, SIDES)
-    rows = judge(tmp_path / "wide", tmp_path / "standard")["rows"]
+    rows = run_evaluate(tmp_path / "wide", tmp_path / "standard")["rows"]
     assert list(rows) == ["wide", "standard", "true synthetic renders", "true real renders"]
     assert [name for name, row in rows.items() if "fid_real" in row] == ["standard", "true synthetic renders"]
 
 
-def test_items_from_before_they_stated_their_cameras_are_of_the_standard_rig(judge, samples, tmp_path):
+def test_items_from_before_they_stated_their_cameras_are_of_the_standard_rig(run_evaluate, samples, tmp_path):
     shutil.copytree(samples, tmp_path / "old")
     for path in (tmp_path / "old").glob("*/item.json"):
         found = json.loads(path.read_text())
         path.write_text(json.dumps({key: value for key, value in found.items() if key not in ("rig", "views")}))
-    rows = judge(samples, tmp_path / "old")["rows"]
+    rows = run_evaluate(samples, tmp_path / "old")["rows"]
     assert rows["old"] == rows["out"]
 
 
-def test_samples_of_another_split_are_refused_with_the_flag_that_names_theirs(judge, samples, data, tmp_path):
+def test_samples_of_another_split_are_refused_with_the_flag_that_names_theirs(run_evaluate, samples, data, tmp_path):
     with pytest.raises(
         UserError, match=r"3 of the sampled objects, such as test_\d+, are of the split 'test'.*--split=test"
     ):
-        judge(samples, split="validation")
+        run_evaluate(samples, split="validation")
     record = records.open_split(data, "shapes_assets", "validation")[0]
     write_item(samples / record["uid"], record["uid"], record["real"], next(data.rglob("*.glb")))
     with pytest.raises(
-        UserError, match=r"1 of the sampled objects, .*--split=validation, and judge samples of the two"
+        UserError, match=r"1 of the sampled objects, .*--split=validation, and evaluate samples of the two"
     ):
-        judge(samples)
+        run_evaluate(samples)
     write_item(tmp_path / "own" / "chair", "chair", record["real"], next(data.rglob("*.glb")))
-    assert list(judge(tmp_path / "own", split="validation")["rows"]) == ["own"]
+    assert list(run_evaluate(tmp_path / "own", split="validation")["rows"]) == ["own"]
 
 
 def break_view(item: pathlib.Path) -> None:
@@ -247,35 +249,35 @@ def exchange_mesh(item: pathlib.Path) -> None:
         (exchange_mesh, r"is not the mesh that"),
     ],
 )
-def test_a_damaged_item_is_named_and_earlier_figures_stay(judge, samples, tmp_path, harm, message):
+def test_a_damaged_item_is_named_and_earlier_metrics_stay(run_evaluate, samples, tmp_path, harm, message):
     output = tmp_path / "metrics.json"
     output.write_text('{"rows": {}}')
     harm(sorted(samples.iterdir())[1])
     with pytest.raises(UserError, match=message):
-        judge(samples, output=output)
+        run_evaluate(samples, output=output)
     assert json.loads(output.read_text()) == {"rows": {}}
 
 
 @pytest.mark.parametrize("content", ["precious", '{"prompt": "a red cone"}', "[]"])
-def test_a_file_that_is_no_earlier_metrics_is_not_replaced(judge, samples, tmp_path, content):
+def test_a_file_that_is_no_earlier_metrics_is_not_replaced(run_evaluate, samples, tmp_path, content):
     (tmp_path / "prompts.jsonl").write_text(content)
     with pytest.raises(UserError, match=r"prompts\.jsonl: already exists and was not written by this command"):
-        judge(samples, output=tmp_path / "prompts.jsonl")
+        run_evaluate(samples, output=tmp_path / "prompts.jsonl")
     assert (tmp_path / "prompts.jsonl").read_text() == content
 
 
-def test_folders_without_items_and_folders_given_twice_are_refused(judge, samples, tmp_path):
+def test_folders_without_items_and_folders_given_twice_are_refused(run_evaluate, samples, tmp_path):
     with pytest.raises(UserError, match=r"no items .* in it"):
-        judge(tmp_path / "nothing")
+        run_evaluate(tmp_path / "nothing")
     with pytest.raises(UserError, match="given twice"):
-        judge(samples, samples)
+        run_evaluate(samples, samples)
 
 
-def test_base_images_of_another_size_or_too_few_are_refused(judge, samples, tmp_path):
+def test_base_images_of_another_size_or_too_few_are_refused(run_evaluate, samples, tmp_path):
     with pytest.raises(UserError, match="found 0 PNGs"):
-        judge(samples, base=str(tmp_path / "nothing"))
+        run_evaluate(samples, base=str(tmp_path / "nothing"))
     (tmp_path / "base").mkdir()
     for name in "ab":
         Image.new("RGB", (64, 64)).save(tmp_path / "base" / f"{name}.png")
     with pytest.raises(UserError, match="found 64 x 64 pixels, expected 32 x 32"):
-        judge(samples, base=str(tmp_path / "base"))
+        run_evaluate(samples, base=str(tmp_path / "base"))

@@ -87,12 +87,12 @@ def converted(source, world: World, tmp_path_factory) -> Converted:
 
 
 def shorten_captions(folder: pathlib.Path) -> None:
-    """The release with the test's longest caption, which ``convert`` takes from the kind of PixArt."""
-    from realiz3d_jax.checkpoints import release
+    """The exported checkpoint with the test's longest caption, which ``convert`` takes from the kind of PixArt."""
+    from realiz3d_jax.checkpoints import exported
 
-    held = release.read(folder / "transformer.safetensors")
+    held = exported.read(folder / "transformer.safetensors")
     config = dataclasses.replace(held.config, data=dataclasses.replace(held.config.data, text_tokens=TOKENS))
-    release.write(folder / "transformer.safetensors", dataclasses.replace(held, config=config))
+    exported.write(folder / "transformer.safetensors", dataclasses.replace(held, config=config))
 
 
 def test_a_published_base_is_asked_for_images_at_the_positions_that_its_weights_know(converted: Converted, source):
@@ -126,7 +126,7 @@ def test_encoded_records_hold_the_moments_and_the_states_that_the_encoders_give(
     config = converted.config("stage1")
     asset = records.open_split(converted.data, "shapes_assets", "train")[3]
     held = records.open_split(converted.data, "shapes_assets_encoded", "train", 32)[3]
-    params = Encoders(config).open_codec_params(setup.sharding.make_mesh(config.mesh))
+    params = Encoders(config).open_codec_params(setup.sharding.make_device_mesh(config.devices))
     pixels = asset["synthetic"].astype(np.float32) / 127.5 - 1
     expected = jax.jit(lambda p, x: vae.encode(VAE, p, x))(params, pixels)
     np.testing.assert_allclose(held["synthetic"], expected, rtol=2e-3, atol=2e-3)  # float16

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from worlds import World, load_config, random_params, run_command
 
-from realiz3d_jax.checkpoints import release
+from realiz3d_jax.checkpoints import exported
 from realiz3d_jax.data import records
 from realiz3d_jax.geometry.assets.asset import Asset, load_asset
 from realiz3d_jax.geometry.mesh import gltf_to_world
@@ -22,7 +22,7 @@ MAPS = ["control.npz", "mask.png", "normal.png", "position.png"]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, pathlib.Path]:
-    """A release for each task, whose shifters are large enough to be seen after three steps."""
+    """An exported checkpoint for each task, whose shifters are large enough to be seen after three steps."""
     folder = tmp_path_factory.mktemp("models")
     paths = {}
     for task in ("texture", "text_to_multiview"):
@@ -30,7 +30,7 @@ def models(tmp_path_factory) -> dict[str, pathlib.Path]:
         params = random_params(config)
         params["shifters"]["left"] *= 30
         paths[task] = folder / f"{task}.safetensors"
-        release.write(paths[task], release.Release(params, config, {}))
+        exported.write(paths[task], exported.ExportedCheckpoint(params, config, {}))
     return paths
 
 
@@ -240,7 +240,7 @@ def test_real_and_synthetic_differ_and_shifting_all_blocks_makes_them_equal(samp
 
 def test_a_model_that_knows_no_domains_records_none_and_can_be_asked_for_none(sample, assets, tmp_path, capsys):
     config = load_config("syn_only")
-    release.write(tmp_path / "syn_only.safetensors", release.Release(random_params(config), config, {}))
+    exported.write(tmp_path / "syn_only.safetensors", exported.ExportedCheckpoint(random_params(config), config, {}))
     flags = (f"--workdir={tmp_path / 'syn_only.safetensors'}", "--limit=1")
     assert sample(tmp_path / "out", *flags) == 0
     (path,) = (tmp_path / "out").glob("*/item.json")
@@ -393,7 +393,7 @@ def test_a_file_name_that_is_no_folder_name_still_gives_an_item(sample, assets, 
         (["--mesh=a.glb"], 2, "--mesh was given without --prompt"),
         (["--manifest=a.jsonl", "--prompt=a"], 2, "expected one of the two ways"),
         (["--manifest=/nowhere/a.jsonl"], 2, "/nowhere/a.jsonl: cannot be read"),
-        (["--workdir=/nowhere"], 2, "/nowhere: there is no such workdir or release"),
+        (["--workdir=/nowhere"], 2, "/nowhere: there is no such workdir or exported checkpoint"),
         (["--data=/nowhere"], 2, "python -m realiz3d_jax.prepare --dataset shapes_assets --directory /nowhere"),
         (["--seed=4294967296", "--prompt=a"], 2, "seed: found 4294967296, expected 0 to 4294967295"),
         (["--seed=4294967295"], 2, "seed: found 4294967297, expected 0 to 4294967295"),

@@ -17,7 +17,7 @@ import pytest
 from worlds import HELD_OUT, REPOSITORY, World, assert_same, command, leaves, load_config, run_command, stage_changes
 
 from realiz3d_jax import files
-from realiz3d_jax.checkpoints import release, workdirs
+from realiz3d_jax.checkpoints import exported, workdirs
 from realiz3d_jax.data import records
 from realiz3d_jax.data.pipeline import control_maps
 from realiz3d_jax.method.domains import Domain
@@ -165,7 +165,7 @@ def test_stage_2_stopped_then_killed_and_resumed_ends_with_the_same_bits(world, 
 
 def test_a_run_leaves_its_config_its_curves_and_its_last_checkpoint(world, first):
     config = load_config("stage1", settings(world, "stage1", world.base))
-    base = release.checksum(open_model(world.base).params)
+    base = exported.checksum(open_model(world.base).params)
     assert workdirs.read_config(first) == dataclasses.replace(
         config, data=dataclasses.replace(config.data, base_sha256=base)
     )

@@ -8,7 +8,7 @@ import jax
 import pytest
 from worlds import REPOSITORY, World, command, load_config, run_command, stage_changes
 
-from realiz3d_jax.checkpoints import release
+from realiz3d_jax.checkpoints import exported
 from realiz3d_jax.checkpoints.bases import BASES
 from realiz3d_jax.config import schema as configs
 from realiz3d_jax.training import setup
@@ -105,7 +105,7 @@ def test_every_config_says_what_it_is_and_what_it_needs(name: str):
             "config.data.batch_grids: found 2 on each device, expected a multiple of config.accumulation = 4",
         ),
         (["--config.steps=0"], "config.steps: found 0, expected at least 1"),
-        (["--config.mesh.fsdp=3"], "config.mesh: data=-1, fsdp=3 does not fit 8 devices"),
+        (["--config.devices.fsdp=3"], "config.devices: data=-1, fsdp=3 does not fit 8 devices"),
         (["surplus"], "unexpected argument 'surplus'"),
         ([], "/dev/null/workdir: cannot write here"),
     ],
@@ -250,6 +250,6 @@ def test_the_command_as_a_user_runs_it_ends_with_one_line_and_no_traceback():
         assert len(error.strip().splitlines()) <= 2
 
 
-def test_releases_that_ship_hold_a_config_that_this_version_reads():
-    for path in release.PRETRAINED.glob("shapes_[bt]*.safetensors"):
-        assert release.read(path).config.model == load_config("base", size="shapes").model
+def test_exported_checkpoints_that_ship_hold_a_config_that_this_version_reads():
+    for path in exported.PRETRAINED.glob("shapes_[bt]*.safetensors"):
+        assert exported.read(path).config.model == load_config("base", size="shapes").model

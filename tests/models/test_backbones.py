@@ -14,10 +14,10 @@ import torch
 from autoencoder_reference import SMALL as VAE
 from autoencoder_reference import make_reference as make_autoencoder
 from sd3_reference import SMALL, make_reference
-from worlds import encoded, load_config, random_params, run_command, write_release
+from worlds import encoded, load_config, random_params, run_command, write_exported
 
 from realiz3d_jax import sharding
-from realiz3d_jax.checkpoints import release
+from realiz3d_jax.checkpoints import exported
 from realiz3d_jax.checkpoints.workdirs import flatten
 from realiz3d_jax.diffusion import samplers
 from realiz3d_jax.diffusion.rectified_flow import RectifiedFlow
@@ -28,7 +28,7 @@ from realiz3d_jax.method.model import Model
 from realiz3d_jax.models import backbone, mmdit
 from realiz3d_jax.models.text import WordEncoder
 from realiz3d_jax.sampling.generator import Generator
-from realiz3d_jax.sharding import MeshConfig
+from realiz3d_jax.sharding import DeviceConfig
 from realiz3d_jax.training import setup
 from realiz3d_jax.training.state import new_state
 
@@ -161,7 +161,7 @@ def test_images_are_drawn_in_either_domain_under_control_as_by_hand():
     changes = {"sampling.steps": 3, "sampling.timestep_max": 900, "sampling.block_max": 0.4}
     config = load_config("stage2", {**changes, "sampling.guidance_scale": 2.0}, size="tiny_sd3")
     model, encoder, params = setup.make_model(config), WordEncoder(64, 20), random_params(config)
-    here = jax.device_put(params, sharding.replicated(sharding.make_mesh(MeshConfig(1), jax.devices()[:1])))
+    here = jax.device_put(params, sharding.replicated(sharding.make_device_mesh(DeviceConfig(1), jax.devices()[:1])))
     generate, predict = Generator(model, encoder, config.sampling), jax.jit(model.predict)
     maps = np.random.default_rng(0).uniform(0, 1, (1, 4, 32, 32, 6)).astype(np.float32)
     trailing = np.array([1.0, 2 / 3, 1 / 3])
@@ -190,7 +190,7 @@ def test_images_are_drawn_in_either_domain_under_control_as_by_hand():
 def test_the_commands_train_both_stages_of_it_and_sample(world, tmp_path, capsys):
     data = f"--config.data.directory={world.data}"
     base = tmp_path / "base.safetensors"
-    write_release(base, load_config("base", size="tiny_sd3"))
+    write_exported(base, load_config("base", size="tiny_sd3"))
     few = ["--config.steps=2", "--config.data.batch_grids=8", "--config.log.samples_every=0", data]
     for stage, source in (("stage1", base), ("stage2", tmp_path / "stage1")):
         arguments = [f"--config=configs/{stage}.py:tiny_sd3", f"--workdir={tmp_path / stage}"]
@@ -206,7 +206,7 @@ def test_published_weights_of_it_convert_with_their_process_and_go_back_bit_for_
     theirs.save_pretrained(tmp_path / "source" / "transformer")
     make_autoencoder(VAE).save_pretrained(tmp_path / "source" / "vae")
     assert run_command("convert", f"--source={tmp_path / 'source'}", f"--output={tmp_path / 'ours'}") == 0
-    config = release.read_config(tmp_path / "ours")
+    config = exported.read_config(tmp_path / "ours")
     assert config.diffusion == RectifiedFlow()
     assert config.model == dataclasses.replace(SMALL, dtype="bfloat16", remat="attention", positions="view")
     assert run_command("convert", f"--workdir={tmp_path / 'ours'}", f"--export={tmp_path / 'back'}") == 0

@@ -1,4 +1,4 @@
-"""Captions become T5's states: the same for a caption whatever stands around it, on any mesh, and in half the memory."""
+"""Captions become T5's states: the same for a caption whatever stands around it, on any device mesh, and in half the memory."""
 
 import dataclasses
 import io
@@ -22,7 +22,7 @@ from realiz3d_jax.models import t5
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.t5_text import T5Encoder
 from realiz3d_jax.models.tokenizer import Tokenizer
-from realiz3d_jax.sharding import MeshConfig
+from realiz3d_jax.sharding import DeviceConfig
 
 CONFIG = T5Config(width=64, depth=2, heads=4, head_channels=16, hidden=128, vocabulary=256, dtype="float32")
 CAPTIONS = ("a red cone on a blue cube", "", "a chair " * 200, "an old wooden chair", "a small green torus")
@@ -112,9 +112,9 @@ def test_any_number_of_captions_is_one_compilation_for_a_length(params, tokenize
 
 def sharded(params: t5.Params, data: int, fsdp: int):
     """The parameters on eight devices, and the sharding of a batch."""
-    mesh = sharding.make_mesh(MeshConfig(data=data, fsdp=fsdp))
-    where = sharding.params_sharding({"text_encoder": params}, mesh)["text_encoder"]
-    return jax.device_put(params, where), sharding.batch_sharding(mesh)
+    device_mesh = sharding.make_device_mesh(DeviceConfig(data=data, fsdp=fsdp))
+    where = sharding.params_sharding({"text_encoder": params}, device_mesh)["text_encoder"]
+    return jax.device_put(params, where), sharding.batch_sharding(device_mesh)
 
 
 @pytest.mark.parametrize(("data", "fsdp"), [(1, 8), (2, 4)])

@@ -17,7 +17,7 @@ from realiz3d_jax.geometry.assets.asset import load_asset
 from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 from realiz3d_jax.models.text import WordEncoder
 from realiz3d_jax.preparation.assets import beam, rendering
-from realiz3d_jax.preparation.assets.listing import Entry, list_assets
+from realiz3d_jax.preparation.assets.listing import ListedAsset, list_assets
 from realiz3d_jax.preparation.assets.rendering import RenderConfig
 
 ALL_TRAIN = RenderConfig(samples=2, validation=0.0, test=0.0)
@@ -75,8 +75,8 @@ def test_a_manifest_names_assets_and_its_bad_rows_are_left_out_with_their_place(
     )
     entries, skipped = list_assets(path)
     assert entries == [
-        Entry("first", folder / "plain.obj", "one", "z"),
-        Entry("more_plain", folder / "more" / "plain.obj", None, None),
+        ListedAsset("first", folder / "plain.obj", "one", "z"),
+        ListedAsset("more_plain", folder / "more" / "plain.obj", None, None),
     ]
     assert [one.asset.rpartition(", ")[2] for one in skipped] == ["row 2", "row 5", str(folder / "plain.obj")]
     reasons = ["does not exist", "mesh is required", "has the uid 'first'"]
@@ -177,7 +177,7 @@ def test_records_are_what_is_rendered_and_what_cannot_be_used_is_told_in_the_met
 
 
 def test_maps_are_those_of_sampling_and_depth_and_position_agree(folder):
-    entry = Entry("it", folder / "OddChair_2.glb")
+    entry = ListedAsset("it", folder / "OddChair_2.glb")
     rig = Rig(azimuths=(20, 200), elevations=(10, -30), projection="perspective", fov=50.0)
     for config in (ALL_TRAIN, dataclasses.replace(ALL_TRAIN, rig=rig)):
         record = rendering.render_example(entry, 48, config)
@@ -247,7 +247,7 @@ def test_splits_follow_from_the_uid_alone():
     found = [rendering.split_of(uid, config) for uid in uids]
     assert found.count("validation") == pytest.approx(200, rel=0.2)
     assert found.count("test") == pytest.approx(400, rel=0.2)
-    entries = [Entry(uid, None) for uid in uids]
+    entries = [ListedAsset(uid, None) for uid in uids]
     splits = rendering.split_entries(entries[:1000], config)
     later = rendering.split_entries(entries, config)
     for split, group in splits.items():
@@ -318,7 +318,9 @@ def test_streams_take_the_views_that_are_meant_and_refuse_other_cameras(folder, 
 def test_what_is_cut_away_shows_what_lies_behind_in_colour_and_maps(tmp_path, alpha, mode, left, moved):
     path = tmp_path / "sheet.glb"
     path.write_bytes(cut_out(alpha, mode))
-    record = rendering.render_example(Entry("it", path), 64, dataclasses.replace(ALL_TRAIN, rig=Rig(azimuths=(0,))))
+    record = rendering.render_example(
+        ListedAsset("it", path), 64, dataclasses.replace(ALL_TRAIN, rig=Rig(azimuths=(0,)))
+    )
     np.testing.assert_allclose(record["synthetic"][0, 32, 24], left, atol=1)
     np.testing.assert_array_equal(record["synthetic"][0, 32, 40], [255, 255, 255])
     np.testing.assert_array_equal(record["synthetic"][0, 32, 8], [255, 0, 0])
@@ -332,7 +334,7 @@ def test_an_asset_of_which_nothing_is_seen_is_refused(tmp_path):
     path = tmp_path / "clear.glb"
     path.write_bytes(cut_out(0, "MASK", alphaCutoff=2.0, only=True))
     with pytest.raises(UserError, match="is not visible in any view"):
-        rendering.render_example(Entry("it", path), 32, ALL_TRAIN)
+        rendering.render_example(ListedAsset("it", path), 32, ALL_TRAIN)
 
 
 # The command

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from worlds import HELD_OUT, OBJECTS, World, load_config, write_release
+from worlds import HELD_OUT, OBJECTS, World, load_config, write_exported
 
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
@@ -133,6 +133,6 @@ def test_another_request_for_images_that_are_there_is_refused(world, base, tmp_p
 
 def test_only_a_base_model_makes_them(world, tmp_path):
     path = tmp_path / "stage2.safetensors"
-    write_release(path, load_config("stage2"))
+    write_exported(path, load_config("stage2"))
     with pytest.raises(UserError, match=r"stage2.safetensors: is a Stage 2 model; expected the base model"):
         self_generate(new_data(world, tmp_path / "data"), open_model(path), None, seed=0)

@@ -15,7 +15,7 @@ from realiz3d_jax.config.schema import SamplingConfig
 from realiz3d_jax.diffusion.samplers import DDIM, DPMSolverPP2M
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.sampling.generator import Generator
-from realiz3d_jax.sharding import MeshConfig
+from realiz3d_jax.sharding import DeviceConfig
 from realiz3d_jax.training import setup
 
 CONFIG = load_config("stage2")
@@ -94,7 +94,7 @@ def test_a_request_is_drawn_with_its_seeds_captions_control_domain_and_all_setti
     """Levels of 255, rounded: a sample that lies between two of them may come out as either."""
     given = control() if len(texts[0]) == 1 else None
     settings = SamplingConfig(spacing="linspace", steps=3, guidance_scale=2.0, eta=ETA, block_max=0.4, timestep_max=600)
-    here = jax.device_put(params, sharding.replicated(sharding.make_mesh(MeshConfig(1), jax.devices()[:1])))
+    here = jax.device_put(params, sharding.replicated(sharding.make_device_mesh(DeviceConfig(1), jax.devices()[:1])))
     generator = Generator(MODEL, ENCODER, settings)
     images = generator(here, texts, SEEDS, domain, given)
     shifted = Domain.SYNTHETIC

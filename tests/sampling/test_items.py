@@ -83,9 +83,9 @@ def test_what_is_no_description_is_named(folder, content):
         items.read(folder)
 
 
-def test_views_of_another_size_than_the_figures_are_named(folder):
+def test_views_of_another_size_than_the_metrics_are_named(folder):
     assert items.read_views(items.read(folder), 8).shape == VIEWS.shape
-    with pytest.raises(UserError, match=r"found views of 8 x 8, .* expected 16 x 16, as the figures were made from"):
+    with pytest.raises(UserError, match=r"found views of 8 x 8, .* expected 16 x 16, as the metrics were made from"):
         items.read_views(items.read(folder), 16)
 
 

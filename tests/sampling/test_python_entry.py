@@ -14,7 +14,7 @@ import pytest
 from worlds import REPOSITORY, World, load_config, random_params, run_command
 
 import realiz3d_jax as r3d
-from realiz3d_jax.checkpoints import release
+from realiz3d_jax.checkpoints import exported
 from realiz3d_jax.data import records
 from realiz3d_jax.geometry.cameras import STANDARD
 from realiz3d_jax.preparation.shapes import objects
@@ -30,7 +30,7 @@ def models(tmp_path_factory) -> dict[str, pathlib.Path]:
     paths = {task: folder / f"{task}.safetensors" for task in ("texture", "text_to_multiview")}
     for task, path in paths.items():
         config = load_config("stage2", {"task": task})
-        release.write(path, release.Release(random_params(config), config, {}))
+        exported.write(path, exported.Exported(random_params(config), config, {}))
     return paths
 
 

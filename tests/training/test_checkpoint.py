@@ -1,4 +1,4 @@
-"""What is saved comes back bit for bit, on any mesh and in part; what is damaged or of another model is named."""
+"""What is saved comes back bit for bit, on any device mesh and in part; what is damaged or of another model is named."""
 
 import dataclasses
 import json
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from saved_runs import POSITIONS, make_run, random_state
-from worlds import assert_same, random_params, run_command, write_release
+from worlds import assert_same, random_params, run_command, write_exported
 
-from realiz3d_jax.checkpoints import release, workdirs
+from realiz3d_jax.checkpoints import exported, workdirs
 from realiz3d_jax.config.schema import InitConfig
 from realiz3d_jax.data.config import DataConfig
 from realiz3d_jax.errors import UserError
@@ -162,22 +162,22 @@ def converted(workdir: pathlib.Path, capsys) -> str:
     return capsys.readouterr().err
 
 
-# Releases
+# Exported checkpoints
 
 
 @pytest.fixture(scope="module")
-def released(run, tmp_path_factory) -> pathlib.Path:
-    path = tmp_path_factory.mktemp("release") / "model.safetensors"
-    write_release(path, run.config)
+def model_path(run, tmp_path_factory) -> pathlib.Path:
+    path = tmp_path_factory.mktemp("exported") / "model.safetensors"
+    write_exported(path, run.config)
     return path
 
 
-def test_a_release_comes_back_bit_for_bit(run, released):
-    found = release.read(released)
+def test_an_exported_checkpoint_comes_back_bit_for_bit(run, model_path):
+    found = exported.read(model_path)
     assert_same(found.params, random_params(run.config))
     assert found.config == run.config
     assert found.facts == {"seed": 0}
-    taken = release.read_params(released, like(make_run(8), "backbone"))
+    taken = exported.read_params(model_path, like(make_run(8), "backbone"))
     assert_same(taken, {"backbone": random_params(run.config)["backbone"]})
     assert not taken["backbone"]["blocks"]["mlp"]["first"]["kernel"].sharding.is_fully_replicated
 
@@ -193,7 +193,7 @@ def test_converting_a_run_gives_the_parameters_that_its_checkpoint_samples_from(
     flags = (f"--workdir={workdir}", f"--output={output}", f"--metrics={metrics}", "--command=make it")
     assert run_command("convert", *flags) == 0
     assert "7 steps" in capsys.readouterr().out
-    found = release.read(output)
+    found = exported.read(output)
     assert_same(found.params, state.sampling_params())
     data = dataclasses.replace(run.config.data, directory=DataConfig().directory)
     assert found.config == dataclasses.replace(run.config, init=InitConfig(), data=data), (
@@ -221,44 +221,44 @@ def test_converting_what_is_no_run_or_to_where_nothing_can_be_written_is_one_mes
     assert "cannot write here" in capsys.readouterr().err
 
 
-def test_a_truncated_or_damaged_release_is_refused(released, tmp_path):
-    content = released.read_bytes()
+def test_a_truncated_or_damaged_exported_checkpoint_is_refused(model_path, tmp_path):
+    content = model_path.read_bytes()
     path = tmp_path / "model.safetensors"
     for damaged in (content[: len(content) // 2], content[:100], b"", b"\xff" * 64 + content[64:]):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=r"model.safetensors: cannot be read as safetensors .* damaged"):
-            release.read(path)
+            exported.read(path)
     with pytest.raises(UserError, match="no such file"):
-        release.read(tmp_path / "none.safetensors")
+        exported.read(tmp_path / "none.safetensors")
 
 
-def test_a_release_that_lacks_a_parameter_a_partition_or_its_config_is_refused(run, released, tmp_path):
+def test_an_exported_checkpoint_that_lacks_a_parameter_a_partition_or_its_config_is_refused(run, model_path, tmp_path):
     path = tmp_path / "model.safetensors"
-    flat, metadata = safetensors.numpy.load_file(released), {"config": release.to_json(run.config)}
+    flat, metadata = safetensors.numpy.load_file(model_path), {"config": exported.to_json(run.config)}
     safetensors.numpy.save_file({k: v for k, v in flat.items() if k != "shifters/left"}, path, metadata)
     with pytest.raises(UserError, match=r"shifters/left: found nothing, expected \(3, 32, 8\)"):
-        release.read_params(path, like(run, "shifters"))
+        exported.read_params(path, like(run, "shifters"))
     safetensors.numpy.save_file({k: v for k, v in flat.items() if "shifters" not in k}, path, metadata)
     with pytest.raises(UserError, match=r"has no partition 'shifters'; it holds .*backbone"):
-        release.read_params(path, like(run, "shifters"))
+        exported.read_params(path, like(run, "shifters"))
     safetensors.numpy.save_file({**flat, "shifters/gate": np.zeros(3, np.float32)}, path, metadata)
     with pytest.raises(UserError, match=r"shifters/gate: found \(3,\), expected nothing"):
-        release.read_params(path, like(run, "shifters"))
+        exported.read_params(path, like(run, "shifters"))
     safetensors.numpy.save_file(flat, path)
-    with pytest.raises(UserError, match="not a release"):
+    with pytest.raises(UserError, match="not an exported checkpoint"):
         open_model(path)
     safetensors.numpy.save_file(flat, path, {"config": json.dumps({"nonsense": 1})})
     with pytest.raises(UserError, match=r"model.safetensors: .*config.nonsense"):
         open_model(path)
 
 
-def test_a_release_is_written_in_one_step(run, released, tmp_path, monkeypatch):
+def test_an_exported_checkpoint_is_written_in_one_step(run, model_path, tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
-    path.write_bytes(released.read_bytes())
+    path.write_bytes(model_path.read_bytes())
     monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError("no space left")))
     with pytest.raises(OSError, match="no space"):
-        write_release(path, run.config, seed=1)
-    assert path.read_bytes() == released.read_bytes()
+        write_exported(path, run.config, seed=1)
+    assert path.read_bytes() == model_path.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -15,7 +15,7 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.domains import Domain
 from realiz3d_jax.models import attention
 from realiz3d_jax.sampling import generator
-from realiz3d_jax.sharding import MeshConfig
+from realiz3d_jax.sharding import DeviceConfig
 from realiz3d_jax.training import compiled, setup
 from realiz3d_jax.training.setup import Run
 from realiz3d_jax.training.state import new_state, unsplit_parameters
@@ -31,7 +31,7 @@ def make_run(stage: str, size: str = "tiny", devices: int = 8, **changes: Any) -
 
 def long_run(stage: str, size: str, data: int, fsdp: int, **changes: Any) -> Run:
     """With so many tokens that activations outweigh parameters: 256 a view, 1,024 a grid."""
-    long = {"model.patch_size": 2, "model.width": 64, "mesh.data": data, "mesh.fsdp": fsdp}
+    long = {"model.patch_size": 2, "model.width": 64, "devices.data": data, "devices.fsdp": fsdp}
     return make_run(stage, size, **long, **changes)
 
 
@@ -51,9 +51,9 @@ def batch_of(run: Run, kind, random: np.random.Generator | None = None) -> dict[
 
 
 def test_collectives_are_counted_with_the_loops_that_run_them_and_by_the_branch_that_exchanges_most():
-    mesh = sharding.make_mesh(MeshConfig(data=8))
-    split = NamedSharding(mesh, PartitionSpec("data"))
-    whole = sharding.replicated(mesh)
+    device_mesh = sharding.make_device_mesh(DeviceConfig(data=8))
+    split = NamedSharding(device_mesh, PartitionSpec("data"))
+    whole = sharding.replicated(device_mesh)
 
     def shared(x):
         return jax.lax.with_sharding_constraint(jnp.sum(x, axis=0, keepdims=True), whole)  # float32[1, 128] of all
@@ -110,12 +110,14 @@ def test_parameters_that_do_not_train_have_no_gradients_even_of_zeros():
 
 
 def test_parameters_that_fsdp_does_not_divide_are_told_with_what_they_cost():
-    run = make_run("stage2", mesh__data=1, mesh__fsdp=8, model__patch_size=2, model__width=32)
-    told = unsplit_parameters(run.abstract_state, run.mesh, run.config.model)
+    run = make_run("stage2", devices__data=1, devices__fsdp=8, model__patch_size=2, model__width=32)
+    told = unsplit_parameters(run.abstract_state, run.device_mesh, run.config.model)
     size = 3 * 2 * 2 * 32 * 4 * 4 * 7 / 8 / 2**20  # [12, 32], with two moments and an average, seven eighths of it
     assert f"fsdp=8 does not divide 1 parameters, so every device holds all of them, {size:.2f} MiB more" in told
     assert f"backbone/patch_embedding/kernel [12, 32], axis 0: {size:.2f} MiB" in told
-    assert unsplit_parameters(run.abstract_state, sharding.make_mesh(MeshConfig(data=8)), run.config.model) == ""
+    assert (
+        unsplit_parameters(run.abstract_state, sharding.make_device_mesh(DeviceConfig(data=8)), run.config.model) == ""
+    )
 
 
 # TPUs
@@ -151,7 +153,7 @@ def test_sampling_on_eight_devices_lowers_for_tpus_with_their_fused_attention(it
     monkeypatch.setattr(generator, "_sample", trace)
     with attention.compiling_for("tpu"):
         run = long_run("stage2", "tiny", 8, 1, model__attention="splash", sampling__steps=2)
-        params = jax.device_put(random_params(run.config), sharding.replicated(run.mesh))
+        params = jax.device_put(random_params(run.config), sharding.replicated(run.device_mesh))
         control = np.zeros((items, 4, 32, 32, 6), np.float32)
         sample = generator.Generator(run.model, run.encoder, run.config.sampling)
         sample(params, [["a red cone"]] * items, range(items), Domain.REAL, control)
@@ -183,7 +185,7 @@ def steps_taken(devices: int, accumulation: int) -> tuple[Any, ...]:
         accumulation=accumulation,
         data__batch_grids=16,
         method__tau=1.0,
-        mesh__fsdp=devices // 2 or 1,
+        devices__fsdp=devices // 2 or 1,
         optimizer__schedule="constant",
         optimizer__warmup_steps=0,
         timestep_weight_cap=10.0,

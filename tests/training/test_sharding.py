@@ -1,4 +1,4 @@
-"""One table says how every array lies on the devices, and any mesh computes what one device computes."""
+"""One table says how every array lies on the devices, and any device mesh computes what one device computes."""
 
 from functools import cache, partial
 
@@ -19,7 +19,7 @@ from realiz3d_jax.models import t5, vae
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.vae import VAEConfig
 from realiz3d_jax.sampling import generator
-from realiz3d_jax.sharding import MeshConfig
+from realiz3d_jax.sharding import DeviceConfig
 from realiz3d_jax.training import setup
 from realiz3d_jax.training.state import new_state, stream_key
 
@@ -74,10 +74,10 @@ def test_no_shifter_is_a_leaf_of_the_backbone_and_stage_1_and_2_share_the_trees_
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize(("method", "stage"), stages())
 def test_every_parameter_of_every_method_and_base_is_matched_by_exactly_one_rule(method: str, stage: str, base: str):
-    mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=8))
+    device_mesh = sharding.make_device_mesh(DeviceConfig(data=1, fsdp=8))
     for task in ("texture", "text_to_multiview"):
         shapes = shapes_of(method, stage, base, task)
-        laid = sharding.params_sharding(shapes, mesh, sharding.rules_of(BASES[base].model))
+        laid = sharding.params_sharding(shapes, device_mesh, sharding.rules_of(BASES[base].model))
         assert jax.tree.structure(laid) == jax.tree.structure(shapes)
         backbone = [
             (leaf.size, rule)
@@ -104,7 +104,7 @@ def frozen_shapes():
 
 def test_every_parameter_of_the_frozen_models_is_matched_by_one_rule_and_the_text_encoder_is_split():
     shapes = frozen_shapes()
-    laid = sharding.params_sharding(shapes, sharding.make_mesh(MeshConfig(data=1, fsdp=8)))
+    laid = sharding.params_sharding(shapes, sharding.make_device_mesh(DeviceConfig(data=1, fsdp=8)))
     assert jax.tree.structure(laid) == jax.tree.structure(shapes)
     assert all(rule.is_fully_replicated for rule in jax.tree.leaves(laid["autoencoder"]))
     encoder = list(zip(*map(jax.tree.leaves, (shapes["text_encoder"], laid["text_encoder"])), strict=True))
@@ -126,11 +126,11 @@ def test_a_parameter_without_a_rule_is_refused(path: tuple[str, ...]):
     for part in reversed(path):
         tree = {part: tree}
     with pytest.raises(ValueError, match=rf"{'/'.join(path)}' is matched by 0 sharding rules, expected exactly one"):
-        sharding.params_sharding(tree, sharding.make_mesh(MeshConfig()))
+        sharding.params_sharding(tree, sharding.make_device_mesh(DeviceConfig()))
 
 
 def test_moments_and_averages_lie_like_their_parameters():
-    run = setup.make_run(load_config("stage2", {"mesh.data": 1, "mesh.fsdp": 8}))
+    run = setup.make_run(load_config("stage2", {"devices.data": 1, "devices.fsdp": 8}))
     state = run.abstract_state
     adam = adam_state(state.opt_state)
     assert not state.params["backbone"]["blocks"]["mlp"]["first"]["kernel"].sharding.is_fully_replicated
@@ -142,14 +142,14 @@ def test_moments_and_averages_lie_like_their_parameters():
 
 @pytest.mark.parametrize(("data", "fsdp"), [(3, 1), (-1, 3), (-1, -1), (-1, 0), (0, -1), (2, 8), (-2, -4)])
 def test_a_mesh_that_does_not_fit_the_devices_is_refused(data: int, fsdp: int):
-    with pytest.raises(UserError, match=rf"config.mesh: data={data}, fsdp={fsdp} does not fit 8 devices"):
-        sharding.make_mesh(MeshConfig(data, fsdp))
+    with pytest.raises(UserError, match=rf"config.devices: data={data}, fsdp={fsdp} does not fit 8 devices"):
+        sharding.make_device_mesh(DeviceConfig(data, fsdp))
 
 
 def test_minus_one_takes_the_devices_that_are_left():
-    assert dict(sharding.make_mesh(MeshConfig(-1, 2)).shape) == {"data": 4, "fsdp": 2}
-    assert dict(sharding.make_mesh(MeshConfig(4, -1)).shape) == {"data": 4, "fsdp": 2}
-    assert dict(sharding.make_mesh(MeshConfig(-1, 1), jax.devices()[:1]).shape) == {"data": 1, "fsdp": 1}
+    assert dict(sharding.make_device_mesh(DeviceConfig(-1, 2)).shape) == {"data": 4, "fsdp": 2}
+    assert dict(sharding.make_device_mesh(DeviceConfig(4, -1)).shape) == {"data": 4, "fsdp": 2}
+    assert dict(sharding.make_device_mesh(DeviceConfig(-1, 1), jax.devices()[:1]).shape) == {"data": 1, "fsdp": 1}
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused():
@@ -166,7 +166,7 @@ def test_one_and_eight_devices_draw_the_same_noise():
     shape, key = (8, 4, 8, 8, 3), stream_key(0, "noise", 3)
     expected = jax.jit(lambda: jax.random.normal(key, shape))()
     for data, fsdp in MESHES.values():
-        split = sharding.batch_sharding(sharding.make_mesh(MeshConfig(data, fsdp)))
+        split = sharding.batch_sharding(sharding.make_device_mesh(DeviceConfig(data, fsdp)))
         drawn = jax.jit(lambda: jax.random.normal(key, shape), out_shardings=split)()
         assert len(drawn.sharding.device_set) == 8
         np.testing.assert_array_equal(drawn, expected)
@@ -177,8 +177,8 @@ def three_steps(data: int, fsdp: int, devices: list[jax.Device]):
     changes = {
         "model.depth": 2,
         "method.tau": 1.0,
-        "mesh.data": data,
-        "mesh.fsdp": fsdp,
+        "devices.data": data,
+        "devices.fsdp": fsdp,
         "optimizer.learning_rate": LEARNING_RATE,
         "optimizer.warmup_steps": 0,
         "optimizer.schedule": "constant",
@@ -213,7 +213,7 @@ def alone():
 def test_eight_devices_train_like_one(mesh: str, alone):
     """Losses agree to 1e-5, gradients to 1e-4 of each array's largest, parameters as far as Adam lets them.
 
-    On another mesh float32 sums run in another order, so a gradient g carries an error of some 1e-6 of its array's scale. Adam
+    On more devices float32 sums run in another order, so a gradient g carries an error of some 1e-6 of its array's scale. Adam
     divides g by its own size: on its first steps it moves a parameter by the learning rate lr in the direction of sign(g),
     whatever |g| is. Where |g| is far above the error, the moves agree to a small part of lr; where g is nothing but that error
     its sign is arbitrary, and each of the three steps may differ by 2 lr. (By Cauchy and Schwarz |m| / sqrt(v) is at most 1.004
@@ -241,7 +241,7 @@ def test_eight_devices_draw_the_images_of_one_and_share_a_batch_that_they_divide
     )
 
     def images(devices: list[jax.Device]) -> np.ndarray:
-        there = jax.device_put(params, sharding.replicated(sharding.make_mesh(MeshConfig(), devices)))
+        there = jax.device_put(params, sharding.replicated(sharding.make_device_mesh(DeviceConfig(), devices)))
         sample = generator.Generator(model, encoder, config.sampling)
         return sample(there, [["a red cone"]] * items, range(items), Domain.REAL, control)
 

@@ -5,9 +5,9 @@ import shutil
 
 import jax
 import pytest
-from worlds import World, load_config, random_params, stage_changes, write_release
+from worlds import World, load_config, random_params, stage_changes, write_exported
 
-from realiz3d_jax.checkpoints import release
+from realiz3d_jax.checkpoints import exported
 from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
@@ -94,7 +94,7 @@ def test_the_real_images_must_be_those_of_the_base_model_that_training_starts_fr
         with pytest.raises(UserError, match=r"metadata.json: base is 0123012301230123\.\.\., but this training"):
             run.open_streams()
     other = tmp_path / "other.safetensors"
-    write_release(other, load_config("base"), seed=1)
+    write_exported(other, load_config("base"), seed=1)
     run = setup.make_run(
         config_of(world, "stage1", data__directory=str(ours), init__source=str(other)), jax.devices()[:1]
     )
@@ -103,7 +103,7 @@ def test_the_real_images_must_be_those_of_the_base_model_that_training_starts_fr
 
 
 def test_the_checksum_of_a_base_is_that_of_its_parameters_wherever_they_lie(world):
-    config, params = release.read_on_host(world.base)
-    assert release.checksum(params) == open_model(world.base).checksum
+    config, params = exported.read_on_host(world.base)
+    assert exported.checksum(params) == open_model(world.base).checksum
     changed = random_params(config, seed=1)
-    assert release.checksum(changed) != release.checksum(params)
+    assert exported.checksum(changed) != exported.checksum(params)

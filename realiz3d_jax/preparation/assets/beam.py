@@ -18,7 +18,7 @@ from realiz3d_jax.data.records import Example
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.preparation import builders, making, workers
 from realiz3d_jax.preparation.assets import rendering
-from realiz3d_jax.preparation.assets.listing import Entry, Skipped
+from realiz3d_jax.preparation.assets.listing import ListedAsset, Skipped
 from realiz3d_jax.preparation.assets.rendering import RenderConfig
 
 _BATCH = 8
@@ -28,7 +28,7 @@ _BATCH = 8
 def prepare(
     directory: str | os.PathLike[str],
     collection: str,
-    entries: list[Entry],
+    entries: list[ListedAsset],
     size: int,
     config: RenderConfig,
     options: Sequence[str],
@@ -67,7 +67,7 @@ def prepare(
             skipped = known + _skipped(work)
             return {"skipped": skipped} if skipped else {}
 
-        def write(splits: dict[str, list[Entry]]) -> None:
+        def write(splits: dict[str, list[ListedAsset]]) -> None:
             sources = {
                 split: apache_beam.Create(list(enumerate(group)))
                 | f"Spread {split}" >> apache_beam.Reshuffle()
@@ -106,7 +106,7 @@ def prepare(
 
 
 def _render_batch(
-    batch: list[tuple[int, Entry]], size: int, config: RenderConfig, work: pathlib.Path
+    batch: list[tuple[int, ListedAsset]], size: int, config: RenderConfig, work: pathlib.Path
 ) -> Iterable[tuple[int, Example]]:
     """Yields (number, record) of the usable assets of a batch; writes the reasons of the others to ``work``."""
     numbers = {entry.uid: number for number, entry in batch}
@@ -120,11 +120,11 @@ def _render_batch(
             yield numbers[entry.uid], found
 
 
-def _reason_file(work: pathlib.Path, entry: Entry) -> pathlib.Path:
+def _reason_file(work: pathlib.Path, entry: ListedAsset) -> pathlib.Path:
     return work / f"{entry.uid}.reason"
 
 
-def _lost(work: pathlib.Path, entry: Entry) -> bool:
+def _lost(work: pathlib.Path, entry: ListedAsset) -> bool:
     return _reason_file(work, entry).exists()
 
 

@@ -39,8 +39,8 @@ _LONGEST_UID = 100
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """One asset.
+class ListedAsset:
+    """An asset of a folder or a manifest, before its file is read.
 
     Attributes:
       uid: unique name; letters, digits, "_", "-" and "." only.
@@ -77,7 +77,7 @@ class Skipped:
 
 def list_assets(
     source: str | os.PathLike[str], captions: str | os.PathLike[str] | None = None, up: str | None = None
-) -> tuple[list[Entry], list[Skipped]]:
+) -> tuple[list[ListedAsset], list[Skipped]]:
     """Lists the assets of a folder or a manifest, ordered by uid.
 
     A folder is searched recursively; an asset's uid is its path in the folder, with "/" replaced by "_". A manifest is a CSV
@@ -100,7 +100,7 @@ def list_assets(
     source = pathlib.Path(source)
     if source.is_dir():
         found, skipped = _search(source)
-        named = [Entry(_uid(path.relative_to(source)), path.absolute(), None, up) for path in found]
+        named = [ListedAsset(_uid(path.relative_to(source)), path.absolute(), None, up) for path in found]
         beside = [source / name for name in CAPTION_FILES if (source / name).is_file()]
         captions = captions or (beside[0] if beside else None)
     elif source.suffix.lower() in FORMATS:
@@ -111,7 +111,7 @@ def list_assets(
         raise UserError(f"{source}: there is no such folder or file; expected a folder of assets, or a manifest.")
     if not named and not skipped:
         raise UserError(f"{source}: found no assets; expected files that end in {', '.join(FORMATS)}.")
-    entries: dict[str, Entry] = {}
+    entries: dict[str, ListedAsset] = {}
     for entry in named:
         if entry.uid in entries:
             reason = f"has the uid {entry.uid!r} of {entries[entry.uid].path}; rename one, or give uids in a manifest"
@@ -144,7 +144,7 @@ def read_captions(path: str | os.PathLike[str]) -> dict[str, str]:
     return captions
 
 
-def _of_manifest(path: pathlib.Path, up: str | None) -> tuple[list[Entry], list[Skipped]]:
+def _of_manifest(path: pathlib.Path, up: str | None) -> tuple[list[ListedAsset], list[Skipped]]:
     entries, skipped = [], []
     for where, row in _rows(path):
         row = {key: value for key, value in row.items() if value not in (None, "")}
@@ -161,7 +161,7 @@ def _of_manifest(path: pathlib.Path, up: str | None) -> tuple[list[Entry], list[
         mesh = (path.parent / row["mesh"]).absolute()
         uid = plain_name(row["uid"]) if "uid" in row else _uid(pathlib.Path(row["mesh"]))
         if mesh.is_file():
-            entries.append(Entry(uid, mesh, row.get("caption"), row.get("up", up)))
+            entries.append(ListedAsset(uid, mesh, row.get("caption"), row.get("up", up)))
         else:
             skipped.append(Skipped(where, f"{mesh} does not exist"))
     return entries, skipped
@@ -202,13 +202,13 @@ def _json_line(path: pathlib.Path, number: int, line: str) -> Any:
         raise UserError(f"{path}:{number + 1}: not JSON ({error.msg} at column {error.colno}).") from error
 
 
-def _names(entry: Entry, folder: pathlib.Path) -> tuple[str, ...]:
+def _names(entry: ListedAsset, folder: pathlib.Path) -> tuple[str, ...]:
     """Returns the names by which a caption file may refer to an asset."""
     relative = entry.path.relative_to(folder).as_posix() if entry.path.is_relative_to(folder) else str(entry.path)
     return entry.uid, relative, relative.removesuffix(entry.path.suffix), entry.path.name, entry.path.stem
 
 
-def _with_caption(entry: Entry, captions: dict[str, str], folder: pathlib.Path) -> Entry:
+def _with_caption(entry: ListedAsset, captions: dict[str, str], folder: pathlib.Path) -> ListedAsset:
     caption = next((captions[name] for name in _names(entry, folder) if captions.get(name)), entry.caption)
     return dataclasses.replace(entry, caption=caption)
 

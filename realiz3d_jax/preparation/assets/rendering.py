@@ -25,7 +25,7 @@ from realiz3d_jax.geometry.cameras import STANDARD_RIG, Rig
 from realiz3d_jax.geometry.render import render_maps
 from realiz3d_jax.geometry.textured_views import render_colors
 from realiz3d_jax.preparation import making, workers
-from realiz3d_jax.preparation.assets.listing import Entry, Skipped, plain_name
+from realiz3d_jax.preparation.assets.listing import ListedAsset, Skipped, plain_name
 from realiz3d_jax.preparation.making import Chunk
 
 WITHOUT = ("real", "cameras")
@@ -63,7 +63,7 @@ class RenderConfig:
                 raise UserError(f"config.{name}: found {found!r}, expected {expected}.")
 
 
-def render_example(entry: Entry, size: int, config: RenderConfig) -> Example:
+def render_example(entry: ListedAsset, size: int, config: RenderConfig) -> Example:
     """Renders the record of an asset.
 
     Args:
@@ -102,7 +102,7 @@ def split_of(uid: str, config: RenderConfig) -> str:
 def prepare(
     directory: str | os.PathLike[str],
     collection: str,
-    entries: list[Entry],
+    entries: list[ListedAsset],
     size: int,
     config: RenderConfig,
     processes: int | None = None,
@@ -209,7 +209,7 @@ def split_entries(entries: Sequence[Any], config: RenderConfig) -> dict[str, lis
     return splits if "train" in splits else {"train": list(entries)}
 
 
-def digest(entry: Entry, config: RenderConfig, size: int) -> str:
+def digest(entry: ListedAsset, config: RenderConfig, size: int) -> str:
     """Returns a checksum of everything a record depends on; the file enters by modification time and size, as in make."""
     state = entry.path.stat() if entry.path.exists() else None
     file = [state.st_mtime_ns, state.st_size] if state else None

@@ -23,7 +23,7 @@ from realiz3d_jax.geometry.render import Maps
 from realiz3d_jax.preparation.assets import rendering
 from realiz3d_jax.preparation.assets.rendering import RenderConfig
 from realiz3d_jax.preparation.render_sets.formats import FORMATS
-from realiz3d_jax.preparation.render_sets.rendered import Entry, RenderedObject
+from realiz3d_jax.preparation.render_sets.rendered import ListedObject, RenderedObject
 
 _TRIES = 20
 """Number of first objects of a set among which one must be readable."""
@@ -93,7 +93,7 @@ def prepare(
 
 
 def record_of(
-    entry: Entry, form: str, size: int, rig: tuple[Camera, ...] | None, views: int, without: tuple[str, ...]
+    entry: ListedObject, form: str, size: int, rig: tuple[Camera, ...] | None, views: int, without: tuple[str, ...]
 ) -> Example:
     """Makes the record of an object of a set.
 
@@ -191,7 +191,7 @@ def _scaled(view: np.ndarray, size: int) -> np.ndarray:
     return np.round(255 * linear_to_srgb(np.stack(channels, axis=-1))).astype(np.uint8)
 
 
-def _first_readable(form: str, entries: list[Entry]) -> RenderedObject:
+def _first_readable(form: str, entries: list[ListedObject]) -> RenderedObject:
     """Returns the first readable object; all others must have the same views and maps."""
     reasons = []
     for entry in entries[:_TRIES]:

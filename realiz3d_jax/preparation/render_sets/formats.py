@@ -10,5 +10,5 @@ FORMATS: dict[str, types.ModuleType] = {
     "g_objaverse": g_objaverse,
     "transforms_json": transforms_json,
 }
-"""Modules by format name. Each defines ``scan(folder: pathlib.Path) -> list[Entry]``, which reads no images, and
-``read(entry: Entry) -> RenderedObject``, which raises ``UserError``."""
+"""Modules by format name. Each defines ``scan(folder: pathlib.Path) -> list[ListedObject]``, which reads no images, and
+``read(entry: ListedObject) -> RenderedObject``, which raises ``UserError``."""

@@ -24,7 +24,7 @@ import numpy as np
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.preparation.render_sets import evidence, fields
-from realiz3d_jax.preparation.render_sets.rendered import Entry, RenderedObject
+from realiz3d_jax.preparation.render_sets.rendered import ListedObject, RenderedObject
 
 VIEWS = 40
 
@@ -40,17 +40,17 @@ _READINGS = {
 """Possible interpretations of normals in the world; the first is the format's, the others are reported in errors."""
 
 
-def scan(folder: pathlib.Path) -> list[Entry]:
+def scan(folder: pathlib.Path) -> list[ListedObject]:
     """Lists the objects below a folder, sorted by uid, which is "dictionary/instance"."""
     captions = fields.read_captions(folder / "text_captions_cap3d.json")
     entries = []
     for path in folder.glob(f"*/*/{_FOLDER}"):
         uid = f"{path.parent.parent.name}/{path.parent.name}"
-        entries.append(Entry(uid, path, captions.get(uid)))
+        entries.append(ListedObject(uid, path, captions.get(uid)))
     return sorted(entries, key=lambda entry: entry.uid)
 
 
-def read(entry: Entry) -> RenderedObject:
+def read(entry: ListedObject) -> RenderedObject:
     """Reads all 40 views of an object.
 
     Raises:

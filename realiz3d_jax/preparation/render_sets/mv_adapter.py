@@ -26,20 +26,22 @@ import numpy as np
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.preparation.render_sets import evidence, fields
-from realiz3d_jax.preparation.render_sets.rendered import Entry, RenderedObject
+from realiz3d_jax.preparation.render_sets.rendered import ListedObject, RenderedObject
 
 _FARTHEST = 1000.0
 _SAME = 0.99
 
 
-def scan(folder: pathlib.Path) -> list[Entry]:
+def scan(folder: pathlib.Path) -> list[ListedObject]:
     """Lists the objects below a folder, sorted by uid."""
     captions = fields.read_captions(folder / "objaverse_short_captions.json")
     paths = sorted(path.parent for path in folder.glob("*/*/meta.json"))
-    return sorted((Entry(path.name, path, captions.get(path.name)) for path in paths), key=lambda entry: entry.uid)
+    return sorted(
+        (ListedObject(path.name, path, captions.get(path.name)) for path in paths), key=lambda entry: entry.uid
+    )
 
 
-def read(entry: Entry) -> RenderedObject:
+def read(entry: ListedObject) -> RenderedObject:
     """Reads all views of an object, in the order of ``meta.json``.
 
     Raises:

@@ -19,7 +19,7 @@ import numpy as np
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import Camera, orbit
 from realiz3d_jax.preparation.render_sets import fields, silhouettes
-from realiz3d_jax.preparation.render_sets.rendered import Entry, RenderedObject
+from realiz3d_jax.preparation.render_sets.rendered import ListedObject, RenderedObject
 
 VIEWS = 12
 DISTANCES = (1.5, 1.2)
@@ -29,14 +29,14 @@ _ELEVATION = 30
 _OFF_CENTRE = 0.01
 
 
-def scan(folder: pathlib.Path) -> list[Entry]:
+def scan(folder: pathlib.Path) -> list[ListedObject]:
     """Lists the objects below a folder, sorted by uid; the set has no captions."""
     root = folder / "views" if (folder / "views").is_dir() else folder
     paths = {path.parent for path in root.glob("*/[0-9][0-9][0-9].png")}
-    return sorted((Entry(path.name, path, None) for path in paths), key=lambda entry: entry.uid)
+    return sorted((ListedObject(path.name, path, None) for path in paths), key=lambda entry: entry.uid)
 
 
-def read(entry: Entry) -> RenderedObject:
+def read(entry: ListedObject) -> RenderedObject:
     """Reads all twelve views of an object.
 
     Raises:

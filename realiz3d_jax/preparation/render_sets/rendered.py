@@ -12,7 +12,7 @@ from realiz3d_jax.geometry.cameras import Camera
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class ListedObject:
     """An object of a set, before its images are read.
 
     Attributes:

@@ -25,25 +25,25 @@ import numpy as np
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry.cameras import Camera
 from realiz3d_jax.preparation.render_sets import evidence, fields, stored_maps
-from realiz3d_jax.preparation.render_sets.rendered import Entry, RenderedObject
+from realiz3d_jax.preparation.render_sets.rendered import ListedObject, RenderedObject
 from realiz3d_jax.preparation.render_sets.stored_maps import Placement
 
 _ORTHOGRAPHIC_WIDTH = 1.2
 _TEXTURE_FOLDER = "render_tex"
 
 
-def scan(folder: pathlib.Path) -> list[Entry]:
+def scan(folder: pathlib.Path) -> list[ListedObject]:
     """Lists the objects below a folder, sorted by uid; the set has no captions."""
     entries = []
     for pattern in ("*/transforms.json", "renders/*/transforms.json", f"*/{_TEXTURE_FOLDER}/transforms.json"):
         for path in folder.glob(pattern):
             views = path.parent
             uid = views.parent.name if views.name == _TEXTURE_FOLDER else views.name
-            entries.append(Entry(uid, views, None))
+            entries.append(ListedObject(uid, views, None))
     return sorted(entries, key=lambda entry: (entry.uid, entry.path))
 
 
-def read(entry: Entry) -> RenderedObject:
+def read(entry: ListedObject) -> RenderedObject:
     """Reads all views of an object, in the order of ``transforms.json``.
 
     Raises:

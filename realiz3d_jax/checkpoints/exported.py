@@ -1,7 +1,7 @@
-"""Released models: one ``.safetensors`` with the partitions that sampling needs, the config, and how it was made.
+"""Exported checkpoints: one ``.safetensors`` with the partitions that sampling needs, the config, and how it was made.
 
 Tensors are named ``partition/path/of/the/leaf``; the metadata holds ``config`` (JSON) and ``facts`` (JSON: the command, the
-seed and the figures). Wherever parameters are read, a release and a workdir can stand for one another.
+seed and the metrics). Wherever parameters are read, an exported checkpoint and a workdir can stand for one another.
 """
 
 import contextlib
@@ -21,21 +21,21 @@ import safetensors.numpy
 from realiz3d_jax import files, sharding
 from realiz3d_jax.checkpoints import workdirs
 from realiz3d_jax.config.build import outline
-from realiz3d_jax.config.schema import TrainConfig, from_config_dict, to_json
+from realiz3d_jax.config.schema import TrainConfig, from_stored, to_json
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method.interface import Params
-from realiz3d_jax.sharding import MeshConfig
+from realiz3d_jax.sharding import DeviceConfig
 
 PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
 """Where the models that ship with the project lie."""
 
 TRANSFORMER = "transformer.safetensors"
-"""What the release in a converted model's folder is called."""
+"""Name of the exported checkpoint in the folder of a converted model."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Release:
-    """A released model.
+class ExportedCheckpoint:
+    """The content of such a file.
 
     Attributes:
       params: ``{partition: nested dict of numpy arrays}``.
@@ -48,34 +48,36 @@ class Release:
     facts: dict[str, Any]
 
 
-def write(path: str | os.PathLike[str], release: Release) -> None:
-    """Writes a release in one step."""
-    flat = {name: np.ascontiguousarray(leaf) for name, leaf in workdirs.flatten(release.params)}
-    metadata = {"config": to_json(release.config), "facts": json.dumps(release.facts)}
+def write(path: str | os.PathLike[str], model: ExportedCheckpoint) -> None:
+    """Writes an exported checkpoint in one step."""
+    flat = {name: np.ascontiguousarray(leaf) for name, leaf in workdirs.flatten(model.params)}
+    metadata = {"config": to_json(model.config), "facts": json.dumps(model.facts)}
     with files.new_file(path) as new:
         safetensors.numpy.save_file(flat, new, metadata)
 
 
-def read(path: str | os.PathLike[str]) -> Release:
-    """Reads a release.
+def read(path: str | os.PathLike[str]) -> ExportedCheckpoint:
+    """Reads an exported checkpoint.
 
     Raises:
-      UserError: the file is missing, truncated, or not a release.
+      UserError: the file is missing, truncated, or not an exported checkpoint.
     """
     with _open(path) as file:
         config, facts = _metadata(path, file)
         flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    return Release(_nested(flat), config, facts)
+    return ExportedCheckpoint(_nested(flat), config, facts)
 
 
 def read_config(source: str | os.PathLike[str]) -> TrainConfig:
-    """The config of a release or of a workdir's newest checkpoint.
+    """The config of an exported checkpoint or of a workdir's newest checkpoint.
 
     Raises:
       UserError: nothing is there, or it is damaged.
     """
     if not pathlib.Path(source).exists():
-        raise UserError(f"{source}: there is no such workdir or release; name one that realiz3d_jax.train has written.")
+        raise UserError(
+            f"{source}: there is no such workdir or exported checkpoint; name one that realiz3d_jax.train has written."
+        )
     source = find(source)
     if not source.is_file():
         return workdirs.read_config(source)
@@ -89,16 +91,16 @@ def read_config(source: str | os.PathLike[str]) -> TrainConfig:
 
 
 def find(source: str | os.PathLike[str]) -> pathlib.Path:
-    """Where the parameters are: ``source`` itself, a release or a workdir, or the transformer in a converted model's folder."""
+    """Where the parameters are: ``source`` itself, or the transformer in a converted folder."""
     inside = pathlib.Path(source) / TRANSFORMER
     return inside if inside.is_file() else pathlib.Path(source)
 
 
 def read_params(source: str | os.PathLike[str], like: Params) -> Params:
-    """Partitions of a release or of a workdir's newest checkpoint (averaged where they were trained).
+    """Partitions of an exported checkpoint or of a workdir's newest checkpoint (averaged where they were trained).
 
     Args:
-      like: ``{partition: tree of ShapeDtypeStruct}``, with shardings; what has none is left on the host if it is a release's.
+      like: ``{partition: tree of ShapeDtypeStruct}``, with shardings; without one, leaves of a file stay on the host.
 
     Raises:
       UserError: it lacks a partition, or a parameter is missing, surplus or of another shape.
@@ -124,7 +126,9 @@ def read_params(source: str | os.PathLike[str], like: Params) -> Params:
 
 
 def read_on_host(source: str | os.PathLike[str]) -> tuple[TrainConfig, Params]:
-    """The config and the partitions (averaged, NumPy arrays) of a release or of a workdir; a release is held once.
+    """The config and the partitions (averaged, NumPy arrays) of an exported checkpoint or a workdir.
+
+    An exported checkpoint is held once.
 
     Raises:
       UserError: nothing is there, it is damaged, or its parameters are not those that its config describes.
@@ -132,7 +136,7 @@ def read_on_host(source: str | os.PathLike[str]) -> tuple[TrainConfig, Params]:
     config = read_config(source)
     like = outline(config)[1]
     if not find(source).is_file():
-        everywhere = sharding.replicated(sharding.make_mesh(MeshConfig()))
+        everywhere = sharding.replicated(sharding.make_device_mesh(DeviceConfig()))
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), like)
     return config, jax.device_get(read_params(source, like))
 
@@ -162,7 +166,7 @@ def _open(path: str | os.PathLike[str]) -> Iterator[Any]:
         with safetensors.safe_open(path, framework="numpy") as file:
             yield file
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file; expected a released model (.safetensors).") from error
+        raise UserError(f"{path}: there is no such file; expected an exported checkpoint (.safetensors).") from error
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
             f"{path}: cannot be read as safetensors ({error}); the file is damaged. Fetch or make it again."
@@ -173,11 +177,11 @@ def _metadata(path: str | os.PathLike[str], file: Any) -> tuple[TrainConfig, dic
     metadata = file.metadata() or {}
     if "config" not in metadata:
         raise UserError(
-            f"{path}: has no 'config' in its metadata, so it is not a release; make one with realiz3d_jax.convert."
+            f"{path}: has no 'config' in its metadata, so it is not an exported checkpoint; make one with realiz3d_jax.convert."
         )
     try:
-        return from_config_dict(json.loads(metadata["config"])), json.loads(metadata.get("facts", "{}"))
+        return from_stored(json.loads(metadata["config"])), json.loads(metadata.get("facts", "{}"))
     except (UserError, ValueError) as error:
         raise UserError(
-            f"{path}: its metadata is not that of a release of this version ({error}) Make it again with realiz3d_jax.convert."
+            f"{path}: its metadata is of another version ({error}) Make it again with realiz3d_jax.convert."
         ) from error
