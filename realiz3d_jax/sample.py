@@ -31,7 +31,10 @@ _TASK = flags.DEFINE_enum(
     "task", "texture", ["texture", "text-to-multiview"], "What controls the views.", flag_values=FLAGS
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "A run's workdir or a released model; by default the shipped shapes model.", flag_values=FLAGS
+    "workdir",
+    None,
+    "A run's workdir or an exported checkpoint; by default the shipped shapes model.",
+    flag_values=FLAGS,
 )
 _OUTPUT = flags.DEFINE_string(
     "output", None, "The folder that gets one folder an item.", required=True, flag_values=FLAGS

@@ -185,7 +185,7 @@ def open_model(source: Path | None = None, *, task: str = "texture", encoders: P
     JAX is configured as for the commands (``startup.configure``), as far as this process has not used it yet.
 
     Args:
-      source: a run's workdir, a released ``.safetensors``, or the folder of a converted model.
+      source: a run's workdir, an exported checkpoint (``.safetensors``), or the folder of a converted model.
       task: "texture" or "text_to_multiview", which shipped model is opened; of no account with a ``source``.
       encoders: the folder with the model's text encoder and autoencoder, if it is not where its config says.
 
