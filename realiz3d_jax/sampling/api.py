@@ -320,9 +320,10 @@ def _judged(result: Result | np.ndarray | Path, number: int) -> list[metric.Item
     """The items of the metrics for a result, for views, or for a folder of items."""
     if isinstance(result, Result):
         uid, caption, mesh = (result.description[key] for key in ("uid", "caption", "mesh"))
-        file: dict[str, Any] = mesh if mesh and result.description["task"] == "texture" else {"path": None, "up": None}
-        path = None if file["path"] is None else pathlib.Path(file["path"])
-        return [metric.Item(uid, caption, result.views, result.cameras, path, file["up"], result.asset)]
+        item = metric.Item(uid, caption, result.views, result.cameras, asset=result.asset)
+        if mesh and result.description["task"] == "texture":
+            item = dataclasses.replace(item, mesh=pathlib.Path(mesh["path"]), up=mesh["up"])
+        return [item]
     if isinstance(result, np.ndarray):
         if result.dtype != np.uint8 or result.ndim != 4 or result.shape[1] != result.shape[2] or result.shape[3] != 3:
             raise UserError(f"results: found {result.dtype}{list(result.shape)}; expected views uint8[V, H, H, 3].")

@@ -94,6 +94,14 @@ def _true_renders(
     return rows
 
 
+def _cameras(split: records.Records) -> tuple[Camera, ...]:
+    """The cameras of the true renders, which all objects share."""
+    rig = records.rig_of(split.metadata)
+    if rig is None:
+        raise UserError(f"{split.path}: its objects have cameras of their own; expected the renders of one rig.")
+    return rig.cameras()
+
+
 def train_classifier(data: str, size: int, seed: int, steps: int) -> domain_score.Classifier:
     """Trains the classifier that tells the two looks of the benchmark apart, and tests it on unseen objects.
 
