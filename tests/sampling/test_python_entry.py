@@ -30,7 +30,7 @@ def models(tmp_path_factory) -> dict[str, pathlib.Path]:
     paths = {task: folder / f"{task}.safetensors" for task in ("texture", "text_to_multiview")}
     for task, path in paths.items():
         config = load_config("stage2", {"task": task})
-        exported.write(path, exported.Exported(random_params(config), config, {}))
+        exported.write(path, exported.ExportedCheckpoint(random_params(config), config, {}))
     return paths
 
 
