@@ -33,7 +33,8 @@ def parse(flag: flags.FlagHolder, flag_values: flags.FlagValues) -> Callable[[li
             raise UserError(f"--config: {error}") from error
         except (AttributeError, KeyError) as error:
             told = str(error.args[0])
-            hint = renamed.hint(re.search(r"\w+", told)[0])
+            key = re.search(r"\w+", told)
+            hint = renamed.hint(key[0]) if key else ""
             raise UserError(f"--config.KEY=VALUE: there is no such key: {hint or told}") from error
         return rest
 

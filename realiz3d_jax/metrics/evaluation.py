@@ -95,9 +95,10 @@ def evaluate_views(
     objects, rows = [], []
     tracked = progress.track(items, description)
     for item, scores, found in zip(tracked, np.split(probabilities, ends), np.split(features, ends), strict=True):
-        where = None
-        if item.mesh is not None or item.asset is not None:
-            asset = item.asset or load_asset(item.mesh, item.up)
+        where, asset = None, item.asset
+        if asset is None and item.mesh is not None:
+            asset = load_asset(item.mesh, item.up)
+        if asset is not None:
             where = correspondence(asset.mesh, item.views.shape[1], item.cameras)
         one = Evaluated(item, where, scores, found)
         row: dict[str, Any] = {"name": item.name, "caption": item.caption}

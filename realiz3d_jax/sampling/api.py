@@ -295,9 +295,8 @@ def _requests(
         if not prompt.strip():
             raise UserError(f"prompt: found {prompt!r}; say what to show.")
         asset, path = (mesh, None) if isinstance(mesh, Asset) else (None, mesh)
-        uid = (
-            f"item_{number:04d}" if mesh is None else requests.as_uid(pathlib.Path(asset.name if asset else path).stem)
-        )
+        name = path if asset is None else asset.name
+        uid = f"item_{number:04d}" if name is None else requests.as_uid(pathlib.Path(name).stem)
         uid = uid if uid not in wanted else requests.as_uid(f"{number:04d}_{uid}")
         request = requests.make_request(uid, prompt, seed, None if path is None else pathlib.Path(path), up)
         wanted[uid] = dataclasses.replace(request, asset=asset)
@@ -321,9 +320,10 @@ def _judged(result: Result | np.ndarray | Path, number: int) -> list[metric.Item
     """The items of the metrics for a result, for views, or for a folder of items."""
     if isinstance(result, Result):
         uid, caption, mesh = (result.description[key] for key in ("uid", "caption", "mesh"))
-        file = mesh if mesh and result.description["task"] == "texture" else {"path": None, "up": None}
-        path = None if file["path"] is None else pathlib.Path(file["path"])
-        return [metric.Item(uid, caption, result.views, result.cameras, path, file["up"], result.asset)]
+        item = metric.Item(uid, caption, result.views, result.cameras, asset=result.asset)
+        if mesh and result.description["task"] == "texture":
+            item = dataclasses.replace(item, mesh=pathlib.Path(mesh["path"]), up=mesh["up"])
+        return [item]
     if isinstance(result, np.ndarray):
         if result.dtype != np.uint8 or result.ndim != 4 or result.shape[1] != result.shape[2] or result.shape[3] != 3:
             raise UserError(f"results: found {result.dtype}{list(result.shape)}; expected views uint8[V, H, H, 3].")

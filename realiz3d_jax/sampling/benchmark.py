@@ -8,7 +8,7 @@ import numpy as np
 from realiz3d_jax import errors, progress
 from realiz3d_jax.data import records
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.geometry.cameras import matching_views
+from realiz3d_jax.geometry.cameras import Camera, matching_views
 from realiz3d_jax.metrics import domain_score
 from realiz3d_jax.metrics.evaluation import evaluate_views
 from realiz3d_jax.metrics.metric import Item
@@ -60,7 +60,7 @@ def compare(
     Returns:
       a row of ``evaluate_views`` for each folder and each look of the true renders.
     """
-    cameras, rows, comparable = records.rig_of(split.metadata).cameras(), {}, set()
+    cameras, rows, comparable = _cameras(split), {}, set()
     for name, judged in samples.items():
         same = all(matching_views(cameras, item.cameras) is not None for item in judged)
         compared = {key: values for key, values in features.items() if same or key != "real"}
@@ -74,18 +74,32 @@ def compare(
     return rows | _true_renders(split, comparable, features, classifier)
 
 
+def _cameras(split: records.Records) -> tuple[Camera, ...]:
+    rig = records.rig_of(split.metadata)
+    assert rig is not None, "the sets of the benchmark state their rig"
+    return rig.cameras()
+
+
 def _true_renders(
-    split: records.Records, names: set[str], features: dict[str, np.ndarray], classifier: domain_score.Classifier
+    split: records.Records, names: set[str], features: Mapping[str, np.ndarray], classifier: domain_score.Classifier
 ) -> dict[str, dict[str, Any]]:
     """Rows of the true renders of the objects called ``names``, where the split holds them."""
     found = [record for record in split if record["uid"] in names]
-    cameras, rows = records.rig_of(split.metadata).cameras(), {}
+    cameras, rows = _cameras(split), {}
     for look in ("synthetic", "real") if found else ():
         judged = [Item(r["uid"], r["caption"], r[look], cameras, split.path / r["mesh"]) for r in found]
         # The real renders are themselves what "real" stands for: a distance to them would say nothing.
         compared = {name: values for name, values in features.items() if (name, look) != ("real", "real")}
         rows[f"true {look} renders"] = evaluate_views(judged, compared, classifier, description=f"true {look}")
     return rows
+
+
+def _cameras(split: records.Records) -> tuple[Camera, ...]:
+    """The cameras of the true renders, which all objects share."""
+    rig = records.rig_of(split.metadata)
+    if rig is None:
+        raise UserError(f"{split.path}: its objects have cameras of their own; expected the renders of one rig.")
+    return rig.cameras()
 
 
 def train_classifier(data: str, size: int, seed: int, steps: int) -> domain_score.Classifier:

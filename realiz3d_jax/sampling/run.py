@@ -323,7 +323,7 @@ def _draw(generator: Generator, pretrained: Pretrained, settings: Settings, batc
     full = batch + [batch[0]] * (settings.batch - len(batch))
     control = np.zeros((len(full), 0), np.float32)
     if pretrained.config.task == "texture":
-        maps = [item.geometry for item in full]
+        maps = [item.geometry for item in full if item.geometry is not None]
         control = np.stack([control_maps(one.normal, one.position, one.mask) for one in maps])
     captions = [[item.request.prompt] for item in full]
     seeds = [item.request.seed for item in full]

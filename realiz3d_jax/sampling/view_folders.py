@@ -56,7 +56,7 @@ def caution(folder: pathlib.Path, mesh: str, up: str | None) -> str | None:
     if not (folder / items.DESCRIPTION).is_file():
         return None
     item = items.read(folder)
-    if item.mesh is None:
+    if item.mesh is None or item.sha256 is None:
         return None
     if checksum(mesh) != item.sha256:
         return (
@@ -91,7 +91,7 @@ def _stated(folder: pathlib.Path, pictures: list[pathlib.Path]) -> dict[pathlib.
 
 def _named(pictures: list[pathlib.Path], width: float) -> dict[pathlib.Path, Camera]:
     """The cameras of views as the names of their files state them, all of one width."""
-    names = {path: parse_view_name(path.name) for path in pictures}
+    names = {path: angles for path in pictures if (angles := parse_view_name(path.name))}
     for path, (_, elevation) in names.items():
         if abs(elevation) > 90:
             raise UserError(f"{path}: found an elevation of {elevation:g} degrees in its name; expected -90 to 90.")

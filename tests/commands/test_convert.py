@@ -156,11 +156,11 @@ DAMAGES = {
     ),
     "CLIP": (
         lambda folder: change(folder / "text_encoder" / "config.json", architectures=["CLIPTextModel"]),
-        r"text_encoder/config.json: is of a CLIPTextModel; expected one of PixArtTransformer2DModel, .*T5EncoderModel",
+        r"text_encoder/config.json: describes a CLIPTextModel; expected one of PixArtTransformer2DModel, .*T5EncoderModel",
     ),
     "another part": (
         lambda folder: shutil.copytree(folder / "vae", folder / "transformer", dirs_exist_ok=True),
-        r"transformer/config.json: is of a AutoencoderKL; expected PixArtTransformer2DModel, SD3Transformer2DModel",
+        r"transformer/config.json: describes a AutoencoderKL; expected PixArtTransformer2DModel, SD3Transformer2DModel",
     ),
     "another width": (
         lambda folder: change(folder / "transformer" / "config.json", attention_head_dim=16),
@@ -178,15 +178,15 @@ DAMAGES = {
     ),
     "integers": (
         lambda folder: quantise(folder / "transformer" / WEIGHTS, torch.int8),
-        r"proj_out.bias is of int8; expected float32, .*Quantised weights cannot be converted",
+        r"proj_out.bias has dtype int8; expected float32, .*Quantised weights cannot be converted",
     ),
     "8 bits": (
         lambda folder: quantise(folder / "transformer" / WEIGHTS, torch.float8_e4m3fn),
-        r"proj_out.bias is of F8_E4M3, .*Quantised weights cannot be converted",
+        r"proj_out.bias has dtype F8_E4M3, .*Quantised weights cannot be converted",
     ),
     "everything": (
         lambda folder: [shutil.rmtree(folder / part) for part in names(folder)],
-        r"pipeline: found nothing; expected the folder of a pipeline, with transformer, vae, text_encoder",
+        r"pipeline: found nothing; expected the folder of a pipeline, with one or more of transformer, vae, text_encoder",
     ),
     "the folder": (shutil.rmtree, r"pipeline: found no such folder; expected the folder of a pipeline"),
 }
@@ -378,8 +378,8 @@ def test_of_a_repository_only_what_is_converted_is_fetched(pipeline, tmp_path, m
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (hub_errors.GatedRepoError, r"its licence has not been accepted .* https://huggingface.co/owner/name"),
-        (hub_errors.RepositoryNotFoundError, r"the Hub has no such repository. Mend the name"),
+        (hub_errors.GatedRepoError, r"you have not accepted its licence, .* https://huggingface.co/owner/name"),
+        (hub_errors.RepositoryNotFoundError, r"the Hub has no such repository. Fix the name"),
         (hub_errors.LocalEntryNotFoundError, r"cannot be fetched \(LocalEntryNotFoundError: told\).*--source"),
         (ConnectionError, r"cannot be fetched \(ConnectionError: told\).*--source"),
     ],

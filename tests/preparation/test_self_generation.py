@@ -67,7 +67,7 @@ def test_it_holds_four_images_of_each_caption_and_resumes_to_the_same_bytes(worl
         patch.setattr(making, "save_chunk", interrupted)
         with pytest.raises(KeyboardInterrupt):
             self_generate(broken, base, None, seed=0)
-    with pytest.raises(UserError, match=r"not there. Make it by\n .* --self-generate"):
+    with pytest.raises(UserError, match=r"does not exist. Make it by\n .* --self-generate"):
         records.open_split(broken, "shapes_generated", "train")
     drawn, draw = [], Generator.__call__
     monkeypatch.setattr(Generator, "__call__", lambda *arguments: drawn.append(1) or draw(*arguments))

@@ -25,7 +25,7 @@ STEPS = 2
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, pathlib.Path]:
-    """A tiny release for each task, with random parameters."""
+    """A tiny exported checkpoint for each task, with random parameters."""
     folder = tmp_path_factory.mktemp("models")
     paths = {task: folder / f"{task}.safetensors" for task in ("texture", "text_to_multiview")}
     for task, path in paths.items():

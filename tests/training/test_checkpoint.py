@@ -153,7 +153,7 @@ def test_a_damaged_checkpoint_is_one_message_that_names_the_one_before(run, tmp_
         checkpoints.restore(run.abstract_state)
     for message in (str(caught.value), converted(tmp_path, capsys)):
         assert "checkpoints/9: is damaged" in message
-        assert "Remove this folder to go on from step 7" in message
+        assert "Remove this folder to continue from step 7" in message
         assert message.count("\n") <= 1
 
 

@@ -113,7 +113,7 @@ def test_parameters_that_fsdp_does_not_divide_are_told_with_what_they_cost():
     run = make_run("stage2", devices__data=1, devices__fsdp=8, model__patch_size=2, model__width=32)
     told = unsplit_parameters(run.abstract_state, run.device_mesh, run.config.model)
     size = 3 * 2 * 2 * 32 * 4 * 4 * 7 / 8 / 2**20  # [12, 32], with two moments and an average, seven eighths of it
-    assert f"fsdp=8 does not divide 1 parameters, so every device holds all of them, {size:.2f} MiB more" in told
+    assert f"fsdp=8 does not divide 1 parameters, so every device holds them whole, {size:.2f} MiB more" in told
     assert f"backbone/patch_embedding/kernel [12, 32], axis 0: {size:.2f} MiB" in told
     assert (
         unsplit_parameters(run.abstract_state, sharding.make_device_mesh(DeviceConfig(data=8)), run.config.model) == ""
