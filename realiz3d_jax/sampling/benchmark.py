@@ -74,12 +74,6 @@ def compare(
     return rows | _true_renders(split, comparable, features, classifier)
 
 
-def _cameras(split: records.Records) -> tuple[Camera, ...]:
-    rig = records.rig_of(split.metadata)
-    assert rig is not None, "the sets of the benchmark state their rig"
-    return rig.cameras()
-
-
 def _true_renders(
     split: records.Records, names: set[str], features: Mapping[str, np.ndarray], classifier: domain_score.Classifier
 ) -> dict[str, dict[str, Any]]:
