@@ -50,7 +50,7 @@ _CLASSIFIER = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 _TRAIN = flags.DEFINE_bool(
-    "train-classifier", False, "Make the classifier from shapes_assets instead of judging.", flag_values=FLAGS
+    "train-classifier", False, "Make the classifier from shapes_assets instead of evaluating.", flag_values=FLAGS
 )
 _SIZE = flags.DEFINE_integer(
     "size", 32, "Pixels along a side of a view, to train the classifier on.", flag_values=FLAGS
@@ -74,11 +74,11 @@ def main(argv: list[str]) -> None:
     _check_replaceable(output)
     classifier = domain_score.load(_CLASSIFIER.value)
     names = _short_names(_SAMPLES.value)
-    read = [[items.to_judge(item) for item in items.read_all(folder)] for folder in _SAMPLES.value]
+    read = [[items.to_evaluate(item) for item in items.read_all(folder)] for folder in _SAMPLES.value]
     samples = dict(zip(names, read, strict=True))
     size = evaluation.common_size(itertools.chain.from_iterable(read), "--samples")
     split = records.open_split(_DATA.value, benchmark.ASSETS, _SPLIT.value, size)
-    benchmark.check_split(_DATA.value, _SPLIT.value, {item.name for judged in read for item in judged}, size)
+    benchmark.check_split(_DATA.value, _SPLIT.value, {item.name for evaluated in read for item in evaluated}, size)
     images = {"real": np.concatenate([record["real"] for record in split])}
     if _BASE_IMAGES.value != "none":
         images["base"] = _base_images(_BASE_IMAGES.value, size)

@@ -98,11 +98,11 @@ def read_samples(path: str | os.PathLike[str], figures: Figures) -> Samples:
             )
         found[item.uid] = item
     row = _row_of(path, figures)
-    judged = set(figures.objects(row))
-    if judged != set(found):
-        strange = sorted(judged ^ set(found))
+    evaluated = set(figures.objects(row))
+    if evaluated != set(found):
+        strange = sorted(evaluated ^ set(found))
         raise UserError(
-            f"{figures.path}: row {row!r} evaluates {len(judged)} objects, but {path} holds {len(found)} "
+            f"{figures.path}: row {row!r} evaluates {len(evaluated)} objects, but {path} holds {len(found)} "
             f"({strange[0]!r} is only in one of them); expected the same objects. Evaluate the folder again."
         )
     return Samples(path, row, found)

@@ -130,8 +130,8 @@ def _rows(page: ObjectPage) -> str:
         item, note = samples.items[page.uid], scores(page.figures.objects(samples.row)[page.uid])
         shown.append((samples.title, note, samples.domain, items.read_views(item, size), _sides_of(item)))
     for look in REFERENCES if page.truth is not None else ():
-        judged = page.figures.objects(REFERENCES[look]).get(page.uid)
-        note = scores(judged) if judged else ""
+        evaluated = page.figures.objects(REFERENCES[look]).get(page.uid)
+        note = scores(evaluated) if evaluated else ""
         shown.append((_TRUTH[look], note, "reference", page.truth[look], VIEW_WORDS))
     for *row, new in shown:
         rows += [_heads(new)] if new != sides else []

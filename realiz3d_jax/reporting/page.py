@@ -166,9 +166,9 @@ def _pictures(report: Report) -> tuple[str, int]:
             tiles.append(_tile(label, folder.domain, read_grid(folder.items[uid], size), note, f"{label}: {uid}", link))
         for look in REFERENCES if uid in true else ():
             label = {"real": "true real render", "synthetic": "true flat render"}[look]
-            judged = figures.objects(REFERENCES[look]).get(uid)
+            evaluated = figures.objects(REFERENCES[look]).get(uid)
             grid = to_grid(true[uid][look])
-            note = scores(judged) if judged else ""
+            note = scores(evaluated) if evaluated else ""
             tiles.append(_tile(label, "reference", grid, note, f"{label} of {uid}", link))
         caption = _linked(html.escape(report.folders[0].items[uid].caption), link)
         rows.append(

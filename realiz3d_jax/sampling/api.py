@@ -254,7 +254,7 @@ def compute_metrics(
         with a mesh have a silhouette IoU and consistency.
       references: images to compare with by FID and KID, by name: uint8[n, H, W, 3], or a folder of PNGs or of items. These
         distances are of use from about 20 objects on; a warning says so below.
-      classifier: judges realism; by default that of the shapes benchmark.
+      classifier: scores realism; by default that of the shapes benchmark.
 
     Returns:
       JSON values, as ``metrics.evaluation.evaluate_views`` says; ``domain_score`` is the real score.
@@ -263,18 +263,18 @@ def compute_metrics(
       UserError: there is nothing to measure, sizes differ, or a file is missing or damaged.
     """
     startup.configure(split_cpu=True)
-    judged = [item for number, result in enumerate(results) for item in _judged(result, number)]
-    if not judged:
+    evaluated = [item for number, result in enumerate(results) for item in _as_items(result, number)]
+    if not evaluated:
         raise UserError("results: found none; expected results of a model, views, or folders of items.")
-    size = evaluation.common_size(judged, "results")
+    size = evaluation.common_size(evaluated, "results")
     opened = domain_score.load(classifier)
-    if references and (caution := evaluation.caution(len(judged))):
+    if references and (caution := evaluation.caution(len(evaluated))):
         warnings.warn(caution, stacklevel=2)
     compared = {
         name: domain_score.evaluate(opened.params, _pictures(images, size))[1]
         for name, images in (references or {}).items()
     }
-    return evaluation.evaluate_views(judged, compared, opened)
+    return evaluation.evaluate_views(evaluated, compared, opened)
 
 
 def _requests(
@@ -316,7 +316,7 @@ def _known_domain(domain: str | None) -> str | None:
     return domain
 
 
-def _judged(result: Result | np.ndarray | Path, number: int) -> list[metric.Item]:
+def _as_items(result: Result | np.ndarray | Path, number: int) -> list[metric.Item]:
     """The items of the metrics for a result, for views, or for a folder of items."""
     if isinstance(result, Result):
         uid, caption, mesh = (result.description[key] for key in ("uid", "caption", "mesh"))
@@ -330,7 +330,7 @@ def _judged(result: Result | np.ndarray | Path, number: int) -> list[metric.Item
         return [metric.Item(f"item_{number:04d}", "", result, ())]
     folder = pathlib.Path(result)
     found = [items.read(folder)] if (folder / items.DESCRIPTION).is_file() else items.read_all(folder)
-    return [items.to_judge(item) for item in found]
+    return [items.to_evaluate(item) for item in found]
 
 
 def _pictures(images: np.ndarray | Path, size: int) -> np.ndarray:

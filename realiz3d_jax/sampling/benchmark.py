@@ -1,4 +1,4 @@
-"""Metrics of generated objects beside those of the shapes benchmark's true renders, and the classifier that judges both."""
+"""Metrics of generated objects beside those of the shapes benchmark's true renders, and the classifier that scores both."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -37,7 +37,7 @@ def check_split(data: str, split: str, names: Iterable[str], size: int) -> None:
             raise UserError(
                 f"--split={split}: {len(strays)} of the sampled objects, such as {strays[0]}, are of the split "
                 f"{other!r} of shapes_assets; expected objects of the split whose renders they are compared with. Give "
-                f"--split={other}, and judge samples of the two splits in calls of their own."
+                f"--split={other}, and evaluate samples of the two splits in calls of their own."
             )
 
 
@@ -55,22 +55,22 @@ def compare(
       samples: the items of each folder, by its name.
       split: true renders.
       features: float32[m, F] of images to compare with, by name; "real" are those of the split.
-      classifier: judges realism.
+      classifier: scores realism.
 
     Returns:
       a row of ``evaluate_views`` for each folder and each look of the true renders.
     """
     cameras, rows, comparable = _cameras(split), {}, set()
-    for name, judged in samples.items():
-        same = all(matching_views(cameras, item.cameras) is not None for item in judged)
+    for name, evaluated in samples.items():
+        same = all(matching_views(cameras, item.cameras) is not None for item in evaluated)
         compared = {key: values for key, values in features.items() if same or key != "real"}
         if not same:
             errors.warn(
                 f"--samples: {name} has other cameras than the renders of shapes_assets; its outlines and its consistency are "
-                "judged by its own, and it is not compared with the true renders."
+                "evaluated with its own, and it is not compared with the true renders."
             )
-        rows[name] = evaluate_views(judged, compared, classifier, description=name)
-        comparable |= {item.name for item in judged} if same else set()
+        rows[name] = evaluate_views(evaluated, compared, classifier, description=name)
+        comparable |= {item.name for item in evaluated} if same else set()
     return rows | _true_renders(split, comparable, features, classifier)
 
 
@@ -81,10 +81,10 @@ def _true_renders(
     found = [record for record in split if record["uid"] in names]
     cameras, rows = _cameras(split), {}
     for look in ("synthetic", "real") if found else ():
-        judged = [Item(r["uid"], r["caption"], r[look], cameras, split.path / r["mesh"]) for r in found]
+        evaluated = [Item(r["uid"], r["caption"], r[look], cameras, split.path / r["mesh"]) for r in found]
         # The real renders are themselves what "real" stands for: a distance to them would say nothing.
         compared = {name: values for name, values in features.items() if (name, look) != ("real", "real")}
-        rows[f"true {look} renders"] = evaluate_views(judged, compared, classifier, description=f"true {look}")
+        rows[f"true {look} renders"] = evaluate_views(evaluated, compared, classifier, description=f"true {look}")
     return rows
 
 
@@ -108,7 +108,7 @@ def train_classifier(data: str, size: int, seed: int, steps: int) -> domain_scor
       steps: of the training.
 
     Raises:
-      UserError: it is not accurate enough to judge by.
+      UserError: it is not accurate enough to score by.
     """
     training, held_out = _looks(data, ["train"], size), _looks(data, SPLITS, size)
     classifier = domain_score.train(*training, seed=seed, steps=steps)

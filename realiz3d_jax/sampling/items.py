@@ -149,7 +149,7 @@ def read_views(item: Item, size: int | None = None) -> np.ndarray:
     return np.stack(views)
 
 
-def to_judge(item: Item) -> metric.Item:
+def to_evaluate(item: Item) -> metric.Item:
     """The item with its views, as the metrics take it.
 
     Raises:

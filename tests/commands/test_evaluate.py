@@ -108,7 +108,7 @@ def test_distances_between_few_objects_are_given_with_a_caution(run_evaluate, sa
     assert "FID and KID rest on" not in capsys.readouterr().err
 
 
-def test_views_that_no_mesh_controlled_are_judged_by_looks_alone(run_evaluate, samples, data, tmp_path):
+def test_views_that_no_mesh_controlled_are_evaluated_by_looks_alone(run_evaluate, samples, data, tmp_path):
     record = records.open_split(data, "shapes_assets", "test")[0]
     mesh = next(data.rglob("*.glb"))
     write_item(tmp_path / "free" / "x", "x", record["real"], mesh, task="text_to_multiview")

@@ -22,6 +22,7 @@ from worlds import World, assert_same, command, load_config, random_params, run_
 
 from benchmarks import noise
 from realiz3d_jax.checkpoints import bases
+from realiz3d_jax.checkpoints import converted as converted_files
 from realiz3d_jax.checkpoints.encoders import Encoders
 from realiz3d_jax.checkpoints.workdirs import flatten
 from realiz3d_jax.config.schema import TrainConfig
@@ -217,7 +218,7 @@ def test_weights_are_refused_where_they_would_mean_something_else(converted: Con
     for field, value, before in (("base_size", 16, 8), ("position_scale", 1.0, 0.5)):
         config = converted.config("stage1", **{f"model.{field}": value})
         with pytest.raises(
-            UserError, match=f"was trained with model.{field} {before}; config.model.{field} is {value}"
+            UserError, match=f"was trained with model.{field} {before}, but config.model.{field} is {value}"
         ):
             setup.make_run(config).initial_state()
 
@@ -232,9 +233,9 @@ def test_a_prompt_of_more_tokens_than_the_model_knows_is_refused(converted: Conv
 def with_another_autoencoder(folder: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
     """A copy of a converted model whose autoencoder has another checksum."""
     shutil.copytree(folder, path)
-    held = setup.encoders.converted.read(path / "vae.safetensors", vae.VAEConfig)
+    held = converted_files.read(path / "vae.safetensors", vae.VAEConfig)
     facts = {**held.facts, "parameters_sha256": "0" * 64}
-    setup.encoders.converted.write(path / "vae.safetensors", held.config, held.params, facts)
+    converted_files.write(path / "vae.safetensors", held.config, held.params, facts)
     return path
 
 
