@@ -93,7 +93,7 @@ def test_every_config_says_what_it_is_and_what_it_needs(name: str):
         (["--config.data.batch_grids=0"], "config.data.batch_grids: found 0, expected at least 1"),
         (
             ["--config.data.batch_grids=3"],
-            "config.data.batch_grids: found 3 in all, expected a multiple of the 8 devices",
+            "config.data.batch_grids: found 3 in total, expected a multiple of the 8 devices",
         ),
         (["--config.log.metrics_every=0"], "config.log.metrics_every: found 0, expected at least 1"),
         (
@@ -222,7 +222,7 @@ def test_a_start_without_a_complete_checkpoint_is_named_with_the_command_that_ma
 def test_a_start_that_is_damaged_or_of_another_model_is_refused(world, tmp_path, capsys):
     assert run("stage1", flags_of(world, tmp_path, model__width=64)) == 2
     error = capsys.readouterr().err
-    assert f"{world.base}: was trained with model.width 32; config.model.width is 64" in error
+    assert f"{world.base}: was trained with model.width 32, but config.model.width is 64" in error
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(world.base.read_bytes()[:1000])
     assert run("stage1", flags_of(world, tmp_path, init__source=str(damaged))) == 2
