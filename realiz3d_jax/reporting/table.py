@@ -1,4 +1,4 @@
-"""The table of figures: a line for each figure, a column for each judged folder, and the true renders set apart."""
+"""The table of figures: a line for each figure, a column for each evaluated folder, and the true renders set apart."""
 
 import html
 from collections.abc import Mapping

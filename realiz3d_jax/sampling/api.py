@@ -254,7 +254,7 @@ def compute_metrics(
         with a mesh have a silhouette IoU and consistency.
       references: images to compare with by FID and KID, by name: uint8[n, H, W, 3], or a folder of PNGs or of items. These
         distances are of use from about 20 objects on; a warning says so below.
-      classifier: judges realism; by default that of the shapes benchmark.
+      classifier: scores realism; by default that of the shapes benchmark.
 
     Returns:
       JSON values, as ``metrics.evaluation.evaluate_views`` says; ``domain_score`` is the real score.
