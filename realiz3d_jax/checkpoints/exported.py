@@ -39,8 +39,8 @@ class ExportedCheckpoint:
 
     Attributes:
       params: ``{partition: nested dict of numpy arrays}``.
-      config: what it was trained with.
-      facts: how it was made, and how good it is.
+      config: config of its training.
+      facts: command, seed and metrics, as far as they are known.
     """
 
     params: Params

@@ -1,4 +1,4 @@
-"""From a config to the parts that it names: the model, a stage of its method, what its streams read."""
+"""Builds what a config names: the model, a stage of its method, the settings of its streams."""
 
 import dataclasses
 
