@@ -1,6 +1,7 @@
 """Syn only, the first row of the paper's tables: the base model fine-tuned on controlled synthetic grids and nothing else.
 
 The same backbone, batch, learning rate and number of backbone updates as ``configs/stage2.py`` of the same ``:NAME``.
+Needs: ``python -m realiz3d_jax.prepare --dataset shapes_assets``.
 """
 
 from realiz3d_jax.checkpoints import bases

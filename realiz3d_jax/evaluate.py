@@ -1,9 +1,9 @@
 """Evaluates samples: ``python -m realiz3d_jax.evaluate --samples out/real --samples out/synthetic --output out.json``.
 
-Each ``--samples`` is a folder that ``realiz3d_jax.sample`` wrote, and becomes a row of the table and of the JSON file. For
-items of the benchmark's split, the true renders of the same objects in both looks make two more rows: what a perfect result of
-either look would score. Items are evaluated with the cameras they state; those of other cameras than the benchmark's are not
-compared with its true renders. ``--train-classifier`` makes the classifier that scores realism, once.
+Each ``--samples`` is a folder that ``realiz3d_jax.sample`` wrote, and becomes a column of the table and a row of the JSON
+file. For items of the benchmark's split, the true renders of the same objects in both looks are added: the scores of a perfect
+result of either look. Items are evaluated with the cameras they state; those of other cameras than the benchmark's are not
+compared with its true renders. ``--train-classifier`` instead trains the classifier that scores realism.
 """
 
 import itertools
@@ -29,13 +29,11 @@ from realiz3d_jax.metrics.metric import Line
 from realiz3d_jax.sampling import benchmark, items
 
 FLAGS = flags.FlagValues()
-_SAMPLES = flags.DEFINE_multi_string(
-    "samples", [], "A folder of sampled items; may be given several times.", flag_values=FLAGS
-)
+_SAMPLES = flags.DEFINE_multi_string("samples", [], "Folder of sampled items; may be repeated.", flag_values=FLAGS)
 _OUTPUT = flags.DEFINE_string("output", None, "The JSON file to write.", flag_values=FLAGS)
-_DATA = flags.DEFINE_string("data", "datasets", "The folder that realiz3d_jax.prepare filled.", flag_values=FLAGS)
+_DATA = flags.DEFINE_string("data", "datasets", "Dataset folder of realiz3d_jax.prepare.", flag_values=FLAGS)
 _SPLIT = flags.DEFINE_enum(
-    "split", "test", list(benchmark.SPLITS), "Whose real renders are the true real images.", flag_values=FLAGS
+    "split", "test", list(benchmark.SPLITS), "Split whose real renders are the true real images.", flag_values=FLAGS
 )
 _BASE_IMAGES = flags.DEFINE_string(
     "base-images",
@@ -50,7 +48,7 @@ _CLASSIFIER = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 _TRAIN = flags.DEFINE_bool(
-    "train-classifier", False, "Make the classifier from shapes_assets instead of evaluating.", flag_values=FLAGS
+    "train-classifier", False, "Train the classifier on shapes_assets instead of evaluating.", flag_values=FLAGS
 )
 _SIZE = flags.DEFINE_integer(
     "size", 32, "Pixels along a side of a view, to train the classifier on.", flag_values=FLAGS

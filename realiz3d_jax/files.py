@@ -44,7 +44,7 @@ def writable_directory(path: str | os.PathLike[str]) -> pathlib.Path:
     except OSError as error:
         raise UserError(
             f"{path}: cannot write here ({error.strerror}); expected a directory that can be made and written to. "
-            "Choose another directory or mend its permissions."
+            "Choose another directory or correct its permissions."
         ) from error
     return path
 

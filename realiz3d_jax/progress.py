@@ -15,12 +15,12 @@ _LINE_EVERY_SECONDS = 15.0
 
 
 _shown: list[rich.progress.Progress] = []
-"""What the terminal shows now, at most one; bars within bars are its lines until they are full."""
+"""The display on the terminal, at most one; nested bars are its lines until they are full."""
 
 
 @contextlib.contextmanager
 def bar(description: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
-    """Shows the progress of ``total`` things, ``done`` of which are there already.
+    """Shows the progress of ``total`` items, ``done`` of which are already complete.
 
     Yields ``advance(count=1, note="")``: ``note`` is a short text shown at the end of the line.
     """
@@ -44,7 +44,7 @@ def bar(description: str, total: int, done: int = 0) -> Iterator[Callable[..., N
 
 @contextlib.contextmanager
 def _display() -> Iterator[rich.progress.Progress]:
-    """What the terminal shows, or a new display; rich refuses a second one."""
+    """The terminal's current display, or a new one; rich refuses a second."""
     if _shown:
         yield _shown[0]
         return

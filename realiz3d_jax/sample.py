@@ -2,12 +2,11 @@
 
 Items come from ``--mesh`` and ``--prompt`` (one item), ``--manifest`` (one JSON object a line), or, without either,
 a ``--split`` of the shapes benchmark. Each item gets a folder below ``--output``: the four views, their grid, the control maps
-to look at and exactly (``control.npz``), ``textured.glb``, which is the mesh in its own coordinates under a texture that was
-baked from the views (of a split only with ``--texture-size``), and ``item.json``, which holds all that is needed to make it
-again.
+as pictures and exactly (``control.npz``), ``textured.glb``, the mesh with a texture baked from the views (of a split only with
+``--texture-size``), and ``item.json``, which records the request and all settings.
 
-Bad items do not stop the others: they are reported at the end, and the exit status is 1. A folder that already exists is left
-as it is: it counts as done if it came from the same request, and as bad if it did not.
+Bad items do not stop the others: they are reported at the end, and the exit status is 1. An existing folder is never changed:
+it counts as done if it was made by the same request, and as bad otherwise.
 """
 
 import dataclasses
@@ -28,7 +27,11 @@ from realiz3d_jax.sampling.requests import Request
 
 FLAGS = flags.FlagValues()
 _TASK = flags.DEFINE_enum(
-    "task", "texture", ["texture", "text-to-multiview"], "What controls the views.", flag_values=FLAGS
+    "task",
+    "texture",
+    ["texture", "text-to-multiview"],
+    "Task: views of a mesh, or of a prompt alone.",
+    flag_values=FLAGS,
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir",
@@ -37,27 +40,32 @@ _WORKDIR = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "The folder that gets one folder an item.", required=True, flag_values=FLAGS
+    "output", None, "Folder in which each item gets a folder.", required=True, flag_values=FLAGS
 )
 _MESH = flags.DEFINE_string("mesh", None, "The mesh to texture: GLB, glTF, OBJ, PLY, STL or OFF.", flag_values=FLAGS)
 _UP = flags.DEFINE_enum(
     "up", None, ["y", "z"], "The up axis of mesh files; by default Y, but Z in PLY and STL.", flag_values=FLAGS
 )
-_PROMPT = flags.DEFINE_string("prompt", None, "What the views should show.", flag_values=FLAGS)
+_PROMPT = flags.DEFINE_string("prompt", None, "Caption of the views.", flag_values=FLAGS)
 _MANIFEST = flags.DEFINE_string(
-    "manifest", None, "A file with one JSON object a line: prompt, and mesh, up, uid, seed.", flag_values=FLAGS
+    "manifest",
+    None,
+    "File with one JSON object per line: prompt, and optionally mesh, up, uid, seed.",
+    flag_values=FLAGS,
 )
 _SPLIT = flags.DEFINE_enum(
     "split", "test", ["validation", "test"], "The benchmark's split, without prompt and manifest.", flag_values=FLAGS
 )
-_DATA = flags.DEFINE_string("data", "datasets", "The folder that realiz3d_jax.prepare filled.", flag_values=FLAGS)
+_DATA = flags.DEFINE_string("data", "datasets", "Dataset folder of realiz3d_jax.prepare.", flag_values=FLAGS)
 _ENCODERS = flags.DEFINE_string(
     "encoders",
     "",
     "The folder with the model's text encoder and autoencoder, if it is not where its config says.",
     flag_values=FLAGS,
 )
-_LIMIT = flags.DEFINE_integer("limit", None, "Only the first so many items.", lower_bound=1, flag_values=FLAGS)
+_LIMIT = flags.DEFINE_integer(
+    "limit", None, "Maximum number of items, from the first.", lower_bound=1, flag_values=FLAGS
+)
 _SEED = flags.DEFINE_integer(
     "seed", 0, "Seed of the first item; the next ones count up.", lower_bound=0, flag_values=FLAGS
 )
@@ -71,18 +79,23 @@ _DOMAIN = flags.DEFINE_enum(
 # Overrides of the model's own config.sampling.
 _SAMPLING = {
     "block_max": flags.DEFINE_float(
-        "block-max", None, "B_max: this fraction of the blocks runs in synthetic mode always.", flag_values=FLAGS
+        "block-max",
+        None,
+        "B_max: fraction of the blocks, from the first, that always run in synthetic mode.",
+        flag_values=FLAGS,
     ),
     "timestep_max": flags.DEFINE_integer(
-        "timestep-max", None, "t_max: all blocks run in synthetic mode from here on up.", flag_values=FLAGS
+        "timestep-max", None, "t_max: at this timestep and above, all blocks run in synthetic mode.", flag_values=FLAGS
     ),
     "guidance_scale": flags.DEFINE_float(
         "guidance-scale", None, "Scale of the classifier-free guidance, on the text only.", flag_values=FLAGS
     ),
     "steps": flags.DEFINE_integer("steps", None, "Sampling steps.", flag_values=FLAGS),
     "sampler": flags.DEFINE_enum("sampler", None, list(SAMPLERS), "DDIM or DPM-Solver++ 2M.", flag_values=FLAGS),
-    "spacing": flags.DEFINE_enum("spacing", None, list(SPACINGS), "Where the sampling steps lie.", flag_values=FLAGS),
-    "eta": flags.DEFINE_float("eta", None, "DDIM's share of fresh noise, 0 to 1.", flag_values=FLAGS),
+    "spacing": flags.DEFINE_enum(
+        "spacing", None, list(SPACINGS), "Spacing of the sampling timesteps.", flag_values=FLAGS
+    ),
+    "eta": flags.DEFINE_float("eta", None, "Fraction of fresh noise in DDIM, 0 to 1.", flag_values=FLAGS),
 }
 _TEXTURE_SIZE = flags.DEFINE_enum(
     "texture-size",

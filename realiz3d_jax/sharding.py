@@ -1,8 +1,8 @@
-"""The device mesh and the one table that says how every array of a run lies on it.
+"""The device mesh and the one table that states the layout of every array of a run on it.
 
 Mesh axes: ``data`` replicates parameters, ``fsdp`` shards them; the batch is split over both. The table maps a parameter's path
-to the axis that ``fsdp`` splits, always one of width (never the stacked axis, and never one that is fused from several
-meanings: those would be cut across). Every leaf must be matched by exactly one rule, so a new parameter cannot go unnoticed.
+to the axis that ``fsdp`` splits, always one of width (never the stacked axis, and never a fused one, which would be
+split across its parts). Every leaf must be matched by exactly one rule, so a new parameter cannot go unnoticed.
 """
 
 import dataclasses

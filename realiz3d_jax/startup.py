@@ -1,4 +1,4 @@
-"""What a process does to JAX before it computes: join the other hosts, keep compilations, draw the same noise on any mesh."""
+"""Prepares JAX before the first computation: join the other hosts, keep compilations, draw the same noise on any mesh."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ MAX_CPU_DEVICES = 8
 
 
 def start(split_cpu: bool = False) -> None:
-    """To be called once by every command, before the first array is made.
+    """Called once by every command, before the first array is made.
 
     Joins a multi-host job if the environment describes one (TPU pods, SLURM, or JAX_COORDINATOR_ADDRESS), and configures JAX.
 

@@ -1,8 +1,8 @@
 """Trains one stage: ``python -m realiz3d_jax.train --config configs/stage2.py [--workdir DIR] [--config.KEY=VALUE ...]``.
 
-A run that finds checkpoints in its workdir goes on from the newest one. Exit status: 0 when the stage is finished, 143 after
-SIGTERM (a checkpoint has been saved; start it again), 3 when too many steps in a row were not finite, 2 for a mistake in
-what was asked.
+A run with checkpoints in its workdir resumes from the newest one. Exit status: 0 when the stage is finished, 143 after SIGTERM
+(a checkpoint has been saved; run the command again to resume), 3 when too many consecutive steps were not finite, 2 for a
+mistake in flags, config or files.
 """
 
 import pathlib
@@ -17,10 +17,8 @@ from realiz3d_jax.errors import UserError
 from realiz3d_jax.training.loop import NonFiniteError, train
 
 FLAGS = flags.FlagValues()
-_CONFIG = flag.define("A file of configs/, FILE.py or FILE.py:SIZE.", FLAGS)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where the run lives; the config's own workdir by default.", flag_values=FLAGS
-)
+_CONFIG = flag.define("Config file, FILE.py or FILE.py:BASE, such as configs/stage2.py:tiny.", FLAGS)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default config.workdir.", flag_values=FLAGS)
 
 
 def main(argv: list[str]) -> None:

@@ -27,7 +27,7 @@ from realiz3d_jax.method.interface import Params
 from realiz3d_jax.sharding import DeviceConfig
 
 PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
-"""Where the models that ship with the project lie."""
+"""Folder of the models that ship with the project."""
 
 TRANSFORMER = "transformer.safetensors"
 """Name of the exported checkpoint in the folder of a converted model."""
@@ -39,8 +39,8 @@ class ExportedCheckpoint:
 
     Attributes:
       params: ``{partition: nested dict of numpy arrays}``.
-      config: what it was trained with.
-      facts: how it was made, and how good it is.
+      config: config of its training.
+      facts: command, seed and metrics, as far as they are known.
     """
 
     params: Params
@@ -91,7 +91,7 @@ def read_config(source: str | os.PathLike[str]) -> TrainConfig:
 
 
 def find(source: str | os.PathLike[str]) -> pathlib.Path:
-    """Where the parameters are: ``source`` itself, or the transformer in a converted folder."""
+    """Path of the parameters: ``source`` itself, or the transformer in a converted folder."""
     inside = pathlib.Path(source) / TRANSFORMER
     return inside if inside.is_file() else pathlib.Path(source)
 

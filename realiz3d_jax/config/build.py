@@ -1,4 +1,4 @@
-"""From a config to the parts that it names: the model, a stage of its method, what its streams read."""
+"""Builds what a config names: the model, a stage of its method, the settings of its streams."""
 
 import dataclasses
 
@@ -32,11 +32,16 @@ def find_stage(model: Model, name: str) -> Stage:
     """The stage called ``name`` of the model's method.
 
     Raises:
-      UserError: it has no such stage.
+      UserError: it has no such stage, or nothing trains in it.
     """
     stages = model.method.stages()
     if name not in stages:
         raise UserError(f"config.stage: found {name!r}, expected one of {', '.join(stages)}.")
+    if not stages[name].trainable:
+        raise UserError(
+            f"config.stage: no partition trains in the stage {name!r} of this method; expected at least one in "
+            "``Stage.trainable`` (method/interface.py)."
+        )
     return stages[name]
 
 
@@ -44,7 +49,7 @@ def outline(config: TrainConfig) -> tuple[Stage, Params]:
     """A config's stage and the shapes of its partitions; the attention may be another platform's.
 
     Raises:
-      UserError: as ``make_model`` and ``find_stage``, but for the attention.
+      UserError: as ``make_model`` and ``find_stage``, except for the attention.
     """
     anywhere = dataclasses.replace(config, model=dataclasses.replace(config.model, attention="xla"))
     model = make_model(anywhere)
@@ -53,5 +58,5 @@ def outline(config: TrainConfig) -> tuple[Stage, Params]:
 
 
 def stream_config(config: TrainConfig, encoder: TextEncoder | None) -> StreamConfig:
-    """What the streams of a run read; ``encoder`` of its captions, None if they are encoded already."""
+    """The settings of a run's streams; ``encoder`` encodes the captions, None if they are already encoded."""
     return StreamConfig(config.data, encoder, geometry=config.task == "texture")

@@ -35,7 +35,7 @@ def parse(flag: flags.FlagHolder, flag_values: flags.FlagValues) -> Callable[[li
             told = str(error.args[0])
             key = re.search(r"\w+", told)
             hint = renamed.hint(key[0]) if key else ""
-            raise UserError(f"--config.KEY=VALUE: there is no such key: {hint or told}") from error
+            raise UserError(hint or f"--config.KEY=VALUE: there is no such key: {told}") from error
         return rest
 
     return parsed

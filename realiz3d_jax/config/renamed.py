@@ -41,14 +41,16 @@ def refuse(values: Mapping[str, Any]) -> None:
     for old, new in RENAMED:
         section, name = _section(values, old)
         if name in section:
-            raise UserError(f"config.{old}: there is no such key; its name is now config.{new}.")
+            raise UserError(_message(old, new))
 
 
 def hint(name: str) -> str:
-    """The end of an error message about the missing key ``name``, with its new name; "" unless it has been renamed."""
-    return next(
-        (f"config.{old}; its name is now config.{new}." for old, new in RENAMED if old.split(".")[-1] == name), ""
-    )
+    """The error message about the missing key ``name``, with its new name; "" unless it has been renamed."""
+    return next((_message(old, new) for old, new in RENAMED if old.split(".")[-1] == name), "")
+
+
+def _message(old: str, new: str) -> str:
+    return f"config.{old}: there is no such key; its name is now config.{new}."
 
 
 def _section(values: Mapping[str, Any], key: str) -> tuple[Any, str]:

@@ -60,13 +60,13 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class InitConfig:
-    """Where parameters that this stage does not make itself come from.
+    """Source of the parameters that the stage does not initialise.
 
     Attributes:
-      source: a workdir or an exported checkpoint, whose partitions are taken over; empty: all are made afresh.
+      source: a workdir or an exported checkpoint, whose partitions are taken over; empty: all are initialised at random.
       partitions: the partitions taken from it.
-      command: what makes ``source``; the error message quotes it when it is missing.
-      unfinished: whether a run that has not come to its end may be taken over.
+      command: the command that makes ``source``, quoted in the error message if it is missing.
+      unfinished: whether an unfinished run may be taken over.
     """
 
     source: str = ""
@@ -188,7 +188,7 @@ _VARIANTS: dict[type, tuple[str, Callable[[str], type]]] = {
 
 
 def is_latent(config: TrainConfig) -> bool:
-    """Whether the model works on what pretrained encoders make of images and captions, and reads data that is encoded."""
+    """Whether the model works on images and captions that pretrained encoders have encoded, and reads encoded data."""
     return config.codec.name != "pixel"
 
 

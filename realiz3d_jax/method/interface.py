@@ -56,7 +56,7 @@ class Stage:
 
     Attributes:
       partitions: the parameter partitions that exist.
-      trainable: the partitions that train.
+      trainable: the partitions that train, at least one.
       iterations: the one or two kinds of iterations that alternate.
       second_fraction: the fraction of the steps that are of the second kind, placed by an exact rule from the step number
         (error diffusion), never at random.

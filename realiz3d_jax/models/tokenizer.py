@@ -2,7 +2,7 @@
 
 A checkpoint's folder has it as ``tokenizer.json`` (of the library ``tokenizers``), as ``spiece.model`` (of ``sentencepiece``),
 or both. A ``spiece.model`` lacks the markup: the hundred <extra_id_n> follow its pieces, counted down, and markup in a caption
-is cut out before the pieces are found. The two libraries agree but for U+0085, which is white space in one alone, and for
+is cut out before the pieces are found. The two libraries agree except on U+0085, white space in only one of them, and on
 combining marks behind a space or behind a character that NFKC takes apart.
 
 Source: Raffel et al. (arXiv 1910.10683), section 2.2; Kudo and Richardson (arXiv 1808.06226); transformers ``T5Tokenizer``,

@@ -37,7 +37,7 @@ def check_split(data: str, split: str, names: Iterable[str], size: int) -> None:
             raise UserError(
                 f"--split={split}: {len(strays)} of the sampled objects, such as {strays[0]}, are of the split "
                 f"{other!r} of shapes_assets; expected objects of the split whose renders they are compared with. Give "
-                f"--split={other}, and evaluate samples of the two splits in calls of their own."
+                f"--split={other}, and evaluate samples of the two splits in separate calls."
             )
 
 
@@ -66,8 +66,8 @@ def compare(
         compared = {key: values for key, values in features.items() if same or key != "real"}
         if not same:
             errors.warn(
-                f"--samples: {name} has other cameras than the renders of shapes_assets; its outlines and its consistency are "
-                "evaluated with its own, and it is not compared with the true renders."
+                f"--samples: {name} has other cameras than the renders of shapes_assets; its silhouettes and consistency are "
+                "evaluated with its own cameras, and it is not compared with the true renders."
             )
         rows[name] = evaluate_views(evaluated, compared, classifier, description=name)
         comparable |= {item.name for item in evaluated} if same else set()
@@ -108,7 +108,7 @@ def train_classifier(data: str, size: int, seed: int, steps: int) -> domain_scor
       steps: of the training.
 
     Raises:
-      UserError: it is not accurate enough to score by.
+      UserError: its accuracy is too low for evaluation.
     """
     training, held_out = _looks(data, ["train"], size), _looks(data, SPLITS, size)
     classifier = domain_score.train(*training, seed=seed, steps=steps)

@@ -38,7 +38,7 @@ class Item:
     Attributes:
       folder: the item's folder.
       uid: its name.
-      caption: what it should show.
+      caption: its prompt.
       task: "texture" or "text_to_multiview".
       domain: the requested look; None for a model that knows no domains.
       mesh: file of the mesh that controlled the views, as it was named at the time; None if there was none.

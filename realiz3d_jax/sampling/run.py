@@ -32,7 +32,7 @@ from realiz3d_jax.sampling.requests import Request
 from realiz3d_jax.views import VIEWS
 
 Spelling = Callable[[str], str]
-"""How messages call a setting: ``texture_size`` is a flag ``--texture-size`` of the command and a keyword in Python."""
+"""The name of a setting in messages: ``texture_size`` is a flag ``--texture-size`` of the command and a keyword in Python."""
 
 
 def as_flag(name: str) -> str:
@@ -71,13 +71,13 @@ class Result:
       asset: the mesh that was textured; None if none was.
     """
 
-    views: np.ndarray
+    views: np.ndarray = dataclasses.field(repr=False)
     cameras: tuple[Camera, ...]
     names: tuple[str, ...]
-    geometry: Geometry | None
-    textured: bytes | None
+    geometry: Geometry | None = dataclasses.field(repr=False)
+    textured: bytes | None = dataclasses.field(repr=False)
     description: dict[str, Any]
-    asset: Asset | None = None
+    asset: Asset | None = dataclasses.field(default=None, repr=False)
 
     def save(self, folder: str | os.PathLike[str]) -> pathlib.Path:
         """Writes the folder that ``python -m realiz3d_jax.sample`` writes for this item, and returns it.

@@ -48,7 +48,7 @@ def caution(folder: pathlib.Path, mesh: str, up: str | None) -> str | None:
     Args:
       folder: of the views.
       mesh: the file that is textured.
-      up: what is up in that file; None leaves it to the format.
+      up: up axis of that file, "y" or "z"; None for the default of its format.
 
     Raises:
       UserError: ``item.json`` is damaged, or the mesh cannot be read.

@@ -58,7 +58,7 @@ class Run:
         """
         init, shapes = self.config.init, self.abstract_state.params
         taken: Params = {}
-        if init.partitions:
+        if init.source and init.partitions:
             taken = sources.read_init(self.config, {name: shapes[name] for name in init.partitions})
         fresh = tuple(name for name in self.stage.partitions if name not in taken)
         key = stream_key(self.config.seed, "init", 0)

@@ -1,12 +1,14 @@
 """Plans, stages and shifters: the paper's rules, each restated and checked by itself."""
 
 import collections
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from realiz3d_jax.config import build
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.method import interface, plans, shifters
 from realiz3d_jax.method.domains import Domain
@@ -157,3 +159,10 @@ def test_a_method_or_an_option_that_does_not_exist_is_named():
         interface.load("realiz3d", {"ranks": 8})
     with pytest.raises(UserError, match=r"config.method.freeze_shared: found True without layer_aware"):
         interface.load("realiz3d", {"freeze_shared": True, "layer_aware": False})
+
+
+def test_a_stage_in_which_nothing_trains_is_refused():
+    stage = interface.Stage(("backbone",), trainable=(), iterations=())
+    model = types.SimpleNamespace(method=types.SimpleNamespace(stages=lambda: {"idle": stage}))
+    with pytest.raises(UserError, match=r"config.stage: no partition trains in the stage 'idle'"):
+        build.find_stage(model, "idle")

@@ -80,6 +80,7 @@ def test_a_textured_mesh_is_bit_for_bit_what_the_command_writes(models, meshes, 
     assert files_of(tmp_path / "python" / meshes[0].stem) == written
     assert result.geometry.mask.shape == (4, 32, 32)
     assert len(result.cameras) == 4
+    assert len(repr(result)) < 5_000, "arrays and files are left out"
 
 
 def test_a_list_is_drawn_in_batches_as_the_command_draws_a_manifest(models, tmp_path):

@@ -57,6 +57,10 @@ def test_shifts_are_used_at_the_positions_that_they_were_learned_at_and_a_base_a
     start(config_of(world, "stage1", model__positions="view"))
 
 
+def test_a_run_without_a_source_starts_from_fresh_partitions(world):
+    start(config_of(world, "stage2", init__source=""))
+
+
 @pytest.mark.parametrize("steps", [40, 41])
 def test_a_run_that_ends_within_its_warm_up_is_refused(world, steps: int):
     changes = config_of(world, "stage2", steps=steps, method__real_warmup_steps=40)

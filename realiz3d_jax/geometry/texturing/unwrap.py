@@ -60,7 +60,8 @@ def unwrap(asset: Asset, seconds: float = 120.0) -> Asset:
             reasons.append(f"part {index}: {problem}")
     layers = _layers(islands)
     if missing:
-        errors.warn(f"{asset.name}: {len(missing)} parts get new texture coordinates ({reasons[0]})")
+        plural = "part gets" if len(missing) == 1 else "parts get"
+        errors.warn(f"{asset.name}: {len(missing)} {plural} new texture coordinates ({reasons[0]})")
         faces = np.concatenate(missing)
         layers.append((faces, _unwrapped(asset, missing, seconds)))
     result = np.empty((len(asset.part), 3, 2), np.float32)
