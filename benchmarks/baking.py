@@ -4,7 +4,7 @@ Ten procedural meshes with a known texture each (``benchmarks/textured.py``), an
 base colours are the truth, rendered by rays from four sides, or from six with top and bottom, and baked. Prints for each:
 
     seen            PSNR in dB of the texture where it is seen, against the original
-    filled          the same where it was filled: a guess, and told as such
+    filled          the same where it was filled: a guess, and labelled as one
     novel, seen     PSNR of renders from two angles that were not baked, of pixels that show nothing but what was seen
     novel, all      the same over the whole object, filled parts included
     coverage        part of the surface's area that is seen; two: that two views or more see

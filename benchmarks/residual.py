@@ -1,4 +1,4 @@
-"""What bfloat16 leaves of the domains' shifts: ``python -m benchmarks.residual``.
+"""How much of the domain shifts' effect survives in bfloat16: ``python -m benchmarks.residual``.
 
 The shipped texturing model predicts noise in either domain, from the same pure noise. The difference of the two predictions is
 the domain's effect. It is compared with that of float32, where products are bfloat16 and the residual stream

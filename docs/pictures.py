@@ -180,7 +180,7 @@ def record_picture(record: records.Example) -> Figure:
         "position": record["position"] / 65535,
     }
     rows |= {"depth": depth, "mask": record["mask"] * 255}
-    told = ("uint8, sRGB", "uint16, n / 2 + 0.5", "uint16, p + 0.5", "float32, world units", "uint8, 0 or 1")
+    stored = ("uint8, sRGB", "uint16, n / 2 + 0.5", "uint16, p + 0.5", "float32, world units", "uint8, 0 or 1")
     figure, grid = plt.subplots(5, 4, figsize=(7, 6.95), gridspec_kw={"wspace": 0.04, "hspace": 0.04})
     figure.subplots_adjust(0.175, 0.01, 0.9, 0.96)
     for row, (name, views) in enumerate(rows.items()):
@@ -190,7 +190,7 @@ def record_picture(record: records.Example) -> Figure:
         place = grid[row, 0].get_position()
         middle = (place.y0 + place.y1) / 2
         figure.text(0.162, middle + 0.007, name, ha="right", weight="bold", size=9.5)
-        figure.text(0.162, middle - 0.012, told[row], ha="right", color=FAINT, size=7.5)
+        figure.text(0.162, middle - 0.012, stored[row], ha="right", color=FAINT, size=7.5)
         if name == "depth":
             bar = figure.colorbar(shown, cax=figure.add_axes((0.915, place.y0 + 0.01, 0.014, place.height - 0.02)))
             bar.outline.set_visible(False)
@@ -211,7 +211,7 @@ def baking_picture(asset: Asset) -> Figure:
     seen = np.where(baked.seen[..., None], baked.texture / 255, np.where(inside[..., None], UNSEEN, 1.0))
     grey = np.where(baked.filled[..., None], 217, baked.texture).astype(np.uint8)
     colors = (asset.base_color, *(texture_colors(asset.uv, texture) for texture in (baked.texture, grey)))
-    truth, new, told = (render_colors(asset.mesh, color, _PIXELS, [orbit(*NEW_VIEW)], 3)[0][0] for color in colors)
+    truth, new, marked = (render_colors(asset.mesh, color, _PIXELS, [orbit(*NEW_VIEW)], 3)[0][0] for color in colors)
     error = np.abs(new.astype(float) - truth).mean(axis=-1)
     figure, grid = plt.subplots(3, 4, figsize=(9, 7.6), height_ratios=(1, 0.82, 1))
     figure.subplots_adjust(0.01, 0.012, 0.99, 0.915, wspace=0.05, hspace=0.45)
@@ -227,7 +227,7 @@ def baking_picture(asset: Asset) -> Figure:
     _show(grid[1, 2], np.where(inside[..., None], baked.texture, 255)[:rows], "the rest filled over the surface")
     _show(grid[1, 3], baked.texture[:rows], "the texture, with its gutters")
     _show(grid[2, 0], new, "azimuth {}°, elevation {}°".format(*NEW_VIEW))
-    _show(grid[2, 1], told, "grey: what no view saw")
+    _show(grid[2, 1], marked, "grey: what no view saw")
     _show(grid[2, 2], truth, "the truth")
     _show(grid[2, 3], 255 - np.clip(error * 2, 0, 255), "difference, twice enlarged", vmin=0, vmax=255).set(cmap="gray")
     for row, heading in enumerate(("Four views", "The texture", "A view that was not baked")):

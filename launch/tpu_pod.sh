@@ -17,7 +17,7 @@ git archive --format=tar.gz --output=/tmp/realiz3d_jax.tar.gz HEAD
 gcloud compute tpus tpu-vm scp /tmp/realiz3d_jax.tar.gz "$name": --zone "$zone" --worker=all
 on_all_workers "mkdir -p realiz3d && tar -xzf realiz3d_jax.tar.gz -C realiz3d && cd realiz3d && python3 -m venv .venv &&
   .venv/bin/pip install --quiet -r requirements.txt 'jax[tpu]'"
-# 143: stopped by a preemption after saving. Anything else that is not 0 is a mistake that starting again won't mend.
+# 143: stopped by a preemption after saving. Anything else that is not 0 is a mistake that starting again will not fix.
 until on_all_workers "cd realiz3d && .venv/bin/python -m realiz3d_jax.train $(printf '%q ' "$@")"; do
   status=$?
   [ "$status" -eq 143 ] || [ "$status" -eq 255 ] || exit "$status"

@@ -32,7 +32,7 @@ from realiz3d_jax.config.schema import InitConfig, TrainConfig
 from realiz3d_jax.data.config import DataConfig
 from realiz3d_jax.diffusion.process import process_class
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.metrics.figures import read_figures
+from realiz3d_jax.metrics.stored import read_metrics
 from realiz3d_jax.models import control
 from realiz3d_jax.models.presets import PIXART
 from realiz3d_jax.models.t5 import T5Config
@@ -258,8 +258,8 @@ def _write_exported(workdir: pathlib.Path, output: pathlib.Path) -> None:
         "last_metrics": _last_metrics(workdir),
     }
     if _METRICS.value:
-        rows = read_figures(_METRICS.value).rows
-        facts["figures"] = {row: {k: v for k, v in figures.items() if k != "items"} for row, figures in rows.items()}
+        rows = read_metrics(_METRICS.value).rows
+        facts["figures"] = {row: {k: v for k, v in metrics.items() if k != "items"} for row, metrics in rows.items()}
     files.writable_directory(output.parent)
     data = dataclasses.replace(model.config.data, directory=DataConfig().directory)
     config = dataclasses.replace(model.config, init=InitConfig(), data=data)  # no paths of the machine that trained it

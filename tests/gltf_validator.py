@@ -44,8 +44,8 @@ def _install() -> pathlib.Path | str:
         except (OSError, subprocess.SubprocessError) as error:
             if not place.exists():  # or another process was faster
                 lines = (getattr(error, "stderr", None) or str(error)).splitlines()
-                told = [line for line in lines if "error" in line] or lines
-                return f"{PACKAGE} could not be had from npm ({' '.join(told[:2])})"
+                printed = [line for line in lines if "error" in line] or lines
+                return f"{PACKAGE} could not be had from npm ({' '.join(printed[:2])})"
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return place / "node_modules" / "gltf-validator"

@@ -32,10 +32,10 @@ def parse(flag: flags.FlagHolder, flag_values: flags.FlagValues) -> Callable[[li
         except OSError as error:
             raise UserError(f"--config: {error}") from error
         except (AttributeError, KeyError) as error:
-            told = str(error.args[0])
-            key = re.search(r"\w+", told)
+            reason = str(error.args[0])
+            key = re.search(r"\w+", reason)
             hint = renamed.hint(key[0]) if key else ""
-            raise UserError(hint or f"--config.KEY=VALUE: there is no such key: {told}") from error
+            raise UserError(hint or f"--config.KEY=VALUE: there is no such key: {reason}") from error
         return rest
 
     return parsed

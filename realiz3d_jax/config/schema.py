@@ -5,6 +5,7 @@ cannot pass, and a key exists only where a dataclass field does.
 """
 
 import dataclasses
+import difflib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -321,7 +322,9 @@ def build(schema: type[Dataclass], values: Mapping[str, Any], path: str) -> Data
     """
     fields = {field.name: field for field in dataclasses.fields(schema)}
     if unknown := sorted(set(values) - set(fields)):
-        raise UserError(f"{path}.{unknown[0]}: there is no such key; {path} has {', '.join(fields)}.")
+        near = difflib.get_close_matches(unknown[0], fields, 1)
+        meant = f" Did you mean {path}.{near[0]}?" if near else ""
+        raise UserError(f"{path}.{unknown[0]}: there is no such key; {path} has {', '.join(fields)}.{meant}")
     required = [
         name
         for name, field in fields.items()

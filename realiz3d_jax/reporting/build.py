@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from realiz3d_jax import files
 from realiz3d_jax.data import records
-from realiz3d_jax.metrics.figures import read_figures
+from realiz3d_jax.metrics.stored import read_metrics
 from realiz3d_jax.reporting import inputs, object_pages, page
 from realiz3d_jax.reporting import picture as picture_of_objects
 from realiz3d_jax.reporting.textured import Rendering
@@ -48,21 +48,21 @@ def write_report(
     Raises:
       UserError: an input is missing or damaged, or the inputs are inconsistent; ``output`` is unchanged.
     """
-    figures = read_figures(metrics)
-    folders = [inputs.read_samples(folder, figures) for folder in dict.fromkeys(samples)]
+    stored = read_metrics(metrics)
+    folders = [inputs.read_samples(folder, stored) for folder in dict.fromkeys(samples)]
     training = [inputs.read_run(run) for run in dict.fromkeys(runs)]
     held_out = None
-    if data_needed or records.dataset_path(data, "shapes_assets", figures.size).exists():
-        held_out = records.open_split(data, "shapes_assets", split, figures.size)
+    if data_needed or records.dataset_path(data, "shapes_assets", stored.size).exists():
+        held_out = records.open_split(data, "shapes_assets", split, stored.size)
         shown = {uid for folder in folders for uid in folder.items}
         if not any(record["uid"] in shown for record in held_out):
             held_out = None
     links = object_pages.links(folders, output, pages)
-    content = page.render(page.Report(figures, folders, training, held_out, split, objects, output, data, pages, links))
-    picture = picture_of_objects.render_picture(figures, folders, held_out, min(objects, _PICTURED))
+    content = page.render(page.Report(stored, folders, training, held_out, split, objects, output, data, pages, links))
+    picture = picture_of_objects.render_picture(stored, folders, held_out, min(objects, _PICTURED))
     files.writable_directory(output.parent)
     if links:
-        object_pages.write(list(links), output, figures, folders, training, held_out, rendering or Rendering())
+        object_pages.write(list(links), output, stored, folders, training, held_out, rendering or Rendering())
     files.write_text(output, content)
     files.write_bytes(output.with_suffix(".png"), picture)
     summary = f"{output}: {len(folders)} folders, {len(training)} runs, {len(content.encode()) / 1e6:.1f} MB"

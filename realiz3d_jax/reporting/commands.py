@@ -9,7 +9,7 @@ from typing import Any
 
 from realiz3d_jax.config.schema import TrainConfig, from_config_dict
 from realiz3d_jax.data.records import Records
-from realiz3d_jax.metrics.figures import Figures
+from realiz3d_jax.metrics.stored import StoredMetrics
 from realiz3d_jax.reporting.inputs import Samples, TrainingRun
 
 _CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -66,10 +66,10 @@ def sample_command(samples: Samples, split: Records | None, split_name: str, dat
 
 
 def report_command(
-    figures: Figures, folders: Sequence[Samples], runs: Sequence[TrainingRun], options: Sequence[str], data: str
+    metrics: StoredMetrics, folders: Sequence[Samples], runs: Sequence[TrainingRun], options: Sequence[str], data: str
 ) -> str:
     """Returns the command that writes the report; ``options`` are appended to it."""
-    words = ["python", "-m", "realiz3d_jax.report", "--metrics", str(figures.path)]
+    words = ["python", "-m", "realiz3d_jax.report", "--metrics", str(metrics.path)]
     for folder in folders:
         words += ["--samples", str(folder.path)]
     for run in runs:

@@ -4,29 +4,29 @@ import html
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from realiz3d_jax.metrics.figures import Figures
+from realiz3d_jax.metrics.stored import StoredMetrics
 from realiz3d_jax.reporting.inputs import Samples, TrainingRun
 
 
-def of_report(figures: Figures, folders: Sequence[Samples], runs: Sequence[TrainingRun], held_out: bool) -> str:
+def of_report(metrics: StoredMetrics, folders: Sequence[Samples], runs: Sequence[TrainingRun], held_out: bool) -> str:
     """Lists the facts of a report; ``held_out`` states that the objects come from the benchmark's split."""
     objects = sorted({len(folder.items) for folder in folders})
     facts = {
         "Task": ", ".join(_distinct(str(folder.common("task")).replace("_", " to ", 1) for folder in folders)),
         "Objects": f"{' or '.join(map(str, objects))} held-out objects, four views each of "
-        f"{figures.size} × {figures.size} pixels"
+        f"{metrics.size} × {metrics.size} pixels"
         if held_out
-        else f"{' or '.join(map(str, objects))} objects, four views each of {figures.size} × {figures.size} pixels",
+        else f"{' or '.join(map(str, objects))} objects, four views each of {metrics.size} × {metrics.size} pixels",
         "Model": "\n".join(_distinct(_model(folder, runs) for folder in folders)),
         "Sampling": "; ".join(_distinct(map(_sampling, folders))),
         "Seeds": "; ".join(
             _distinct(
                 [f"samples {_span([item.description['seed'] for item in folder.items.values()])}" for folder in folders]
                 + [f"training {run.config.seed}" for run in runs]
-                + [f"classifier {figures.classifier.get('seed', 'unknown')}"]
+                + [f"classifier {metrics.classifier.get('seed', 'unknown')}"]
             )
         ),
-        "Evaluator": _evaluator(figures),
+        "Evaluator": _evaluator(metrics),
         "Software": "; ".join(
             _distinct(
                 ", ".join(f"{name} {version}" for name, version in (folder.common("versions") or {}).items())
@@ -87,8 +87,8 @@ def _sampling(folder: Samples) -> str:
     )
 
 
-def _evaluator(figures: Figures) -> str:
-    facts = figures.classifier
+def _evaluator(metrics: StoredMetrics) -> str:
+    facts = metrics.classifier
     text = facts.get("file", "a classifier")
     if "held_out_accuracy" in facts:
         text += f", right in {facts['held_out_accuracy']:.1%} of {facts['held_out_images']} images of unseen objects"

@@ -15,7 +15,7 @@ from realiz3d_jax import files
 from realiz3d_jax.config.build import outline
 from realiz3d_jax.config.schema import TrainConfig, from_stored
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.metrics.figures import Figures
+from realiz3d_jax.metrics.stored import StoredMetrics
 from realiz3d_jax.sampling import items
 from realiz3d_jax.sampling.items import Item
 from realiz3d_jax.views import to_grid
@@ -81,7 +81,7 @@ class TrainingRun:
     trainable: tuple[str, ...]
 
 
-def read_samples(path: str | os.PathLike[str], figures: Figures) -> Samples:
+def read_samples(path: str | os.PathLike[str], metrics: StoredMetrics) -> Samples:
     """Reads the descriptions of a folder of items, and finds the row of the metrics that evaluates them.
 
     Raises:
@@ -97,12 +97,12 @@ def read_samples(path: str | os.PathLike[str], figures: Figures) -> Samples:
                 "writes. Remove the folder and sample it again."
             )
         found[item.uid] = item
-    row = _row_of(path, figures)
-    evaluated = set(figures.objects(row))
+    row = _row_of(path, metrics)
+    evaluated = set(metrics.objects(row))
     if evaluated != set(found):
         strange = sorted(evaluated ^ set(found))
         raise UserError(
-            f"{figures.path}: row {row!r} evaluates {len(evaluated)} objects, but {path} holds {len(found)} "
+            f"{metrics.path}: row {row!r} evaluates {len(evaluated)} objects, but {path} holds {len(found)} "
             f"({strange[0]!r} is only in one of them); expected the same objects. Evaluate the folder again."
         )
     return Samples(path, row, found)
@@ -189,14 +189,14 @@ def read_run(path: str | os.PathLike[str]) -> TrainingRun:
     return TrainingRun(path, config, lines, parameters, stage.trainable)
 
 
-def _row_of(path: pathlib.Path, figures: Figures) -> str:
+def _row_of(path: pathlib.Path, metrics: StoredMetrics) -> str:
     """Returns the row whose name is the end of the path; ``evaluate`` uses the fewest last parts that are unique."""
     parts = path.resolve().parts
     names = ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]
-    if found := [name for name in names if name in figures.rows]:
+    if found := [name for name in names if name in metrics.rows]:
         return found[-1]
     raise UserError(
-        f"{figures.path}: has no row for {path}; it has {', '.join(figures.rows)}. Evaluate all folders in one call, "
+        f"{metrics.path}: has no row for {path}; it has {', '.join(metrics.rows)}. Evaluate all folders in one call, "
         "which writes the file again:\n"
-        f"  python -m realiz3d_jax.evaluate --samples {path} --samples OTHER --output {figures.path}"
+        f"  python -m realiz3d_jax.evaluate --samples {path} --samples OTHER --output {metrics.path}"
     )

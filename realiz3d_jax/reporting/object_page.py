@@ -18,7 +18,7 @@ import numpy as np
 
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.geometry import cameras
-from realiz3d_jax.metrics.figures import REFERENCES, Figures
+from realiz3d_jax.metrics.stored import REFERENCES, StoredMetrics
 from realiz3d_jax.reporting import facts, textured
 from realiz3d_jax.reporting.images import asset_uri, image_uri
 from realiz3d_jax.reporting.inputs import Samples, TrainingRun, read_image
@@ -49,7 +49,7 @@ class ObjectPage:
 
     Attributes:
       uid: the object.
-      figures: the metrics of all objects.
+      metrics: the metrics of all objects.
       folders: sampled folders, each of which contains the object.
       runs: training runs shown in the report.
       truth: the benchmark's record of the object, with its true renders; None outside the benchmark.
@@ -59,7 +59,7 @@ class ObjectPage:
     """
 
     uid: str
-    figures: Figures
+    metrics: StoredMetrics
     folders: Sequence[Samples]
     runs: Sequence[TrainingRun]
     truth: Mapping[str, Any] | None
@@ -106,13 +106,13 @@ def render(page: ObjectPage) -> tuple[str, list[str]]:
 
 
 def _views_note(page: ObjectPage) -> str:
-    size = page.figures.size
+    size = page.metrics.size
     return f"Each column is one side of the object; the model draws all four at once, {size} × {size} pixels each."
 
 
 def _rows(page: ObjectPage) -> str:
     """Returns one row per kind of picture, under the names of the four sides, which are repeated where they change."""
-    size = page.figures.size
+    size = page.metrics.size
     first = page.folders[0].items[page.uid]
     sides = _sides_of(first)
     rows = [_heads(sides)]
@@ -127,10 +127,10 @@ def _rows(page: ObjectPage) -> str:
             rows.append(_row(title, note, "", to_views(read_image(first.folder / name, 2 * size)), sides))
     shown = []
     for samples in page.folders:
-        item, note = samples.items[page.uid], scores(page.figures.objects(samples.row)[page.uid])
+        item, note = samples.items[page.uid], scores(page.metrics.objects(samples.row)[page.uid])
         shown.append((samples.title, note, samples.domain, items.read_views(item, size), _sides_of(item)))
     for look in REFERENCES if page.truth is not None else ():
-        evaluated = page.figures.objects(REFERENCES[look]).get(page.uid)
+        evaluated = page.metrics.objects(REFERENCES[look]).get(page.uid)
         note = scores(evaluated) if evaluated else ""
         shown.append((_TRUTH[look], note, "reference", page.truth[look], VIEW_WORDS))
     for *row, new in shown:

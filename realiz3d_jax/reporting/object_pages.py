@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from realiz3d_jax import errors, files, progress
 from realiz3d_jax.data.records import Records
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.metrics.figures import Figures
+from realiz3d_jax.metrics.stored import StoredMetrics
 from realiz3d_jax.reporting import object_page
 from realiz3d_jax.reporting.inputs import Samples, TrainingRun, common_objects
 from realiz3d_jax.reporting.object_page import VIEWER, ObjectPage
@@ -44,7 +44,7 @@ def links(folders: Sequence[Samples], output: pathlib.Path, limit: int) -> dict[
 def write(
     uids: Sequence[str],
     output: pathlib.Path,
-    figures: Figures,
+    metrics: StoredMetrics,
     folders: Sequence[Samples],
     runs: Sequence[TrainingRun],
     held_out: Records | None,
@@ -55,7 +55,7 @@ def write(
     Args:
       uids: objects to write.
       output: file of the report.
-      figures, folders, runs: contents of the report.
+      metrics, folders, runs: contents of the report.
       held_out: the benchmark's split, for the true renders; None if unavailable.
       rendering: render settings of the pictures.
 
@@ -69,7 +69,7 @@ def write(
         needed = False
         for number, uid in enumerate(progress.track(uids, "object pages"), 1):
             before, after = names[number - 1], names[number + 1]
-            page = ObjectPage(uid, figures, folders, runs, truth.get(uid), report, before, after, rendering)
+            page = ObjectPage(uid, metrics, folders, runs, truth.get(uid), report, before, after, rendering)
             content, problems = object_page.render(page)
             for problem in problems:
                 errors.warn(f"{problem} The object's page shows this message; other pages are unaffected.")

@@ -14,7 +14,7 @@ import numpy as np
 from realiz3d_jax.config.schema import to_json
 from realiz3d_jax.data.records import Records
 from realiz3d_jax.metrics.evaluation import STRIPS
-from realiz3d_jax.metrics.figures import REFERENCES, Figures
+from realiz3d_jax.metrics.stored import REFERENCES, StoredMetrics
 from realiz3d_jax.reporting import charts, commands, facts, table
 from realiz3d_jax.reporting.images import png_uri
 from realiz3d_jax.reporting.inputs import Samples, TrainingRun, common_objects, read_grid, read_image
@@ -38,7 +38,7 @@ class Report:
     """Contents of the page.
 
     Attributes:
-      figures: the metrics.
+      metrics: the metrics.
       folders: sampled folders, a column of pictures each.
       runs: training runs.
       split: the benchmark's objects with their true renders, or None.
@@ -50,7 +50,7 @@ class Report:
       links: by uid, the links from the report to the objects' own pages.
     """
 
-    figures: Figures
+    metrics: StoredMetrics
     folders: Sequence[Samples]
     runs: Sequence[TrainingRun]
     split: Records | None
@@ -72,11 +72,11 @@ def render(report: Report) -> str:
     pictures, columns = _pictures(report)
     return string.Template(_TEMPLATE.read_text()).substitute(
         style=_STYLE.read_text(),
-        layout=_layout(columns, 2 * report.figures.size),
+        layout=_layout(columns, 2 * report.metrics.size),
         lede=_lede(report.folders[0]),
-        facts=facts.of_report(report.figures, report.folders, report.runs, report.split is not None),
-        table=table.render(report.figures, styles),
-        strips=_strips(report.figures, styles),
+        facts=facts.of_report(report.metrics, report.folders, report.runs, report.split is not None),
+        table=table.render(report.metrics, styles),
+        strips=_strips(report.metrics, styles),
         choice=_choice(report),
         pictures=pictures + _further(report),
         curves="".join(map(_curves, report.runs)) or "<p>No run was given.</p>",
@@ -105,15 +105,15 @@ def _lede(folder: Samples) -> str:
     )
 
 
-def _strips(figures: Figures, styles: Mapping[str, str]) -> str:
+def _strips(metrics: StoredMetrics, styles: Mapping[str, str]) -> str:
     """Returns charts of the spread behind some of the means: one dot per object."""
-    names = [name for name in figures.rows if name not in REFERENCES.values()]
-    names += [name for name in REFERENCES.values() if name in figures.rows]
+    names = [name for name in metrics.rows if name not in REFERENCES.values()]
+    names += [name for name in REFERENCES.values() if name in metrics.rows]
     panels = []
     for strip in STRIPS:
         rows = []
         for name in names:
-            found = map(strip.value, figures.objects(name).values())
+            found = map(strip.value, metrics.objects(name).values())
             if values := [value for value in found if value is not None]:
                 rows.append((name, "reference" if name in REFERENCES.values() else styles.get(name, ""), values))
         if rows:
@@ -152,7 +152,7 @@ def _shown(report: Report) -> list[str]:
 
 def _pictures(report: Report) -> tuple[str, int]:
     """Returns the rows of pictures, one per object, and the number of pictures in the widest row."""
-    size, figures = report.figures.size, report.figures
+    size, metrics = report.metrics.size, report.metrics
     true = {record["uid"]: record for record in report.split or ()}
     rows, columns = [], 0
     for uid in _shown(report):
@@ -162,11 +162,11 @@ def _pictures(report: Report) -> tuple[str, int]:
             control = read_image(normal, 2 * size)
             tiles.append(_tile("control", "", control, "normals", f"normal maps of {uid}", link))
         for folder in report.folders:
-            label, note = folder.title, scores(figures.objects(folder.row)[uid])
+            label, note = folder.title, scores(metrics.objects(folder.row)[uid])
             tiles.append(_tile(label, folder.domain, read_grid(folder.items[uid], size), note, f"{label}: {uid}", link))
         for look in REFERENCES if uid in true else ():
             label = {"real": "true real render", "synthetic": "true flat render"}[look]
-            evaluated = figures.objects(REFERENCES[look]).get(uid)
+            evaluated = metrics.objects(REFERENCES[look]).get(uid)
             grid = to_grid(true[uid][look])
             note = scores(evaluated) if evaluated else ""
             tiles.append(_tile(label, "reference", grid, note, f"{label} of {uid}", link))
@@ -256,10 +256,10 @@ def _reproduce(report: Report) -> str:
         command = commands.sample_command(folder, report.split, report.split_name, report.data)
         lines += [command] if command else []
         unknown += [] if command else [f"{folder.path} (each item.json there records how)"]
-    lines.append(report.figures.command)
+    lines.append(report.metrics.command)
     options = ["--split", report.split_name, "--objects", str(report.objects), "--pages", str(report.pages)]
     options += ["--output", str(report.output)]
-    lines.append(commands.report_command(report.figures, report.folders, report.runs, options, report.data))
+    lines.append(commands.report_command(report.metrics, report.folders, report.runs, options, report.data))
     text = f'<pre class="commands">{html.escape((chr(10) * 2).join(lines))}</pre>'
     if unknown:
         text += f"<p>No single command is on record for {html.escape(', '.join(unknown))}.</p>"
@@ -268,5 +268,5 @@ def _reproduce(report: Report) -> str:
             f"<details><summary>All settings of {html.escape(str(run.path))}</summary>"
             f"<pre>{html.escape(to_json(run.config))}</pre></details>"
         )
-    evaluator = json.dumps(dict(report.figures.classifier), indent=2)
+    evaluator = json.dumps(dict(report.metrics.classifier), indent=2)
     return text + f"<details><summary>The evaluating classifier</summary><pre>{html.escape(evaluator)}</pre></details>"

@@ -1,23 +1,23 @@
-"""The table of figures: a line for each figure, a column for each evaluated folder, and the true renders set apart."""
+"""The table of metrics: a line for each metric, a column for each evaluated folder, and the true renders set apart."""
 
 import html
 from collections.abc import Mapping
 
 from realiz3d_jax.metrics.evaluation import LINES
-from realiz3d_jax.metrics.figures import REFERENCES, Figures
 from realiz3d_jax.metrics.metric import Line
+from realiz3d_jax.metrics.stored import REFERENCES, StoredMetrics
 
 _ARROWS = {1: ("↑", "more is better"), -1: ("↓", "less is better")}
 
 
-def render(figures: Figures, styles: Mapping[str, str]) -> str:
+def render(metrics: StoredMetrics, styles: Mapping[str, str]) -> str:
     """The ``<table>``.
 
     Args:
       styles: the class of the style sheet of each row that has a colour.
     """
-    sampled = [name for name in figures.rows if name not in REFERENCES.values()]
-    references = [name for name in REFERENCES.values() if name in figures.rows]
+    sampled = [name for name in metrics.rows if name not in REFERENCES.values()]
+    references = [name for name in REFERENCES.values() if name in metrics.rows]
     heads = "".join(f'<th scope="col">{_dot(styles.get(name))}{html.escape(name)}</th>' for name in sampled)
     heads += "".join(
         f'<th scope="col" class="reference">{html.escape(name.removesuffix(" renders"))}</th>' for name in references
@@ -25,18 +25,20 @@ def render(figures: Figures, styles: Mapping[str, str]) -> str:
     spans = f'<th scope="colgroup" colspan="{len(sampled)}">Sampled</th>' if sampled else ""
     if references:
         spans += f'<th scope="colgroup" class="reference" colspan="{len(references)}">Reference renders</th>'
-    bodies = "".join(_group(title, lines, figures, sampled, references) for title, lines in LINES.items())
+    bodies = "".join(_group(title, lines, metrics, sampled, references) for title, lines in LINES.items())
     return (
         f'<table><thead><tr class="spans"><td></td>{spans}</tr><tr><th scope="col">Figure</th>{heads}</tr></thead>'
         f"{bodies}</table>"
     )
 
 
-def _group(title: str, lines: tuple[Line, ...], figures: Figures, sampled: list[str], references: list[str]) -> str:
+def _group(
+    title: str, lines: tuple[Line, ...], metrics: StoredMetrics, sampled: list[str], references: list[str]
+) -> str:
     """The lines of a group that any row has a figure for; nothing if there is none."""
     drawn = []
     for line in lines:
-        found = {name: line.value(row) for name, row in figures.rows.items()}
+        found = {name: line.value(row) for name, row in metrics.rows.items()}
         values = {name: value for name, value in found.items() if value is not None}
         if not values:
             continue

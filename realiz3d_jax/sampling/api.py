@@ -292,8 +292,10 @@ def _requests(
         raise UserError("prompts: found none, expected at least one.")
     wanted: dict[str, Request] = {}
     for number, (mesh, prompt, seed) in enumerate(zip(meshes, prompts, seeds, strict=True)):
-        if not prompt.strip():
+        if not isinstance(prompt, str) or not prompt.strip():
             raise UserError(f"prompt: found {prompt!r}; say what to show.")
+        if not isinstance(mesh, Asset | str | os.PathLike | None):
+            raise UserError(f"mesh: found {mesh!r}, expected a file or an asset of load_asset.")
         asset, path = (mesh, None) if isinstance(mesh, Asset) else (None, mesh)
         name = path if asset is None else asset.name
         uid = f"item_{number:04d}" if name is None else requests.as_uid(pathlib.Path(name).stem)

@@ -72,7 +72,7 @@ def test_transparent_pixels_are_not_used(case):
 
 
 def test_what_is_up_in_the_file_is_as_the_flag_says(case):
-    """The solid turned upright in a Y-up file, and lying in a file that is told to have Z up, is the same picture."""
+    """The solid turned upright in a Y-up file, and lying in a file opened with Z up, is the same picture."""
     mesh, folder = case
     solid = load_asset(mesh).mesh
     corners = solid.vertices / solid.scale + solid.offset

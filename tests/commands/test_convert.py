@@ -1,47 +1,32 @@
 """Pipelines become ours and go back, bit for bit, in little memory; what cannot be leaves a message and no folder."""
 
-import contextlib
 import dataclasses
 import errno
 import json
 import os
 import pathlib
-import resource
 import shutil
-import subprocess
-import sys
 
 import huggingface_hub
 import huggingface_hub.errors as hub_errors
 import jax
-import ml_dtypes
-import numpy as np
 import pixart_reference
 import pytest
 import safetensors.numpy
 import torch
 from autoencoder_reference import SMALL as VAE
-from autoencoder_reference import make_reference as make_autoencoder
-from diffusers import PixArtTransformer2DModel, SD3Transformer2DModel
 from huggingface_hub.utils import filter_repo_objects
 from pixart_reference import SMALL as CONFIG
 from pixart_reference import original_names
-from saved_runs import POSITIONS, make_run, random_state
-from sd3_reference import SMALL as SD3
-from sd3_reference import make_reference as make_sd3
-from transformers import T5Config as TheirT5Config
-from transformers import T5EncoderModel
-from worlds import REPOSITORY, assert_same, load_config, random_params, run_command, write_exported, write_tokenizer
+from published_pipeline import convert, export, largest_file, names, write_pipeline
+from worlds import assert_same, run_command
 
 from realiz3d_jax.checkpoints import converted, exported
 from realiz3d_jax.checkpoints.importers import huggingface
 from realiz3d_jax.errors import UserError
-from realiz3d_jax.models import control, dit, presets
+from realiz3d_jax.models import presets
 from realiz3d_jax.models.t5 import T5Config
 from realiz3d_jax.models.vae import VAEConfig
-from realiz3d_jax.sampling.pretrained import open_model
-from realiz3d_jax.training import setup
-from realiz3d_jax.training.checkpoint import Checkpoints
 
 WEIGHTS = huggingface.WEIGHTS
 MADE = ["text_encoder.safetensors", "tokenizer", "transformer.safetensors", "vae.safetensors"]
@@ -50,12 +35,7 @@ MADE = ["text_encoder.safetensors", "tokenizer", "transformer.safetensors", "vae
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory) -> pathlib.Path:
     """A pipeline of small random models in the Hugging Face layout."""
-    folder = tmp_path_factory.mktemp("source") / "pipeline"
-    pixart_reference.make_reference(CONFIG, seed=0).save_pretrained(folder / "transformer")
-    make_autoencoder(VAE).save_pretrained(folder / "vae")
-    sizes = {"d_model": 20, "d_kv": 4, "d_ff": 12, "num_layers": 2, "num_heads": 2, "vocab_size": 160}
-    T5EncoderModel(TheirT5Config(**sizes, feed_forward_proj="gated-gelu")).save_pretrained(folder / "text_encoder")
-    write_tokenizer(folder / "tokenizer")
+    folder = write_pipeline(tmp_path_factory.mktemp("source") / "pipeline")
     (folder / "tokenizer" / "special_tokens_map.json").write_text("{}")
     return folder
 
@@ -66,14 +46,6 @@ def copied(pipeline, tmp_path) -> pathlib.Path:
     return shutil.copytree(pipeline, tmp_path / "pipeline")
 
 
-def convert(source: pathlib.Path, output: pathlib.Path, *flags: str) -> int:
-    return run_command("convert", f"--source={source}", f"--output={output}", *flags)
-
-
-def names(folder: pathlib.Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
 # From other projects
 
 
@@ -81,7 +53,7 @@ def names(folder: pathlib.Path) -> list[str]:
 def test_every_part_of_a_pipeline_is_what_the_importers_read(pipeline, tmp_path, capsys, dtype):
     output = tmp_path / "new" / "converted"
     assert convert(pipeline, output, f"--dtype={dtype}", "--verify") == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert names(output) == MADE
     expected = {part: huggingface.import_model(pipeline / part, dtype) for part in huggingface.KINDS}
     transformer = exported.read(output / "transformer.safetensors")
@@ -100,9 +72,9 @@ def test_every_part_of_a_pipeline_is_what_the_importers_read(pipeline, tmp_path,
         assert found.facts["parameters_sha256"] == huggingface.checksum(found.params)
     for imported in expected.values():
         assert {str(leaf.dtype) for leaf in jax.tree.leaves(imported.params)} == {dtype}
-        assert imported.facts["parameters_sha256"] in told
-        assert f"{imported.facts['parameters']:,}" in told
-    assert "made, verified" in told
+        assert imported.facts["parameters_sha256"] in printed
+        assert f"{imported.facts['parameters']:,}" in printed
+    assert "made, verified" in printed
     assert names(output / "tokenizer") == ["special_tokens_map.json", "spiece.model"]
     copied, original = (folder / "tokenizer" / "spiece.model" for folder in (output, pipeline))
     assert copied.read_bytes() == original.read_bytes()
@@ -207,17 +179,6 @@ def test_a_dtype_that_is_not_kept_is_refused(pipeline, tmp_path, capsys):
     assert "--dtype=int8: value should be one of <float32|bfloat16>" in capsys.readouterr().err
 
 
-@contextlib.contextmanager
-def largest_file(size: int):
-    """No file may grow beyond ``size`` bytes, as on a disk that is full then."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("part", ["transformer", "vae"])
 def test_a_disk_that_fills_is_one_message_with_the_bytes_that_are_needed(copied, tmp_path, part, capsys):
     for other in set(names(copied)) - {part}:
@@ -284,7 +245,7 @@ def test_a_conversion_does_not_take_the_place_of_an_export_nor_an_export_that_of
         assert "only that is replaced" in capsys.readouterr().err
 
 
-def test_the_folder_of_one_model_is_told_from_that_of_a_pipeline(pipeline, tmp_path, capsys):
+def test_the_folder_of_one_model_is_distinguished_from_that_of_a_pipeline(pipeline, tmp_path, capsys):
     assert convert(pipeline / "vae", tmp_path / "out") == 2
     assert "is the folder of a single model; expected the folder of a pipeline" in capsys.readouterr().err
 
@@ -380,13 +341,13 @@ def test_of_a_repository_only_what_is_converted_is_fetched(pipeline, tmp_path, m
     [
         (hub_errors.GatedRepoError, r"you have not accepted its licence, .* https://huggingface.co/owner/name"),
         (hub_errors.RepositoryNotFoundError, r"the Hub has no such repository. Fix the name"),
-        (hub_errors.LocalEntryNotFoundError, r"cannot be fetched \(LocalEntryNotFoundError: told\).*--source"),
-        (ConnectionError, r"cannot be fetched \(ConnectionError: told\).*--source"),
+        (hub_errors.LocalEntryNotFoundError, r"cannot be fetched \(LocalEntryNotFoundError: refused\).*--source"),
+        (ConnectionError, r"cannot be fetched \(ConnectionError: refused\).*--source"),
     ],
 )
 def test_a_repository_that_cannot_be_fetched_is_one_message(tmp_path, monkeypatch, capsys, kind, message):
     error = kind.__new__(kind)
-    error.args = ("told",)
+    error.args = ("refused",)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **b: (_ for _ in ()).throw(error))
     assert run_command("convert", "--hub=owner/name", f"--output={tmp_path / 'out'}") == 2
     with pytest.raises(UserError, match=rf"owner/name: {message}"):
@@ -394,196 +355,6 @@ def test_a_repository_that_cannot_be_fetched_is_one_message(tmp_path, monkeypatc
     assert names(tmp_path) == []
 
 
-def test_what_is_no_name_of_a_repository_is_told_without_a_network(tmp_path, capsys):
+def test_what_is_no_name_of_a_repository_is_refused_without_a_network(tmp_path, capsys):
     assert run_command("convert", "--hub=a/b/c", f"--output={tmp_path / 'out'}") == 2
     assert "a/b/c: the Hub has no such repository" in capsys.readouterr().err
-
-
-# To diffusers
-
-
-def ours(config, params, latents, timestep, text, text_mask, control_tokens=None) -> np.ndarray:
-    """The output of our transformer for single images, float32[images, h, w, out channels]."""
-    captions = {"states": text[:, None], "mask": text_mask[:, None]}
-    output = dit.apply(config, params, latents[:, None], timestep[:, None], captions, control_tokens=control_tokens)
-    return np.asarray(output[:, 0])
-
-
-def theirs(folder: pathlib.Path, latents, timestep, text, text_mask) -> np.ndarray:
-    """The same of what diffusers makes of a folder."""
-    model = PixArtTransformer2DModel.from_pretrained(folder).eval()
-    cotangent = np.zeros((*latents.shape[:3], model.config.out_channels), np.float32)
-    return pixart_reference.run_reference(model, latents, timestep, text, text_mask, cotangent)[0]
-
-
-def draw_inputs(config: dit.DiTConfig) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(0)
-    return {
-        "latents": random.standard_normal((2, config.sample_size, config.sample_size, config.in_channels), np.float32),
-        "timestep": np.array([999, 20]),
-        "text": random.standard_normal((2, 7, config.caption_channels), dtype=np.float32),
-        "text_mask": np.arange(7)[None] < np.array([[7], [3]]),
-    }
-
-
-def export(source: pathlib.Path, output: pathlib.Path) -> int:
-    return run_command("convert", f"--workdir={source}", f"--export={output}")
-
-
-def test_a_pipeline_is_converted_opened_exported_and_computes_what_diffusers_computes(pipeline, tmp_path):
-    assert convert(pipeline, tmp_path / "out") == 0
-    path = tmp_path / "out" / "transformer.safetensors"
-    model = open_model(path)
-    assert model.checksum == exported.read(path).facts["parameters_sha256"]
-    assert export(path, tmp_path / "exported") == 0
-    inputs = draw_inputs(CONFIG)
-    expected = theirs(tmp_path / "exported", **inputs)
-    found = ours(CONFIG, model.params["backbone"], **inputs)  # in float32, as they computed it
-    assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-4
-
-
-@pytest.mark.parametrize("kind", ["PixArt", "PixArt, told sizes", "Stable Diffusion 3"])
-def test_what_is_imported_and_exported_has_no_other_bit(tmp_path, kind):
-    config = (
-        SD3 if kind == "Stable Diffusion 3" else dataclasses.replace(CONFIG, size_conditions=8 * (kind != "PixArt"))
-    )
-    reference = make_sd3(SD3) if config is SD3 else pixart_reference.make_reference(config, seed=0)
-    reference.save_pretrained(tmp_path / "theirs")
-    imported = huggingface.import_model(tmp_path / "theirs", "float32")
-    assert imported.config == config
-    huggingface.export_transformer(tmp_path / "ours", imported.config, imported.params)
-    expected, found = (safetensors.numpy.load_file(tmp_path / name / WEIGHTS) for name in ("theirs", "ours"))
-    if config is SD3:  # a table that each computes
-        tables = found.pop("pos_embed.pos_embed"), expected.pop("pos_embed.pos_embed")
-        np.testing.assert_allclose(*tables, rtol=0, atol=2e-7)
-    assert_same(found, expected)
-    _, said = type(reference).from_pretrained(tmp_path / "ours", output_loading_info=True)
-    assert not any(said.values()), said
-
-
-def test_the_two_layouts_of_stable_diffusion_3_are_inverse(tmp_path):
-    config = huggingface.IMPORTERS[type(SD3)].config_of(huggingface.IMPORTERS[type(SD3)].json_of(SD3))
-    assert config == SD3
-    assert SD3Transformer2DModel.from_config(huggingface.IMPORTERS[type(SD3)].json_of(SD3)).config.out_channels == 4
-
-
-def test_bfloat16_is_exported_as_it_is(pipeline, tmp_path):
-    assert convert(pipeline, tmp_path / "out", "--dtype=bfloat16") == 0
-    assert export(tmp_path / "out" / "transformer.safetensors", tmp_path / "exported") == 0
-    expected = safetensors.numpy.load_file(pipeline / "transformer" / WEIGHTS)
-    found = safetensors.numpy.load_file(tmp_path / "exported" / WEIGHTS)
-    assert_same(found, {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in expected.items()})
-
-
-def test_a_controlled_model_is_exported_with_more_input_channels_and_its_shifts_beside_it(tmp_path, capsys):
-    config = load_config("stage2")
-    params = random_params(config)
-    write_exported(tmp_path / "model.safetensors", config)
-    assert export(tmp_path / "model.safetensors", tmp_path / "exported") == 0
-    assert json.loads((tmp_path / "exported" / "config.json").read_text())["in_channels"] == 3 + 6
-    inputs = draw_inputs(config.model)
-    maps = np.random.default_rng(1).standard_normal((2, 1, 32, 32, 6), dtype=np.float32)
-    tokens = control.apply("texture", config.model, params["control"], maps)
-    concatenated = inputs | {"latents": np.concatenate([inputs["latents"], maps[:, 0]], axis=-1)}
-    expected = theirs(tmp_path / "exported", **concatenated)
-    uncontrolled = ours(config.model, params["backbone"], **inputs)
-    found = ours(config.model, params["backbone"], **inputs, control_tokens=tokens)
-    assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-4
-    assert np.abs(uncontrolled - expected).max() / np.abs(expected).max() > 1e-2
-    beside = safetensors.numpy.load_file(tmp_path / "exported" / huggingface.SHIFTS)
-    assert_same(beside, {"shifts": setup.make_model(config).method.shifts(params)})
-    assert beside["shifts"].shape == (2, config.model.depth, config.model.width)
-    assert export(tmp_path / "model.safetensors", tmp_path / "exported") == 0
-    assert "exported: replaced, config.json" in capsys.readouterr().out
-
-
-def test_viewpoints_are_exported_as_what_they_add_to_the_patches(tmp_path):
-    config = load_config("stage2", {"task": "text_to_multiview"})
-    write_exported(tmp_path / "model.safetensors", config)
-    assert export(tmp_path / "model.safetensors", tmp_path / "exported") == 0
-    assert json.loads((tmp_path / "exported" / "config.json").read_text())["in_channels"] == 3
-    beside = safetensors.numpy.load_file(tmp_path / "exported" / huggingface.SHIFTS)
-    expected = control.apply("text_to_multiview", config.model, random_params(config)["control"], None)
-    np.testing.assert_array_equal(beside["views"], expected[0, :, 0])
-
-
-def test_of_a_run_the_averaged_backbone_is_exported(tmp_path):
-    run = make_run()
-    state = random_state(run)
-    with Checkpoints(tmp_path / "run", run.config) as checkpoints:
-        checkpoints.save(7, state, POSITIONS, force=True)
-    assert export(tmp_path / "run", tmp_path / "exported") == 0
-    found = safetensors.numpy.load_file(tmp_path / "exported" / WEIGHTS)
-    np.testing.assert_array_equal(
-        found["proj_out.weight"], np.asarray(state.ema["backbone"]["final"]["linear"]["kernel"]).T
-    )
-
-
-def test_what_is_no_run_or_cannot_be_written_is_not_exported(tmp_path, capsys):
-    assert export(tmp_path / "none", tmp_path / "exported") == 2
-    assert "none: there is no such workdir or exported checkpoint" in capsys.readouterr().err
-    write_exported(tmp_path / "model.safetensors", load_config("base"))
-    with largest_file(20_000):
-        assert export(tmp_path / "model.safetensors", tmp_path / "exported") == 2
-    assert f"exported/{WEIGHTS}: cannot be written (File too large); expected room for" in capsys.readouterr().err
-    assert names(tmp_path) == ["model.safetensors"]
-
-
-# Memory
-
-SLACK = 8e6
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory) -> pathlib.Path:
-    """Pipelines of one transformer: "large" of 211 MB of float32, and "small"."""
-    folder = tmp_path_factory.mktemp("large")
-    base = dataclasses.replace(CONFIG, width=512, heads=8, depth=12, caption_channels=64, sample_size=32, base_size=16)
-    for name, config in (("large", base), ("small", dataclasses.replace(base, width=64, depth=1))):
-        shapes = jax.eval_shape(lambda config=config: dit.init(config, jax.random.key(0)))
-        random = np.random.default_rng(0)
-        params = jax.tree.map(lambda leaf, random=random: random.random(leaf.shape, np.float32), shapes)
-        huggingface.export_transformer(folder / name / "transformer", config, params)
-    return folder
-
-
-def added(*flags: str, small: tuple[str, ...]) -> float:
-    """Bytes of anonymous memory that a conversion adds at its peak, in a process of its own."""
-    script = REPOSITORY / "tests" / "anonymous_memory.py"
-    command = [sys.executable, script, "convert", *small, "--", *flags]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    found = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    figures = json.loads(found.stdout)
-    return figures["peak"] - figures["baseline"]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is told by Linux")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_conversion_holds_the_model_that_it_makes_and_one_tensor(large, tmp_path, dtype):
-    def flags(size: str) -> tuple[str, ...]:
-        return f"--source={large / size}", f"--output={tmp_path / size}", f"--dtype={dtype}", "--verify"
-
-    most = added(*flags("large"), small=flags("small"))
-    model = (tmp_path / "large" / "transformer.safetensors").stat().st_size
-    largest = max(tensor.nbytes for tensor in load_weights(large / "large" / "transformer").values())
-    print(f"{dtype}: model {model / 1e6:.1f} MB, peak {most / 1e6:.1f} MB, largest tensor {largest / 1e6:.1f} MB")
-    assert 0.9 * model < most < model + largest + SLACK
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is told by Linux")
-def test_an_export_holds_the_model_and_one_tensor(large, tmp_path):
-    for size in ("large", "small"):
-        assert convert(large / size, tmp_path / size) == 0
-
-    def flags(size: str) -> tuple[str, ...]:
-        return f"--workdir={tmp_path / size / 'transformer.safetensors'}", f"--export={tmp_path / f'{size}_out'}"
-
-    most = added(*flags("large"), small=flags("small"))
-    model = (tmp_path / "large" / "transformer.safetensors").stat().st_size
-    largest = max(tensor.nbytes for tensor in load_weights(tmp_path / "large_out").values())
-    assert 0.9 * model < most < model + largest + SLACK
-    print(f"export: model {model / 1e6:.1f} MB, peak {most / 1e6:.1f} MB, largest tensor {largest / 1e6:.1f} MB")
-
-
-def load_weights(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    return safetensors.numpy.load_file(folder / WEIGHTS)

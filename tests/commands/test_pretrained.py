@@ -13,12 +13,10 @@ import parity
 import pixart_reference
 import pytest
 from autoencoder_reference import SMALL as SMALL_VAE
-from autoencoder_reference import make_reference as make_autoencoder
 from diffusers import PixArtTransformer2DModel
 from pixart_reference import SMALL as CONFIG
-from transformers import T5Config as TheirT5Config
-from transformers import T5EncoderModel
-from worlds import World, assert_same, command, load_config, random_params, run_command, write_tokenizer
+from published_pipeline import write_pipeline
+from worlds import World, assert_same, command, load_config, random_params, run_command
 
 from benchmarks import noise
 from realiz3d_jax.checkpoints import bases
@@ -62,13 +60,7 @@ class Converted:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> pathlib.Path:
     """The pipeline as it would be downloaded."""
-    folder = tmp_path_factory.mktemp("source") / "pipeline"
-    pixart_reference.make_reference(CONFIG, seed=0).save_pretrained(folder / "transformer")
-    make_autoencoder(VAE).save_pretrained(folder / "vae")
-    sizes = {"d_model": 20, "d_kv": 4, "d_ff": 12, "num_layers": 2, "num_heads": 2, "vocab_size": 192}
-    T5EncoderModel(TheirT5Config(**sizes, feed_forward_proj="gated-gelu")).save_pretrained(folder / "text_encoder")
-    write_tokenizer(folder / "tokenizer")
-    return folder
+    return write_pipeline(tmp_path_factory.mktemp("source") / "pipeline", 192, VAE)
 
 
 @pytest.fixture(scope="module")

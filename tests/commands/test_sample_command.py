@@ -170,7 +170,7 @@ def test_each_mesh_of_a_manifest_is_read_and_unwrapped_once(sample, assets, tmp_
     assert len(list((tmp_path / "out").glob("*/textured.glb"))) == 3
 
 
-def test_where_baking_fails_the_views_are_kept_and_the_problem_is_told_each_time(
+def test_where_baking_fails_the_views_are_kept_and_the_problem_is_printed_each_time(
     sample, assets, tmp_path, monkeypatch, capsys
 ):
     def failing(asset):

@@ -104,9 +104,9 @@ def final_state(world: World, stage: str, source: pathlib.Path, workdir: pathlib
 
 
 def assert_every_step_is_told_once(workdir: pathlib.Path, reference: pathlib.Path) -> None:
-    told = lines(workdir)
-    assert [line["step"] for line in told] == np.cumsum([line["steps"] for line in told]).tolist()
-    assert told[-1]["step"] == STEPS
+    logged = lines(workdir)
+    assert [line["step"] for line in logged] == np.cumsum([line["steps"] for line in logged]).tolist()
+    assert logged[-1]["step"] == STEPS
     # The losses of intervals that both runs have are the same.
     losses = [
         {
@@ -151,7 +151,7 @@ def test_stage_2_stopped_then_killed_and_resumed_ends_with_the_same_bits(world, 
     stopped = workdirs.latest_step(workdir)
     assert f"stopped on request; saved step {stopped}" in error
     assert 0 < stopped < STEPS
-    assert lines(workdir)[-1]["step"] == stopped, "what was done is told before it is left"
+    assert lines(workdir)[-1]["step"] == stopped, "what was done is logged before it is left"
 
     process = start(world, "stage2", first, workdir)
     kill_between_checkpoints(process, workdir, after=max(stopped, CHECKPOINT_EVERY))
@@ -219,9 +219,9 @@ def test_too_many_steps_that_are_not_finite_end_the_run_and_what_was_saved_is_fi
     error = capsys.readouterr().err
     assert "steps in a row had a loss or gradient that is not finite (the limit is config.abort_after = 3)" in error
     assert "Traceback" not in error
-    told = lines(tmp_path / "run")
-    assert sum(line["skipped_steps"] for line in told) == 2 + 3, "two in a row are none too many, three are"
-    named = {entry["step"]: entry["records"] for line in told for entry in line.get("skipped", [])}
+    logged = lines(tmp_path / "run")
+    assert sum(line["skipped_steps"] for line in logged) == 2 + 3, "two in a row are none too many, three are"
+    named = {entry["step"]: entry["records"] for line in logged for entry in line.get("skipped", [])}
     assert {3, 4, 11, 12, 13} <= set(named)
     assert not {1, 2, 5, 10} & set(named)
     assert all(records for records in named.values())
@@ -258,13 +258,13 @@ def test_a_run_that_is_further_than_asked_for_is_refused(world, here, first, cap
 
 def test_a_workdir_of_another_model_is_refused_and_left_as_it_is(world, here, first, capsys):
     before = {path: path.stat().st_mtime_ns for path in (first / "checkpoints").rglob("*")}
-    told = (first / "metrics.jsonl").read_text()
+    logged = (first / "metrics.jsonl").read_text()
     assert train(world, first, method__rank=4) == 2
     error = capsys.readouterr().err
     assert "holds another model" in error
     assert "shifters/left: found (3, 32, 8), expected (3, 32, 4)" in error
     assert {path: path.stat().st_mtime_ns for path in (first / "checkpoints").rglob("*")} == before
-    assert (first / "metrics.jsonl").read_text() == told
+    assert (first / "metrics.jsonl").read_text() == logged
 
 
 def test_a_workdir_of_another_stage_or_one_that_is_trained_in_is_refused(world, here, first, tmp_path, capsys):
@@ -281,21 +281,21 @@ def test_a_workdir_of_another_stage_or_one_that_is_trained_in_is_refused(world, 
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_settings_that_change_within_a_run_are_told_and_the_old_ones_kept(world, here, first, tmp_path, capsys):
+def test_settings_that_change_within_a_run_are_listed_and_the_old_ones_kept(world, here, first, tmp_path, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(first, workdir)
     changes = {"optimizer__learning_rate": 0.125, "steps": STEPS + 1, "log__metrics_every": 1}
     assert train(world, workdir, **changes) == 0
     error = capsys.readouterr().err
     assert f"continuing from step {STEPS} with changed settings" in error
-    told = dict(re.findall(r"  config\.(.*): .* -> (.*)", error))
-    assert told == {"optimizer.learning_rate": "0.125", "steps": f"{STEPS + 1}"}
+    logged = dict(re.findall(r"  config\.(.*): .* -> (.*)", error))
+    assert logged == {"optimizer.learning_rate": "0.125", "steps": f"{STEPS + 1}"}
     assert json.loads((workdir / f"config_until_{STEPS}.json").read_text())["optimizer"]["learning_rate"] != 0.125
     now = json.loads((workdir / "config.json").read_text())
     assert (now["optimizer"]["learning_rate"], now["workdir"]) == (0.125, str(workdir))
 
 
-# What is told
+# What is logged
 
 
 def monitor_of(tmp_path, devices, first: int = 0) -> tuple[monitoring.Monitor, setup.Run]:
@@ -401,9 +401,9 @@ def test_averages_are_of_finite_steps_by_kind_and_every_step_is_written_once_and
         monitor.record(6, synthetic, metrics_of(9.0), np.array([6]))
         monitor.flush(final=True)
         assert monitor.flush(final=True) is None, "nothing is written twice"
-    told = lines(tmp_path)
-    assert [(line["step"], line["steps"]) for line in told] == [(4, 4), (5, 1), (6, 1)]
-    assert told[0]["skipped"] == [{"step": 4, "records": [4]}]
+    logged = lines(tmp_path)
+    assert [(line["step"], line["steps"]) for line in logged] == [(4, 4), (5, 1), (6, 1)]
+    assert logged[0]["skipped"] == [{"step": 4, "records": [4]}]
 
 
 class Queued:
@@ -447,7 +447,7 @@ def test_what_a_killed_run_wrote_too_much_or_by_half_is_dropped(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [5, 10]
 
 
-def test_utilisation_is_told_where_the_peak_is_known(tmp_path):
+def test_utilisation_is_logged_where_the_peak_is_known(tmp_path):
     class Chip:
         def __init__(self, kind: str):
             self.device_kind = kind

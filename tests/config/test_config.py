@@ -1,4 +1,4 @@
-"""What a user can get wrong before a run starts: one message that names it and its mend, an exit status, no traceback."""
+"""What a user can get wrong before a run starts: one message that names it and its fix, an exit status, no traceback."""
 
 import json
 import pathlib
@@ -64,6 +64,7 @@ def test_every_config_says_what_it_is_and_what_it_needs(name: str):
     [
         (["--config.nosuch=3"], "config.nosuch: there is no such key; config has stage, workdir"),
         (["--config.optimizer.lr=3"], "config.optimizer.lr: there is no such key; config.optimizer has learning_rate"),
+        (["--config.optimizer.learning_rat=3"], r"no such key; .* Did you mean config.optimizer.learning_rate\?"),
         (["--config.optimiser.learning_rate=3"], "there is no such key: .*optimiser"),
         (["--config.method.taus=0.3"], "config.method.taus: the method 'realiz3d' has no such option; it has .*tau"),
         (
@@ -174,17 +175,17 @@ def run(stage: str, arguments: list[str]) -> int:
 
 
 @pytest.mark.parametrize(
-    ("stage", "mend"),
+    ("stage", "fix"),
     [
         ("base", "python -m realiz3d_jax.prepare --dataset shapes_photos"),
         ("stage1", "python -m realiz3d_jax.prepare --dataset shapes_assets"),
         ("stage2", "python -m realiz3d_jax.prepare --dataset shapes_assets"),
     ],
 )
-def test_a_missing_dataset_is_named_with_the_command_that_makes_it(world, tmp_path, capsys, stage, mend):
+def test_a_missing_dataset_is_named_with_the_command_that_makes_it(world, tmp_path, capsys, stage, fix):
     assert run(stage, flags_of(world, tmp_path, data__directory=str(tmp_path / "none"))) == 2
     error = capsys.readouterr().err
-    assert f"{mend} --directory {tmp_path / 'none'} --size 32" in error
+    assert f"{fix} --directory {tmp_path / 'none'} --size 32" in error
     assert "Traceback" not in error
 
 
@@ -196,19 +197,19 @@ def test_missing_self_generated_images_are_named_with_their_command(world, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("stage", "mend"),
+    ("stage", "fix"),
     [
         ("stage1", "python -m realiz3d_jax.train --config configs/base.py"),
         ("stage2", "python -m realiz3d_jax.train --config configs/stage1.py"),
         ("syn_only", "python -m realiz3d_jax.train --config configs/base.py"),
     ],
 )
-def test_a_missing_start_is_named_with_the_command_that_makes_it(world, tmp_path, capsys, stage, mend):
+def test_a_missing_start_is_named_with_the_command_that_makes_it(world, tmp_path, capsys, stage, fix):
     source = str(tmp_path / "nowhere")
     assert run(stage, flags_of(world, tmp_path, init__source=source)) == 2
     error = capsys.readouterr().err
     assert f"config.init.source: {source} does not exist" in error
-    assert mend in error
+    assert fix in error
 
 
 def test_a_start_without_a_complete_checkpoint_is_named_with_the_command_that_makes_it(world, tmp_path, capsys):

@@ -45,8 +45,8 @@ def test_data_is_recovered_from_the_noisy_sample_and_its_noise():
     timestep = jnp.array([0, 300, 700])
     noisy = schedule.add_noise(x0, noise, timestep)
     signal, sigma = (jnp.float32(level)[:, None] for level in schedule.levels(timestep))
-    recovered, told = schedule.split(noisy, noise, signal, sigma)
-    np.testing.assert_array_equal(told, noise)
+    recovered, given = schedule.split(noisy, noise, signal, sigma)
+    np.testing.assert_array_equal(given, noise)
     np.testing.assert_allclose(recovered, x0, atol=1e-5)
 
 

@@ -336,7 +336,7 @@ def test_good_texture_coordinates_are_kept_to_the_bit(tmp_path):
         ({"u": (0.5, 0.5001), "v": (0.5, 0.5001)}, "covers less"),
     ],
 )
-def test_texture_coordinates_that_cannot_be_painted_on_are_made_anew(tmp_path, options, problem):
+def test_texture_coordinates_that_cannot_be_painted_on_are_replaced(tmp_path, options, problem):
     asset = sheet(tmp_path, steps=4, **options)
     assert problem in unwrap.uv_problem(asset.uv, np.ones(len(asset.uv)))
     made = unwrap.unwrap(asset)
@@ -344,7 +344,7 @@ def test_texture_coordinates_that_cannot_be_painted_on_are_made_anew(tmp_path, o
     np.testing.assert_array_equal(made.mesh.vertices, asset.mesh.vertices)
 
 
-def test_overlapping_and_missing_texture_coordinates_are_made_anew(tmp_path):
+def test_overlapping_and_missing_texture_coordinates_are_replaced(tmp_path):
     vertices, faces, uv = square(steps=4)
     twice = [*vertices, *(vertices + np.array([0, 0, 1]))]
     both = [*faces, *(faces + len(vertices))]

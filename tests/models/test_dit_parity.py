@@ -50,7 +50,7 @@ CASES = {
     "deep, not square, scale 0.7": Case(
         dataclasses.replace(SMALL, depth=5, heads=1, position_scale=0.7, out_channels=4), height=12, width=6
     ),
-    "told the size, not square": Case(dataclasses.replace(SMALL, width=48, size_conditions=8), height=12, width=6),
+    "size conditions, not square": Case(dataclasses.replace(SMALL, width=48, size_conditions=8), height=12, width=6),
     "a 2x2 canvas of views, joint": Case(SMALL, height=16, width=16, views=4),
 }
 

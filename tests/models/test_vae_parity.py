@@ -177,7 +177,7 @@ def test_views_are_encoded_each_on_its_own_and_a_folded_grid_as_one_image():
     whole = encode(config, params, fold(pixels))
     expected = ours(reference.encode(theirs(fold(pixels))).latent_dist.parameters)
     parity.check("VAE, small, a folded grid: moments", REFERENCE, whole, expected, 1e-4)
-    assert parity.relative_error(whole, fold(each)) > 1e-2  # else a view alone would not be told from one of a grid
+    assert parity.relative_error(whole, fold(each)) > 1e-2  # else a lone view would pass for one of a grid
     each = decode(config, params, z)
     expected = their_images(config, reference, z.reshape(8, 8, 8, 4)).reshape(each.shape)
     parity.check("VAE, small, four views: images", REFERENCE, each, expected, 1e-4)

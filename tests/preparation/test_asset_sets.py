@@ -107,7 +107,7 @@ def test_names_of_any_alphabet_stay_different_and_give_captions(tmp_path):
     assert all(entry.uid.isascii() for entry in entries)
 
 
-def test_what_looks_like_an_asset_and_cannot_be_taken_is_told(tmp_path, capsys):
+def test_what_looks_like_an_asset_and_cannot_be_taken_is_reported(tmp_path, capsys):
     (tmp_path / "a.obj").write_bytes(obj())
     (tmp_path / "a.glb").write_bytes(glb(*two_parts()))
     (tmp_path / "scene.fbx").write_bytes(b"")
@@ -158,7 +158,7 @@ def prepare(folder, directory, config=ALL_TRAIN, collection="things"):
     return rendering.prepare(directory, collection, entries, 32, config, processes=2)
 
 
-def test_records_are_what_is_rendered_and_what_cannot_be_used_is_told_in_the_metadata(folder, tmp_path):
+def test_records_are_what_is_rendered_and_what_cannot_be_used_is_stated_in_the_metadata(folder, tmp_path):
     path, made = prepare(folder, tmp_path / "data")
     assert made
     held = records.open_split(tmp_path / "data", "things_assets", "train")
@@ -199,7 +199,7 @@ def contents(path):
     return {file.name: file.read_bytes() for file in path.iterdir() if "array_record" in file.name}
 
 
-def test_an_interrupted_call_goes_on_and_renders_anew_only_what_has_changed(folder, tmp_path, monkeypatch):
+def test_an_interrupted_call_goes_on_and_renders_again_only_what_has_changed(folder, tmp_path, monkeypatch):
     whole, _ = prepare(folder, tmp_path / "whole")
     rendered = []
     run = rendering.workers.run
@@ -230,7 +230,7 @@ def test_an_interrupted_call_goes_on_and_renders_anew_only_what_has_changed(fold
     assert contents(path) == contents(whole)
 
 
-def test_if_nothing_can_be_used_the_reasons_are_told_and_the_next_call_tries_again(tmp_path):
+def test_if_nothing_can_be_used_the_reasons_are_printed_and_the_next_call_tries_again(tmp_path):
     place = tmp_path / "assets"
     place.mkdir()
     (place / "a.obj").write_bytes(b"")
@@ -344,21 +344,21 @@ def test_the_command_renders_says_what_is_left_out_and_trains(folder, tmp_path, 
     data = tmp_path / "data"
     arguments = [f"--assets={folder}", "--collection=things", f"--directory={data}", "--workers=2"]
     assert run_command("prepare", *arguments, "--config=configs/data/render.py:perspective", "--config.samples=1") == 0
-    told = capsys.readouterr()
-    assert "made things_assets (train 2, test 1)" in told.out
-    assert "objects per minute" in told.out
-    assert "2 left out" in told.err
+    printed = capsys.readouterr()
+    assert "made things_assets (train 2, test 1)" in printed.out
+    assert "objects per minute" in printed.out
+    assert "2 left out" in printed.err
     assert len(records.open_split(data, "things_assets", "train").metadata["skipped"]) == 2
-    assert "5 of 5 assets have no caption" in told.err
+    assert "5 of 5 assets have no caption" in printed.err
     assert run_command("prepare", *arguments, "--config=configs/data/render.py:six") == 2
     assert "was requested" in capsys.readouterr().err
     assert run_command("prepare", f"--assets={folder}", f"--directory={data}") == 2
     assert "--collection=NAME: is required" in capsys.readouterr().err
     (folder / "list.csv").write_text("mesh\nnone.glb\n")
     assert run_command("prepare", f"--assets={folder / 'list.csv'}", *arguments[1:]) == 2
-    told = capsys.readouterr().err
-    assert "1 left out" in told
-    assert "none of its assets can be used" in told
+    printed = capsys.readouterr().err
+    assert "1 left out" in printed
+    assert "none of its assets can be used" in printed
     assert run_command("prepare", "--dataset=assets") == 2
     assert "expected one of shapes_photos" in capsys.readouterr().err
     assert run_command("prepare") == 2
@@ -411,7 +411,7 @@ def test_beam_goes_on_without_a_split_of_which_no_asset_can_be_used(folder, tmp_
         beam.prepare(tmp_path / "other", "things", bad, 32, ALL_TRAIN, ["--runner=DirectRunner"])
 
 
-def test_without_beam_the_mend_is_told(folder, tmp_path, monkeypatch):
+def test_without_beam_the_message_has_the_command(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(UserError, match=r"requirements-beam\.txt"):
         beam.prepare(tmp_path, "things", list_assets(folder)[0], 32, ALL_TRAIN, [])

@@ -162,7 +162,7 @@ def test_normals_that_are_empty_are_refused(tmp_path):
     refused(reader, tmp_path, r"normal_0005.webp: lacks normals where the object is visible")
 
 
-def test_without_openexr_the_command_that_installs_it_is_told(tmp_path, monkeypatch):
+def test_without_openexr_the_command_that_installs_it_is_printed(tmp_path, monkeypatch):
     reader, _ = write_mv_adapter(tmp_path)
     monkeypatch.setitem(sys.modules, "OpenEXR", None)
     refused(

@@ -117,9 +117,9 @@ def test_objects_without_a_caption_or_of_other_views_are_left_out(tmp_path, caps
     entry = only_entry(conversion.FORMATS["objaverse_rendering"], tmp_path / "set")
     (tmp_path / "captions.csv").write_text(f"uid,caption\n{entry.uid},a cube\n")
     assert run_command("prepare", *arguments, f"--captions={tmp_path / 'captions.csv'}") == 0
-    told = capsys.readouterr()
-    assert "made theirs_assets (train 1)" in told.out
-    assert "make no grids" in told.err
+    printed = capsys.readouterr()
+    assert "made theirs_assets (train 1)" in printed.out
+    assert "make no grids" in printed.err
     assert run_command("prepare", *arguments[:1], *arguments[2:]) == 2
     assert "--render-format: is required" in capsys.readouterr().err
 

@@ -224,7 +224,7 @@ def test_a_depth_before_the_cube_is_no_depth(tmp_path):
 
 
 @pytest.mark.parametrize("distance", [1.5, 1.2])
-def test_objaverse_renderings_cameras_are_derived_and_the_nearer_script_is_told_by_the_outlines(tmp_path, distance):
+def test_objaverse_renderings_cameras_are_derived_and_the_outlines_decide_for_the_nearer_script(tmp_path, distance):
     sets.write_objaverse_rendering(tmp_path, CUBE, distance=distance)
     found = read_only_one(objaverse_rendering, tmp_path)
     assert found.normal is None

@@ -108,7 +108,7 @@ def test_solids_are_closed_face_outwards_and_stand_on_the_ground(shape):
     np.testing.assert_allclose(vertices[:, 2].min(), 0, atol=1e-12)
 
 
-def test_outlines_of_the_solids_are_told_apart_at_32_pixels():
+def test_outlines_of_the_solids_differ_at_32_pixels():
     masks = {shape: render.render_maps(single("red", shape), 32).mask[0] for shape in objects.SHAPES}
     for one, other in itertools.combinations(masks, 2):
         overlap = (masks[one] & masks[other]).sum() / (masks[one] | masks[other]).sum()

@@ -185,7 +185,7 @@ def test_a_page_of_perspective_views_does_not_say_to_bake_them(meshes, tmp_path)
     assert 'alt="Input mesh, front, 15° above"' in shown
 
 
-def test_a_damaged_mesh_is_told_on_its_page_and_to_the_user_and_stops_no_other(world, capsys):
+def test_a_damaged_mesh_is_reported_on_its_page_and_to_the_user_and_stops_no_other(world, capsys):
     (world / "real" / "a_1" / "textured.glb").write_bytes(b"glTF, but not for long")
     write(world)
     expected = r"warning: .*a_1/textured\.glb: "
@@ -205,9 +205,9 @@ def test_an_input_mesh_that_is_another_one_by_now_is_not_shown_as_the_input(worl
     assert 'alt="Input mesh, ' in page(world, "b_2")  # its textured mesh has the same shape
 
 
-def test_what_has_no_page_is_told(world):
-    told = write(world, pages=1, objects=3)
-    assert "2 objects have no page (--pages=3 writes them)" in told
+def test_what_has_no_page_is_reported(world):
+    printed = write(world, pages=1, objects=3)
+    assert "2 objects have no page (--pages=3 writes them)" in printed
     report = (world / "out" / "report.html").read_text()
     assert "The first 1 of 3 have one." in report
     assert set(re.findall(r'href="([^"]*)"', report)) == {"report_objects/a_1.html"}

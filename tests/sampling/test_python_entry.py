@@ -173,6 +173,8 @@ def test_where_baking_fails_the_views_are_kept_and_a_warning_says_why(models, me
             lambda model, mesh, _: model.texture(mesh, "red", texture_size=0, harmonise=True),
             "harmonise was given, but no",
         ),
+        (lambda model, mesh, _: model.texture(5, "red"), "mesh: found 5, expected a file or an asset"),
+        (lambda model, mesh, _: model.texture(mesh, 5), "prompt: found 5; say what to show"),
         (lambda model, mesh, _: model.texture_all([mesh], ["red", "blue"]), "found 1 meshes, 2 prompts and 2 seeds"),
         (lambda model, mesh, _: model.texture_all([mesh], "red"), "prompts: found the text 'red', expected a list"),
         (lambda model, mesh, _: model.texture_all([mesh], ["red"], batch=0), "batch: found 0, expected 1 or more"),

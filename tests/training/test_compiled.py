@@ -111,10 +111,10 @@ def test_parameters_that_do_not_train_have_no_gradients_even_of_zeros():
 
 def test_parameters_that_fsdp_does_not_divide_are_told_with_what_they_cost():
     run = make_run("stage2", devices__data=1, devices__fsdp=8, model__patch_size=2, model__width=32)
-    told = unsplit_parameters(run.abstract_state, run.device_mesh, run.config.model)
+    message = unsplit_parameters(run.abstract_state, run.device_mesh, run.config.model)
     size = 3 * 2 * 2 * 32 * 4 * 4 * 7 / 8 / 2**20  # [12, 32], with two moments and an average, seven eighths of it
-    assert f"fsdp=8 does not divide 1 parameters, so every device holds them whole, {size:.2f} MiB more" in told
-    assert f"backbone/patch_embedding/kernel [12, 32], axis 0: {size:.2f} MiB" in told
+    assert f"fsdp=8 does not divide 1 parameters, so every device holds them whole, {size:.2f} MiB more" in message
+    assert f"backbone/patch_embedding/kernel [12, 32], axis 0: {size:.2f} MiB" in message
     assert (
         unsplit_parameters(run.abstract_state, sharding.make_device_mesh(DeviceConfig(data=8)), run.config.model) == ""
     )
@@ -200,8 +200,8 @@ def steps_taken(devices: int, accumulation: int) -> tuple[Any, ...]:
     assert set(drawn) - {0, 3}, "blocks are frozen, and not all of them"
     for number in (0, 1, 1, 1):
         kind = run.stage.iterations[number]
-        state, told = run.steps[kind.name](state, run.put(batch_of(run, kind)))
-        metrics.append(jax.device_get({name: told[name] for name in ("loss", "bucket_loss", "bucket_count")}))
+        state, message = run.steps[kind.name](state, run.put(batch_of(run, kind)))
+        metrics.append(jax.device_get({name: message[name] for name in ("loss", "bucket_loss", "bucket_count")}))
     return leaves(adam_state(state.opt_state).mu), leaves(adam_state(state.opt_state).count), metrics
 
 

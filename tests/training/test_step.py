@@ -384,7 +384,7 @@ def test_a_cosine_has_come_to_rest_after_the_last_step_of_the_run(plain: Run):
     assert moved[2] == 0.0
 
 
-# What is told of a step
+# What a step reports
 
 
 def test_flops_are_those_of_the_backbone_times_the_passes_that_a_stage_needs(first: Run, second: Run):

@@ -73,18 +73,14 @@ def _ends(ours: str, theirs: str) -> list[Rule]:
 
 def _middle(side: str, names: tuple[str, ...]) -> list[Rule]:
     theirs, ours = f"{side}.mid_block.attentions.0", f"{side}/middle/attention"
-    fused = f"{ours}/query_key_value"
     projections = [f"{theirs}.{name}" for name in names[:3]]
     return [
         *_residual(f"{side}/middle/first", f"{side}.mid_block.resnets.0", False),
         *_residual(f"{side}/middle/second", f"{side}.mid_block.resnets.1", False),
         *_norm(f"{ours}/norm", f"{theirs}.group_norm"),
-        Rule(
-            f"{fused}/kernel",
-            tuple(f"{name}.weight" for name in projections),
-            "n outputs inputs -> inputs n outputs",
+        *linear(
+            f"{ours}/query_key_value", projections, "n outputs inputs -> inputs n outputs", "n outputs -> n outputs"
         ),
-        Rule(f"{fused}/bias", tuple(f"{name}.bias" for name in projections), "n outputs -> n outputs"),
         *linear(f"{ours}/out", f"{theirs}.{names[3]}"),
     ]
 
@@ -102,7 +98,7 @@ def _residual(ours: str, theirs: str, shortcut: bool) -> list[Rule]:
     for number in (1, 2):
         table += _norm(f"{ours}/norm{number}", f"{theirs}.norm{number}")
         table += linear(f"{ours}/conv{number}", f"{theirs}.conv{number}", CONVOLUTION)
-    return table + (list(linear(f"{ours}/shortcut", f"{theirs}.conv_shortcut", CONVOLUTION)) if shortcut else [])
+    return table + (linear(f"{ours}/shortcut", f"{theirs}.conv_shortcut", CONVOLUTION) if shortcut else [])
 
 
 def _norm(ours: str, theirs: str) -> list[Rule]:

@@ -25,6 +25,11 @@ _FLOATS = tuple(np.dtype(kind) for kind in (np.float32, np.float16, np.float64, 
 SAME = ""
 LINEAR = "outputs inputs -> inputs outputs"
 CONVOLUTION = "outputs inputs height width -> height width inputs outputs"
+PATCHES = "outputs inputs row column -> (inputs row column) outputs"
+TO_HEADS = "(head channel) inputs -> inputs head channel", "(head channel) -> head channel"
+TO_SEVERAL_HEADS = "n (head channel) inputs -> inputs n head channel", "n (head channel) -> n head channel"
+"""Of the kernels and the biases of several projections to heads, which we keep as one array: queries, keys and values."""
+FROM_HEADS = "outputs (head channel) -> head channel outputs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,20 +65,21 @@ class Rule:
         return list(array) if len(self.theirs) > 1 else [array]
 
 
-def linear(ours: str, theirs: str, pattern: str = LINEAR, bias: str = SAME, **sizes: int) -> tuple[Rule, Rule]:
+def linear(ours: str, theirs: str | Sequence[str], pattern: str = LINEAR, bias: str = SAME, **sizes: int) -> list[Rule]:
     """Returns the rules of a layer with ``kernel`` and ``bias``.
 
     Args:
       ours: path of the layer in our parameters.
-      theirs: name of the layer in their checkpoint.
+      theirs: name of the layer in their checkpoint, or of the layers that are one layer of ours.
       pattern: einops pattern of the kernel.
       bias: einops pattern of the bias.
       sizes: sizes of axes that cannot be inferred.
     """
-    return (
-        Rule(f"{ours}/kernel", (f"{theirs}.weight",), pattern, sizes),
-        Rule(f"{ours}/bias", (f"{theirs}.bias",), bias, sizes if bias else {}),
-    )
+    names = (theirs,) if isinstance(theirs, str) else theirs
+    return [
+        Rule(f"{ours}/kernel", tuple(f"{name}.weight" for name in names), pattern, sizes),
+        Rule(f"{ours}/bias", tuple(f"{name}.bias" for name in names), bias, sizes if bias else {}),
+    ]
 
 
 def import_params(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from realiz3d_jax.checkpoints.importers.mapping import Rule, linear
+from realiz3d_jax.checkpoints.importers.mapping import FROM_HEADS, PATCHES, TO_HEADS, TO_SEVERAL_HEADS, Rule, linear
 from realiz3d_jax.models import dit
 from realiz3d_jax.models.dit import DiTConfig
 
@@ -48,7 +48,6 @@ _PIXELS = 8
 """Ratio of an image's side to its latent's side."""
 
 _SIX = ("(six outputs) inputs -> inputs six outputs", "(six outputs) -> six outputs")
-_FROM_HEADS = "outputs (head channel) -> head channel outputs"
 
 
 def config_of(values: Mapping[str, Any]) -> DiTConfig:
@@ -108,26 +107,23 @@ def rules(config: DiTConfig, names: Iterable[str] = ()) -> list[Rule]:
       names: names of the checkpoint's tensors, which distinguish the original layout from diffusers', the default.
     """
     theirs = _ORIGINAL if "x_embedder.proj.weight" in names else _DIFFUSERS
-    block, heads = theirs["block"], {"head": config.heads}
-    patch = {"row": config.patch_size, "column": config.patch_size}
+    block, heads = theirs["block"], config.heads
 
     def perceptron(ours: str, names: tuple[str, str], prefix: str = "") -> list[Rule]:
         parts = zip(("first", "second"), names, strict=True)
         return [rule for part, name in parts for rule in linear(f"{ours}/{part}", prefix + name)]
 
     table = [
-        *linear(
-            "patch_embedding", theirs["patch"], "outputs inputs row column -> (inputs row column) outputs", **patch
-        ),
+        *linear("patch_embedding", theirs["patch"], PATCHES, row=config.patch_size, column=config.patch_size),
         *perceptron("timestep_embedding", theirs["time"]),
         *linear("modulation", theirs["modulation"], *_SIX, six=6),
         *perceptron("caption_projection", theirs["caption"]),
         Rule("blocks/table", (f"{block}.scale_shift_table",)),
         *_to_heads("blocks/self_attention/query_key_value", block, theirs["self"][0], 3, heads),
-        *linear("blocks/self_attention/out", f"{block}.{theirs['self'][1]}", _FROM_HEADS, **heads),
+        *linear("blocks/self_attention/out", f"{block}.{theirs['self'][1]}", FROM_HEADS, head=heads),
         *_to_heads("blocks/cross_attention/query", block, theirs["cross"][0], 1, heads),
         *_to_heads("blocks/cross_attention/key_value", block, theirs["cross"][1], 2, heads),
-        *linear("blocks/cross_attention/out", f"{block}.{theirs['cross'][2]}", _FROM_HEADS, **heads),
+        *linear("blocks/cross_attention/out", f"{block}.{theirs['cross'][2]}", FROM_HEADS, head=heads),
         *perceptron("blocks/mlp", theirs["mlp"], f"{block}."),
         Rule("final/table", (theirs["final"][0],)),
         *linear("final/linear", theirs["final"][1]),
@@ -138,19 +134,11 @@ def rules(config: DiTConfig, names: Iterable[str] = ()) -> list[Rule]:
     return table
 
 
-def _to_heads(ours: str, block: str, names: tuple[str, ...], count: int, heads: dict[str, int]) -> list[Rule]:
+def _to_heads(ours: str, block: str, names: tuple[str, ...], count: int, heads: int) -> list[Rule]:
     """Returns the rules of a projection to ``count`` times K heads, from ``count`` tensors or from one fused tensor."""
+    theirs = [f"{block}.{name}" for name in names]
     if count == 1:
-        before, after = "(head channel)", "head channel"
-    else:
-        before = "n (head channel)" if len(names) > 1 else "(n head channel)"
-        after, heads = "n head channel", heads | {"n": count}
-    return [
-        Rule(
-            f"{ours}/kernel",
-            tuple(f"{block}.{name}.weight" for name in names),
-            f"{before} inputs -> inputs {after}",
-            heads,
-        ),
-        Rule(f"{ours}/bias", tuple(f"{block}.{name}.bias" for name in names), f"{before} -> {after}", heads),
-    ]
+        return linear(ours, theirs, *TO_HEADS, head=heads)
+    if len(names) == 1:
+        return linear(ours, theirs, *(one.replace("n (", "(n ") for one in TO_SEVERAL_HEADS), head=heads, n=count)
+    return linear(ours, theirs, *TO_SEVERAL_HEADS, head=heads)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from realiz3d_jax.checkpoints.importers.mapping import Rule, linear
+from realiz3d_jax.checkpoints.importers.mapping import FROM_HEADS, PATCHES, TO_SEVERAL_HEADS, Rule, linear
 from realiz3d_jax.models import embeddings, mmdit
 from realiz3d_jax.models.mmdit import MMDiTConfig
 
@@ -85,12 +85,9 @@ def constants(config: MMDiTConfig) -> dict[str, np.ndarray]:
 def rules(config: MMDiTConfig, names: Iterable[str] = ()) -> list[Rule]:
     """Returns the rules of a transformer; ``names`` is not used."""
     del names
-    patch = {"row": config.patch_size, "column": config.patch_size}
     last = _BLOCK.replace("{layer}", str(config.depth - 1))
     return [
-        *linear(
-            "patch_embedding", "pos_embed.proj", "outputs inputs row column -> (inputs row column) outputs", **patch
-        ),
+        *linear("patch_embedding", "pos_embed.proj", PATCHES, row=config.patch_size, column=config.patch_size),
         *linear("text_embedding", "context_embedder"),
         *linear("timestep_embedding/first", "time_text_embed.timestep_embedder.linear_1"),
         *linear("timestep_embedding/second", "time_text_embed.timestep_embedder.linear_2"),
@@ -106,25 +103,19 @@ def rules(config: MMDiTConfig, names: Iterable[str] = ()) -> list[Rule]:
 
 
 def _stream(ours: str, names: dict[str, Any], config: MMDiTConfig) -> list[Rule]:
-    heads = {"head": config.heads}
     return [
         *_parts(f"{ours}/modulation", f"{_BLOCK}.{names['modulation']}", 6),
         *_projections(f"{ours}/query_key_value", _BLOCK, names["projections"], config),
-        *linear(f"{ours}/out", f"{_BLOCK}.{names['out']}", "outputs (head channel) -> head channel outputs", **heads),
+        *linear(f"{ours}/out", f"{_BLOCK}.{names['out']}", FROM_HEADS, head=config.heads),
         *linear(f"{ours}/mlp/first", f"{_BLOCK}.{names['mlp']}.net.0.proj"),
         *linear(f"{ours}/mlp/second", f"{_BLOCK}.{names['mlp']}.net.2"),
     ]
 
 
-def _parts(ours: str, theirs: str, count: int) -> tuple[Rule, Rule]:
+def _parts(ours: str, theirs: str, count: int) -> list[Rule]:
     kernel, bias = "(part outputs) inputs -> inputs part outputs", "(part outputs) -> part outputs"
     return linear(ours, theirs, kernel, bias, part=count)
 
 
 def _projections(ours: str, block: str, names: tuple[str, ...], config: MMDiTConfig) -> list[Rule]:
-    heads = {"head": config.heads}
-    weights, biases = (tuple(f"{block}.{name}.{kind}" for name in names) for kind in ("weight", "bias"))
-    return [
-        Rule(f"{ours}/kernel", weights, "n (head channel) inputs -> inputs n head channel", heads),
-        Rule(f"{ours}/bias", biases, "n (head channel) -> n head channel", heads),
-    ]
+    return linear(ours, [f"{block}.{name}" for name in names], *TO_SEVERAL_HEADS, head=config.heads)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from realiz3d_jax.checkpoints.importers.mapping import LINEAR, SAME, Rule
+from realiz3d_jax.checkpoints.importers.mapping import FROM_HEADS, LINEAR, TO_SEVERAL_HEADS, Rule
 from realiz3d_jax.models import t5
 from realiz3d_jax.models.t5 import T5Config
 
@@ -42,7 +42,7 @@ def rules(config: T5Config, names: Iterable[str] = ()) -> list[Rule]:
     """Returns the rules of an encoder; ``names`` is not used."""
     del names
     attention, mlp = f"{_LAYER}.0.SelfAttention", f"{_LAYER}.1.DenseReluDense"
-    heads, from_heads = {"head": config.heads}, "outputs (head channel) -> head channel outputs"
+    heads = {"head": config.heads}
     return [
         Rule("embedding/embedding", ("shared.weight",)),
         Rule("position_bias", ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",)),
@@ -50,16 +50,11 @@ def rules(config: T5Config, names: Iterable[str] = ()) -> list[Rule]:
         Rule(
             "layers/query_key_value/kernel",
             tuple(f"{attention}.{name}.weight" for name in "qkv"),
-            "n (head channel) inputs -> inputs n head channel",
+            TO_SEVERAL_HEADS[0],
             heads,
         ),
-        Rule(
-            "layers/attention_out/kernel",
-            (f"{attention}.o.weight",),
-            from_heads,
-            heads,
-        ),
-        Rule("layers/mlp_norm/scale", (f"{_LAYER}.1.layer_norm.weight",), SAME),
+        Rule("layers/attention_out/kernel", (f"{attention}.o.weight",), FROM_HEADS, heads),
+        Rule("layers/mlp_norm/scale", (f"{_LAYER}.1.layer_norm.weight",)),
         Rule(
             "layers/mlp_in/kernel", (f"{mlp}.wi_0.weight", f"{mlp}.wi_1.weight"), "n outputs inputs -> inputs n outputs"
         ),

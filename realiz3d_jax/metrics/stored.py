@@ -14,7 +14,7 @@ REFERENCES = {"real": "true real renders", "synthetic": "true synthetic renders"
 
 
 @dataclasses.dataclass(frozen=True)
-class Figures:
+class StoredMetrics:
     """Content of a ``metrics.json``.
 
     Attributes:
@@ -36,7 +36,7 @@ class Figures:
         return {item["name"]: item for item in self.rows.get(row, {"items": []})["items"]}
 
 
-def read_figures(path: str | os.PathLike[str]) -> Figures:
+def read_metrics(path: str | os.PathLike[str]) -> StoredMetrics:
     """Reads a ``metrics.json``.
 
     Raises:
@@ -52,4 +52,4 @@ def read_figures(path: str | os.PathLike[str]) -> Figures:
         objects = row.get("items") if isinstance(row, dict) else None
         if not objects or not all({"name", "domain_score", "silhouette_iou"} <= set(item) for item in objects):
             raise UserError(f"{path}: rows.{name}.items lacks the metrics of the objects. {fix}")
-    return Figures(path, content["command"], content["size"], content["classifier"], content["rows"])
+    return StoredMetrics(path, content["command"], content["size"], content["classifier"], content["rows"])
