@@ -146,13 +146,13 @@ class TrainConfig:
       steps: how many iterations, of both kinds together.
       ema_decay: of the exponential moving average of the trained partitions, which sampling uses; early on the average is
         shorter, (1 + n) / (10 + n).
-      timestep_weight_cap: the largest weight of a noisy timestep in the loss (``diffusion.ddpm``, eq. 3); 1 is the paper's
-        plain mean squared error.
+      timestep_weight_cap: the largest weight of a timestep in the loss (``diffusion.ddpm``, eq. 3 and 6;
+        ``diffusion.rectified_flow``, eq. 5); 1 is the paper's plain mean squared error.
       accumulation: parts that a batch is computed in, one after the other, which holds the activations of one at a time; the
         gradient is that of the whole batch.
       abort_after: so many non-finite steps in a row end the run with an error.
       model: the backbone, by its ``name``, and its sizes.
-      diffusion: the process, by its ``name``, and its settings.
+      diffusion: the process, by its ``name``, and its settings, such as the ``prediction`` that the model makes.
       codec: by its ``name``, "pixel" or "autoencoder", and its sizes.
       method: the method's ``name`` and its options.
       sampling: how images are drawn from the model unless a command says otherwise.

@@ -6,28 +6,54 @@ With the linear variances β_0 … β_{T-1} and ᾱ_t = Π_{s≤t} (1 - β_s):
     (2)  x_0 = (x_t - √(1 - ᾱ_t) · ε) / √ᾱ_t
     (3)  weight = min(max(1, 1 / SNR), cap),        SNR = ᾱ / (1 - ᾱ)
 
-The model predicts ε. With (3) an error in ε weighs as much as the error in x_0 that it causes wherever noise prevails, up to
-``cap``: a small model trained from scratch otherwise learns last what sampling decides first, colours and layout.
+By default the model predicts ε. With (3) an error in ε weighs as much as the error in x_0 that it causes wherever noise
+prevails, up to ``cap``: a small model trained from scratch otherwise learns last what sampling decides first, colours and
+layout. The other predictions are the velocity (Salimans and Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion
+Models", appendix D) and the data x_0 itself:
+
+    (4)  v = √ᾱ_t · ε - √(1 - ᾱ_t) · x_0,           x_0 = √ᾱ_t · x_t - √(1 - ᾱ_t) · v,  ε = √(1 - ᾱ_t) · x_t + √ᾱ_t · v
+    (5)  ε = (x_t - √ᾱ_t · x_0) / √(1 - ᾱ_t)
+
+An error in x_0 is one of √SNR in ε and of √(SNR + 1) in v, so (3) without its cap is the paper's truncated weighting
+max(SNR, 1) of the error in x_0. The weights of the others keep to it:
+
+    (6)  v: weight = 1, which is SNR + 1, at most twice max(SNR, 1);        x: weight = min(max(1, SNR), cap)
 
 The table ᾱ is computed in float64: in float32 a product of 1000 factors loses the last digits, which matter.
 """
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realiz3d_jax.diffusion.process import check_prediction
+
 
 @dataclasses.dataclass(frozen=True)
 class DDPM:
-    """``num_timesteps`` variances, equally spaced from ``beta_start`` to ``beta_end`` (the defaults are PixArt's)."""
+    """A variance-preserving process in discrete time; the defaults are PixArt's.
+
+    Attributes:
+      num_timesteps: T, the number of variances.
+      beta_start: the first variance; the others are equally spaced.
+      beta_end: the last variance.
+      prediction: "epsilon", "v" (eq. 4) or "x", the data.
+    """
 
     num_timesteps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
+    prediction: str = "epsilon"
     name: str = "ddpm"
+
+    PREDICTIONS: ClassVar[tuple[str, ...]] = ("epsilon", "v", "x")
+
+    def __post_init__(self) -> None:
+        check_prediction(self.prediction, self.PREDICTIONS)
 
     @functools.cached_property
     def exact_alphas_cumprod(self) -> np.ndarray:
@@ -43,14 +69,22 @@ class DDPM:
         """int32[shape], uniform in [0, T)."""
         return jax.random.randint(key, shape, 0, self.num_timesteps)
 
-    def target(self, x0: jax.Array, noise: jax.Array) -> jax.Array:
-        """The prediction's target: ε."""
-        del x0
-        return noise
+    def target(self, x0: jax.Array, noise: jax.Array, timestep: jax.Array) -> jax.Array:
+        """The prediction's target: ε, x_0 or, by eq. (4), v; arguments as for ``add_noise``."""
+        if self.prediction == "epsilon":
+            return noise
+        if self.prediction == "x":
+            return x0
+        signal, sigma = self._coefficients(timestep, x0)
+        return signal * noise - sigma * x0
 
     def weight(self, timestep: jax.Array, cap: float) -> jax.Array:
-        """Eq. (3): the weight of the loss at ``timestep``; ``cap`` = 1 is the plain objective."""
+        """Eq. (3) and (6): the weight of the loss at ``timestep``; ``cap`` = 1 is the plain objective."""
+        if self.prediction == "v":
+            return jnp.ones(jnp.shape(timestep))
         alphas_cumprod = self.alphas_cumprod[timestep]
+        if self.prediction == "x":
+            return jnp.clip(alphas_cumprod / (1.0 - alphas_cumprod), 1.0, cap)
         return jnp.clip((1.0 - alphas_cumprod) / alphas_cumprod, 1.0, cap)
 
     def add_noise(self, x0: jax.Array, noise: jax.Array, timestep: jax.Array) -> jax.Array:
@@ -64,7 +98,11 @@ class DDPM:
     def split(
         self, x: jax.Array, prediction: jax.Array, signal: jax.Array, sigma: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Eq. (2): the data and the noise that the prediction implies for ``x`` = signal · data + sigma · noise."""
+        """Eq. (2), (4), (5): the data and the noise that the prediction implies for ``x`` = signal · data + sigma · noise."""
+        if self.prediction == "v":
+            return signal * x - sigma * prediction, sigma * x + signal * prediction
+        if self.prediction == "x":
+            return prediction, (x - signal * prediction) / sigma
         return (x - sigma * prediction) / signal, prediction
 
     def levels(self, timesteps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

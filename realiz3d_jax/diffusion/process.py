@@ -2,7 +2,8 @@
 
 A process is one module of this folder with a frozen dataclass ``Process`` whose field ``name`` is the module's name. It
 mixes data x_0 and noise ε into x = signal · x_0 + sigma · ε and defines what the model predicts; step and samplers know
-nothing else of it.
+nothing else of it. Its field ``prediction`` chooses among the class's ``PREDICTIONS``; each is a linear combination of x_0 and
+ε whose coefficients the timestep gives, so that x and the prediction determine both.
 """
 
 import dataclasses
@@ -25,6 +26,8 @@ class Process(Protocol):
     def name(self) -> str: ...
     @property
     def num_timesteps(self) -> int: ...
+    @property
+    def prediction(self) -> str: ...
 
     def draw_timesteps(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Random timesteps of ``shape`` for training, in [0, ``num_timesteps``]."""
@@ -34,8 +37,8 @@ class Process(Protocol):
         """The noisy x; the axes of ``timestep`` are the leading ones of ``x0`` (a length of 1 broadcasts)."""
         ...
 
-    def target(self, x0: jax.Array, noise: jax.Array) -> jax.Array:
-        """The prediction that the model is trained to make."""
+    def target(self, x0: jax.Array, noise: jax.Array, timestep: jax.Array) -> jax.Array:
+        """The prediction that the model is trained to make; arguments as for ``add_noise``."""
         ...
 
     def weight(self, timestep: jax.Array, cap: float) -> jax.Array:
@@ -55,6 +58,12 @@ class Process(Protocol):
     def levels(self, timesteps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The levels (signal, sigma) at ``timesteps``, float64."""
         ...
+
+
+def check_prediction(found: str, known: tuple[str, ...]) -> None:
+    """Raises UserError unless ``found`` is one of the predictions ``known``."""
+    if found not in known:
+        raise UserError(f"config.diffusion.prediction: found {found!r}, expected one of {', '.join(map(repr, known))}.")
 
 
 def process_class(name: str) -> type[Process]:

@@ -143,7 +143,7 @@ def apply(
     Args:
       params: as ``init`` makes them.
       latents: float[B, V, h, w, C].
-      timestep: int32[B, G], G = 1 (joint mode) or G = V (single-image mode), or any divisor of V.
+      timestep: int32 or float32[B, G], G = 1 (joint mode) or G = V (single-image mode), or any divisor of V.
       captions: ``states`` float[B, G, T, caption_channels] and ``mask`` bool[B, G, T].
       block_shift: float[L, B|1, D], added to all tokens before each block; None is no shift.
       control_tokens: float[B|1, V, N|1, D], added to the embedded patches; None is no control.

@@ -211,7 +211,7 @@ def _curves(run: TrainingRun) -> str:
         f"({', '.join(run.trainable)}); {skipped or 'no'} steps skipped as not finite."
     )
     panels = [
-        _panel("Loss", "noise MSE", _series(run, "loss/"), True, ".4f"),
+        _panel("Loss", "prediction MSE", _series(run, "loss/"), True, ".4f"),
         _panel("Gradient norm", "L2 norm, unclipped", _series(run, "gradient_norm/"), True, "#.3g"),
         _panel("Speed", "images/s", _series(run, "images_per_second"), False, ".0f"),
     ]

@@ -54,6 +54,9 @@ _EXECUTION = (
 )
 """Settings of a backbone on which its weights do not depend."""
 
+_DRAWING = ("logit_mean", "logit_scale")
+"""Settings of a diffusion process on which its weights do not depend: how often training draws a timestep."""
+
 
 @contextlib.contextmanager
 def _naming(init: InitConfig) -> Iterator[None]:
@@ -120,7 +123,8 @@ def check_generated(held: records.Records, base_sha256: str) -> None:
 def _meaning(config: TrainConfig) -> dict[str, Any]:
     model = {name: value for name, value in dataclasses.asdict(config.model).items() if name not in _EXECUTION}
     meaning = {f"model.{name}": value for name, value in model.items()}
-    meaning |= {f"diffusion.{name}": value for name, value in dataclasses.asdict(config.diffusion).items()}
+    diffusion = dataclasses.asdict(config.diffusion)
+    meaning |= {f"diffusion.{name}": value for name, value in diffusion.items() if name not in _DRAWING}
     if config.task == "text_to_multiview":
         meaning["viewpoints"] = config.viewpoints
     meaning["codec.name"] = config.codec.name

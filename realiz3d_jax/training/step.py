@@ -175,7 +175,7 @@ def _draw(config: StepConfig, iteration: Iteration, step: jax.Array, batch: Batc
         return jnp.where(dropped.reshape(shape + (1,) * (given.ndim - dropped.ndim)), empty, given)
 
     return {
-        "target": process.target(latents, noise),
+        "target": process.target(latents, noise, timestep),
         "timestep": timestep,
         "noisy": process.add_noise(latents, noise, timestep),
         "captions": jax.tree.map(drop, config.empty_caption, batch["captions"]),

@@ -309,6 +309,6 @@ def test_a_prediction_is_split_into_the_data_and_the_noise_that_made_it():
     noisy = process.add_noise(x0, noise, timestep)
     signal, sigma = (jnp.float32(level)[:, None] for level in process.levels(timestep))
     for found, expected in zip(
-        process.split(noisy, process.target(x0, noise), signal, sigma), (x0, noise), strict=True
+        process.split(noisy, process.target(x0, noise, timestep), signal, sigma), (x0, noise), strict=True
     ):
         np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -1,5 +1,6 @@
 """What a stage starts from: finished, of the same meaning, and of the base model that made its real images."""
 
+import dataclasses
 import pathlib
 import shutil
 
@@ -10,6 +11,7 @@ from worlds import World, load_config, random_params, stage_changes, write_expor
 from realiz3d_jax.checkpoints import exported
 from realiz3d_jax.config.schema import TrainConfig
 from realiz3d_jax.data import records
+from realiz3d_jax.diffusion.rectified_flow import RectifiedFlow
 from realiz3d_jax.errors import UserError
 from realiz3d_jax.preparation import builders
 from realiz3d_jax.sampling.pretrained import open_model
@@ -55,6 +57,16 @@ def test_shifts_are_used_at_the_positions_that_they_were_learned_at_and_a_base_a
     ):
         start(config_of(world, "stage2", **changes))
     start(config_of(world, "stage1", model__positions="view"))
+
+
+def test_a_base_of_another_prediction_is_refused_and_one_of_other_random_timesteps_is_not(world, tmp_path):
+    stored = RectifiedFlow(prediction="x", logit_mean=-0.8)
+    base = dataclasses.replace(load_config("base", stage_changes(world)), diffusion=stored)
+    write_exported(tmp_path / "base.safetensors", base)
+    config = config_of(world, "stage1", init__source=str(tmp_path / "base.safetensors"))
+    with pytest.raises(UserError, match=r"was trained with diffusion.prediction 'x', but .* is 'velocity'"):
+        start(dataclasses.replace(config, diffusion=RectifiedFlow()))
+    start(dataclasses.replace(config, diffusion=dataclasses.replace(stored, logit_mean=0.5)))
 
 
 def test_a_run_without_a_source_starts_from_fresh_partitions(world):
