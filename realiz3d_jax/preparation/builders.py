@@ -5,12 +5,15 @@ import io
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from unittest import mock
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle
 
 from realiz3d_jax.data import records
 from realiz3d_jax.data.records import Example
@@ -125,8 +128,13 @@ def write(
         data_dir=os.fspath(directory),
         file_format="array_record",
     )
-    # TFDS prints paths and unknown sizes to stdout, and creates a download folder although nothing is downloaded.
-    with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as downloads:
+    # TFDS prints paths and unknown sizes to stdout, and creates a download folder although nothing is downloaded. It would
+    # spill splits of more than 1 GB into files by TensorFlow, which is not required here, and read them back whole.
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        tempfile.TemporaryDirectory() as downloads,
+        mock.patch.object(shuffle, "MAX_MEM_BUFFER_SIZE", sys.maxsize),
+    ):
         options = tfds.download.DownloadConfig(beam_options=beam_options)
         builder.download_and_prepare(download_dir=downloads, download_config=options)
     return path

@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from tensorflow_datasets.core import shuffle
 
 from realiz3d_jax import files
 from realiz3d_jax.data import records
@@ -60,6 +61,12 @@ def wait_until(condition, seconds=60):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_a_split_larger_than_the_memory_of_tfds_is_written_without_tensorflow(tmp_path, monkeypatch, undisturbed):
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 1000)
+    datasets.prepare(tmp_path, "shapes_photos", 32, count=COUNT, workers=1)
+    assert contents(tmp_path) == undisturbed
 
 
 def test_killed_in_the_middle_and_started_again_it_makes_the_same_bytes(tmp_path, undisturbed):
